@@ -1,0 +1,48 @@
+/*
+ * /etc/bulkhead/bulkhead.conf (YAML): what root decides about this host. Owned by root, not writable by others, else refused.
+ * Read by the controller, the CLI and the helpers.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/err.h"
+#include "common/mem.h"
+
+#define CONF_DEFAULT_PATH "/etc/bulkhead/bulkhead.conf"
+
+struct conf {
+        char *path;
+        char *audience;             /* audience: who approvals are for; also the owner label. [A-Za-z0-9.-]{1,64}. Required. */
+        char *registry_path;        /* registry: /etc/bulkhead/registry/mcp.servers.json */
+        char *approvals_repository; /* approvals.repository: /var/lib/bulkhead/approvals.git */
+        char *approvals_ref;        /* approvals.ref: refs/heads/main */
+        bool signatures_required;   /* approvals.signatures: required | none (development only) */
+        char *allowed_signers;      /* approvals.allowed_signers: /etc/bulkhead/allowed_signers */
+        char *revoked_keys;         /* approvals.revoked_keys: KRL or key list for ssh-keygen -r; NULL = none */
+        char *engine_socket;        /* engine.socket: /run/docker.sock */
+        char *service_user;         /* controller.user: bulkhead */
+        char *control_socket;       /* controller.socket: /run/bulkhead/control/control.sock */
+        char *state_dir;            /* controller.state: /var/lib/bulkhead/state */
+        unsigned max_starts;        /* controller.parallel_starts: 4 (1..16) */
+        unsigned max_servers;       /* controller.max_servers: 1000 */
+        uint64_t resync_ms;         /* controller.resync: 30s */
+        char *operator_group;       /* control.operators: group that may use mutating verbs (bulkhead-operators) */
+        char *reader_group;         /* control.readers: group that may read status (bulkhead-operators) */
+        char *pool;                 /* network.pool: 10.213.0.0/16 */
+        uint32_t mark_bit;          /* network.mark: a single bit, default 0x00200000 */
+        char *broker_user;          /* network.broker_user: bulkhead-broker; may not exist */
+        char **allowed_registries;  /* images.registries: hosts images may be pulled from, e.g. [docker.io, 127.0.0.1:5000]. Default: none */
+        uint64_t max_image_bytes;   /* images.max_size: 2g */
+        char **mount_roots;         /* mounts.roots: host directories that servers' mounts must lie under. Default: none */
+        char **runtimes;            /* runtimes: container runtimes an entry may name. Default: none (the Engine's own) */
+        uint64_t smoke_timeout_ms;  /* smoke.timeout: 60s */
+        uint64_t smoke_max_output;  /* smoke.max_output: 4m */
+        char *helper_dir;           /* helpers: directory of our helper programs; default: libexec dir of the build */
+};
+
+/* Reads and checks path. Unknown keys are errors. */
+_must_check_ int conf_load(struct conf **ret, const char *path, struct err **err);
+struct conf *conf_free(struct conf *c);
+DEFINE_FREEP(struct conf *, conf_free)

@@ -1,0 +1,97 @@
+/*
+ * The registry file mcp.servers.json: what operators declare. Loader with file:line:column errors, and the typed entry.
+ * Half-read files never get out of here: it is the whole file or an error. Used by controller and CLI.
+ * Format: registry/mcp.servers.schema.json and docs/.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "common/conf.h"
+#include "common/err.h"
+#include "common/json.h"
+
+#define REGISTRY_MAX_BYTES (4U << 20)
+
+enum source_type { SOURCE_DOCKER_IMAGE, SOURCE_GIT_REPO, SOURCE_NPM_PACKAGE, SOURCE_PYPI_PACKAGE, SOURCE_URL };
+enum transport { TRANSPORT_STDIO, TRANSPORT_STREAMABLE_HTTP, TRANSPORT_SSE };
+enum lifecycle { LIFECYCLE_ALWAYS_ON, LIFECYCLE_ON_DEMAND };
+enum protocol { PROTOCOL_ANY, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
+
+struct egress_rule {
+        char *host;            /* a DNS name, or NULL when cidr is set */
+        char *cidr;            /* canonical "192.0.2.0/24"; NULL when host is set */
+        enum protocol protocol; /* tcp by default */
+        uint16_t *ports;       /* at least one for tcp and udp; ascending, no doubles */
+        size_t n_ports;
+};
+
+struct mount {
+        char *source; /* absolute, normalised, under a root of bulkhead.conf */
+        char *target; /* absolute, normalised */
+        bool writable;
+};
+
+struct env_var {
+        char *name;
+        char *value;
+};
+
+struct registry_entry {
+        char *name;
+        bool enabled;
+        enum source_type source;
+        char *image;      /* "host/name@sha256:…" or "host/name:tag@sha256:…" for docker_image: always with a digest */
+        enum transport transport;
+        uint16_t port;    /* HTTP transports */
+        char *path;       /* HTTP transports, "/mcp" by default */
+        char **entrypoint; /* NULL = the image's */
+        char **args;       /* NULL = the image's */
+        struct env_var *env; /* sorted by name */
+        size_t n_env;
+        char **secrets;    /* names, sorted */
+        struct egress_rule *egress;
+        size_t n_egress;
+        struct mount *mounts;
+        size_t n_mounts;
+        char *user;        /* "65532:65532" by default */
+        char *runtime;     /* NULL = the Engine's default */
+        struct env_var *sysctls;
+        size_t n_sysctls;
+        uint64_t memory, nano_cpus, pids, tmpfs; /* bytes, 1e-9 cpu, count, bytes */
+        enum lifecycle lifecycle;
+        uint64_t idle_timeout_ms;
+        json_object *smoke_call; /* {"tool": …, "arguments": {…}} or NULL */
+        json_object *json;       /* the entry as it was written */
+        char entry_sha256[SHA256_HEX]; /* of the canonical entry, without "enabled" (switching off is not a new thing to approve) */
+        unsigned line;           /* of its key in the file; 0 when it did not come from a file */
+};
+
+struct registry {
+        char *path;
+        struct registry_entry **entries; /* sorted by name */
+        size_t n_entries;
+        json_object *json;
+};
+
+_must_check_ int registry_load(struct registry **ret, const char *path, const struct conf *conf, struct err **err);
+/* The same from memory; name is for messages. */
+_must_check_ int registry_parse(struct registry **ret, const char *text, size_t n, const char *name, const struct conf *conf, struct err **err);
+/* One entry, e.g. the `entry:` of a proposal. where is for messages. json is borrowed (a reference is taken). */
+_must_check_ int registry_entry_parse(struct registry_entry **ret, const char *name, json_object *json, const char *where, const struct conf *conf, struct err **err);
+const struct registry_entry *registry_find(const struct registry *r, const char *name);
+/* [a-z0-9-]{1,40} */
+bool registry_name_valid(const char *name);
+/* "tcp 192.0.2.0/24:443,5432" for people and for records; owned. */
+char *egress_rule_text(const struct egress_rule *rule);
+/*
+ * Writes the file anew with `entry` as servers.NAME (replaced or added; a NULL entry removes it), everything else kept, checked by a parse
+ * before the atomic rename.
+ */
+_must_check_ int registry_write_entry(const char *path, const char *name, json_object *entry, const struct conf *conf, struct err **err);
+
+struct registry *registry_free(struct registry *r);
+struct registry_entry *registry_entry_free(struct registry_entry *e);
+DEFINE_FREEP(struct registry *, registry_free)
+DEFINE_FREEP(struct registry_entry *, registry_entry_free)

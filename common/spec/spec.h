@@ -1,0 +1,68 @@
+/*
+ * From an approved entry and image facts to the exact container: the hardened create body, its hash, and the judgement whether what the
+ * Engine shows (full inspect) still is that container. Pure functions of values. Used by controller and CLI.
+ * Engine facts: docs on POST /containers/create of the Engine API.
+ */
+#pragma once
+
+#include "common/json.h"
+#include "common/registry/registry.h"
+
+/* What is known of an image: from an inspect, and bound by the approval record's `source`. */
+struct image_facts {
+        char *reference;       /* name without digest: "127.0.0.1:5000/mcp/everything:1.0" (tag optional) */
+        char *digest;          /* registry manifest (or index) digest, "sha256:…" */
+        char *platform;        /* "linux/amd64" */
+        char *platform_digest; /* digest of the platform's manifest; equals digest for a single-platform image; NULL where the Engine cannot tell */
+        char *image_id;        /* the Engine's image id, "sha256:…" */
+        char **volumes;        /* VOLUME paths, sorted: they become tmpfs and are part of the spec */
+        /* Facts for vetting, not bound one by one (image_id binds them): */
+        char *user;
+        char **exposed_ports;
+        char **entrypoint, **cmd;
+        uint64_t size;
+        size_t n_layers;
+};
+struct image_facts *image_facts_free(struct image_facts *f);
+DEFINE_FREEP(struct image_facts *, image_facts_free)
+/* From GET /images/{name}/json. Refuses an image that carries labels of ours ("io.bulkhead.…") or is not the asked digest. */
+_must_check_ int image_facts_from_inspect(struct image_facts **ret, json_object *inspect, const char *image, struct err **err);
+/* Do the facts match what a record bound? Names the first field that does not, with both values. */
+_must_check_ int image_facts_compare(const struct image_facts *approved, const struct image_facts *seen, struct err **err);
+
+#define SPEC_VERSION "v1"
+
+struct spec {
+        json_object *body; /* create body without anything the host assigns: no network, DNS, labels, address */
+        json_object *canonical; /* what is hashed: body with seccomp as its hash, secrets' names, egress, transport, image digests */
+        char hash[3 + SHA256_HEX]; /* "v1:" + hex: the .spec label */
+        const char *hex;           /* hash + 3: spec_sha256 of a record */
+};
+_must_check_ int spec_build(struct spec **ret, const struct registry_entry *entry, const struct image_facts *image, struct err **err);
+struct spec *spec_free(struct spec *s);
+DEFINE_FREEP(struct spec *, spec_free)
+
+/* What the host assigns to one instance. */
+struct spec_host {
+        const char *network;   /* name of its network */
+        const char *address;   /* its own IPv4 address in it */
+        const char *dns;       /* the network's gateway */
+        const char *owner, *approval, *scope, *role; /* label values; role "server" | "smoke" */
+        const char *server;
+        char *const *extra_env; /* "NAME=value": secrets or, in a smoke test, placeholders; NULL = none */
+};
+/* Body for POST /containers/create (owned). */
+json_object *spec_create_body(const struct spec *spec, const struct spec_host *host);
+/*
+ * Judges a full GET /containers/{id}/json against the spec and the host's assignment. Returns a list (owned) of reasons, each "field: is X, approved Y";
+ * NULL = no drift. A HostConfig field we do not know that has a non-default value is drift. host->extra_env values are not judged, only the names.
+ */
+char **spec_drift(const struct spec *spec, const struct spec_host *host, json_object *inspect);
+/* "server-1a2b3c4d": container name; the network's is "bh-" + the same; the bridge's "bh" + 8 hex of owner, server, spec and role. Owned. */
+char *spec_container_name(const char *server, const struct spec *spec, const char *role);
+char *spec_network_name(const char *server, const struct spec *spec, const char *role);
+void spec_bridge_name(char out[16], const char *owner, const char *server, const struct spec *spec, const char *role);
+
+/* Our seccomp profile as JSON text (borrowed, static) and its SHA-256. */
+const char *spec_seccomp_profile(void);
+const char *spec_seccomp_sha256(void);
