@@ -44,7 +44,7 @@ DEFINE_FREEP(struct json_locations *, json_locations_free)
 json_object *json_get(json_object *o, const char *key);
 const char *json_str(json_object *o, const char *key);
 int64_t json_int(json_object *o, const char *key, int64_t fallback);
-bool json_bool(json_object *o, const char *key, bool fallback);
+bool json_flag(json_object *o, const char *key, bool fallback);
 /* Walks keys, NULL-terminated: json_path(o, "HostConfig", "Memory", NULL). */
 json_object *json_path(json_object *o, ...) __attribute__((sentinel));
 

@@ -1,4 +1,3 @@
-#define _GNU_SOURCE
 #include "common/text.h"
 
 #include <ctype.h>
@@ -35,11 +34,10 @@ static bool is_unsafe(uint32_t c)
         static const struct {
                 uint32_t first, last;
         } ranges[] = {
-                {0x00, 0x1f},     {0x7f, 0x9f},     {0xad, 0xad},     {0x34f, 0x34f},   {0x600, 0x605},
-                {0x61c, 0x61c},   {0x6dd, 0x6dd},   {0x70f, 0x70f},   {0x115f, 0x1160}, {0x17b4, 0x17b5},
-                {0x180b, 0x180f}, {0x200b, 0x200f}, {0x2028, 0x202e}, {0x2060, 0x206f}, {0x3164, 0x3164},
-                {0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xffa0, 0xffa0}, {0xfff0, 0xfffb}, {0x1d173, 0x1d17a},
-                {0xe0000, 0xe0fff},
+                {0x00, 0x1f},     {0x7f, 0x9f},       {0xad, 0xad},       {0x34f, 0x34f},   {0x600, 0x605},   {0x61c, 0x61c},
+                {0x6dd, 0x6dd},   {0x70f, 0x70f},     {0x115f, 0x1160},   {0x17b4, 0x17b5}, {0x180b, 0x180f}, {0x200b, 0x200f},
+                {0x2028, 0x202e}, {0x2060, 0x206f},   {0x3164, 0x3164},   {0xfe00, 0xfe0f}, {0xfeff, 0xfeff}, {0xffa0, 0xffa0},
+                {0xfff0, 0xfffb}, {0x1d173, 0x1d17a}, {0xe0000, 0xe0fff},
         };
 
         for (size_t i = 0; i < ELEMENTSOF(ranges); i++)
@@ -152,7 +150,8 @@ int text_parse_size(uint64_t *ret, const char *s, struct err **err)
         };
 
         if (parse_with_unit(ret, s, units, UINT64_C(1) << 53) < 0 || *ret == 0)
-                return err_set(err, ERR_INVALID, "\"%.40s\" is not a size: write a number of bytes or a suffix k, m or g, such as \"256m\"", s);
+                return err_set(err, ERR_INVALID, "\"%.40s\" is not a size: write a number of bytes or a suffix k, m or g, such as \"256m\"",
+                               s);
         return 0;
 }
 

@@ -1,0 +1,305 @@
+#include "common/conf.h"
+
+#include <inttypes.h>
+
+#include "common/file.h"
+#include "common/json.h"
+#include "common/text.h"
+#include "common/yaml.h"
+
+#define CONF_MAX_BYTES (256U << 10)
+
+struct reading {
+        const char *path;
+        struct json_locations *loc;
+};
+
+struct key;
+typedef int (*key_parse_fn)(const struct key *key, json_object *value, void *field, struct err **err);
+
+/* One row per key: where it stands, how it is read, where it goes. */
+struct key {
+        const char *pointer;
+        key_parse_fn parse;
+        size_t offset;
+        const char *fallback; /* as it would be written; NULL = absent or required */
+        uint64_t min, max;    /* numbers */
+        bool required;
+};
+
+static int parse_text(_unused_ const struct key *key, json_object *value, void *field, struct err **err)
+{
+        const char *s = json_object_get_string(value);
+
+        if (!json_object_is_type(value, json_type_string) || *s == '\0' || strlen(s) > 4096)
+                return err_set(err, ERR_INVALID, "must be a text of 1 to 4096 characters");
+        for (const char *p = s; *p; p++)
+                if ((unsigned char)*p < 0x20 || *p == 0x7f)
+                        return err_set(err, ERR_INVALID, "must not contain control characters");
+        mem_replace(field, mem_strdup(s));
+        return 0;
+}
+
+static int parse_path(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        if (parse_text(key, value, field, err) < 0)
+                return -1;
+        const char *s = *(char **)field;
+        if (*s != '/' || strstr(s, "/../") || str_has_suffix(s, "/.."))
+                return err_set(err, ERR_INVALID, "must be an absolute path without \"..\"");
+        return 0;
+}
+
+static int parse_audience(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        if (parse_text(key, value, field, err) < 0)
+                return -1;
+        const char *s = *(char **)field;
+        if (strlen(s) > 64 || !str_in_charset(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-"))
+                return err_set(err, ERR_INVALID, "must be 1 to 64 of A-Z a-z 0-9 . and -, such as this host's name");
+        return 0;
+}
+
+static int parse_ref(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        if (parse_text(key, value, field, err) < 0)
+                return -1;
+        const char *s = *(char **)field;
+        if (!str_has_prefix(s, "refs/") || strstr(s, "..") || strpbrk(s, " ~^:?*[\\") || str_has_suffix(s, "/") ||
+            str_has_suffix(s, ".lock"))
+                return err_set(err, ERR_INVALID, "must be a full reference, such as refs/heads/main");
+        return 0;
+}
+
+static int parse_signatures(_unused_ const struct key *key, json_object *value, void *field, struct err **err)
+{
+        const char *s = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
+
+        if (!str_eq(s, "required") && !str_eq(s, "none"))
+                return err_set(err, ERR_INVALID, "must be \"required\" or, for development only, \"none\"");
+        *(bool *)field = str_eq(s, "required");
+        return 0;
+}
+
+static int parse_count(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        int64_t v = json_object_is_type(value, json_type_int) ? json_object_get_int64(value) : -1;
+
+        if (v < 0 || (uint64_t)v < key->min || (uint64_t)v > key->max)
+                return err_set(err, ERR_INVALID, "must be a number from %" PRIu64 " to %" PRIu64, key->min, key->max);
+        *(unsigned *)field = (unsigned)v;
+        return 0;
+}
+
+static int parse_duration(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        uint64_t ms;
+
+        if (!json_object_is_type(value, json_type_string))
+                return err_set(err, ERR_INVALID, "must be a duration, such as \"30s\"");
+        if (text_parse_duration(&ms, json_object_get_string(value), err) < 0)
+                return -1;
+        if (ms < key->min || ms > key->max)
+                return err_set(err, ERR_INVALID, "must be from %" PRIu64 "ms to %" PRIu64 "ms", key->min, key->max);
+        *(uint64_t *)field = ms;
+        return 0;
+}
+
+static int parse_size(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        uint64_t v;
+
+        if (!json_object_is_type(value, json_type_string))
+                return err_set(err, ERR_INVALID, "must be a size, such as \"2g\"");
+        if (text_parse_size(&v, json_object_get_string(value), err) < 0)
+                return -1;
+        if (v < key->min || v > key->max)
+                return err_set(err, ERR_INVALID, "must be from %" PRIu64 " to %" PRIu64 " bytes", key->min, key->max);
+        *(uint64_t *)field = v;
+        return 0;
+}
+
+/* One bit of a packet mark, as a decimal number or as text "0x00200000". */
+static int parse_mark(_unused_ const struct key *key, json_object *value, void *field, struct err **err)
+{
+        uint64_t v = 0;
+        char *end = NULL;
+
+        if (json_object_is_type(value, json_type_int)) {
+                v = (uint64_t)json_object_get_int64(value);
+        } else if (json_object_is_type(value, json_type_string)) {
+                v = strtoull(json_object_get_string(value), &end, 0);
+                if (*end)
+                        v = 0;
+        }
+        if (v == 0 || v > UINT32_MAX || (v & (v - 1)) != 0)
+                return err_set(err, ERR_INVALID, "must be a single bit of 32, such as \"0x00200000\"");
+        *(uint32_t *)field = (uint32_t)v;
+        return 0;
+}
+
+static int parse_list(_unused_ const struct key *key, json_object *value, void *field, struct err **err)
+{
+        char **v = NULL;
+
+        if (!json_to_strv(&v, value))
+                return err_set(err, ERR_INVALID, "must be a list of texts");
+        if (strv_len(v) > 256) {
+                strv_free(v);
+                return err_set(err, ERR_INVALID, "must have at most 256 items");
+        }
+        strv_free(*(char ***)field);
+        *(char ***)field = v;
+        return 0;
+}
+
+static int parse_path_list(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        if (parse_list(key, value, field, err) < 0)
+                return -1;
+        for (char **p = *(char ***)field; p && *p; p++)
+                if (**p != '/' || strstr(*p, "/../") || str_has_suffix(*p, "/..") || str_eq(*p, "/"))
+                        return err_set(err, ERR_INVALID, "must be absolute paths without \"..\", and not \"/\" itself");
+        return 0;
+}
+
+#define AT(field) offsetof(struct conf, field)
+static const struct key keys[] = {
+        {"/audience", parse_audience, AT(audience), .required = true},
+        {"/registry", parse_path, AT(registry_path), "/etc/bulkhead/registry/mcp.servers.json"},
+        {"/approvals/repository", parse_path, AT(approvals_repository), "/var/lib/bulkhead/approvals.git"},
+        {"/approvals/ref", parse_ref, AT(approvals_ref), "refs/heads/main"},
+        {"/approvals/signatures", parse_signatures, AT(signatures_required), "required"},
+        {"/approvals/allowed_signers", parse_path, AT(allowed_signers), "/etc/bulkhead/allowed_signers"},
+        {"/approvals/revoked_keys", parse_path, AT(revoked_keys)},
+        {"/engine/socket", parse_path, AT(engine_socket), "/run/docker.sock"},
+        {"/controller/user", parse_text, AT(service_user), "bulkhead"},
+        {"/controller/socket", parse_path, AT(control_socket), "/run/bulkhead/control/control.sock"},
+        {"/controller/state", parse_path, AT(state_dir), "/var/lib/bulkhead/state"},
+        {"/controller/parallel_starts", parse_count, AT(max_starts), "4", .min = 1, .max = 16},
+        {"/controller/max_servers", parse_count, AT(max_servers), "1000", .min = 1, .max = 10000},
+        {"/controller/resync", parse_duration, AT(resync_ms), "30s", .min = 100, .max = 3600000},
+        {"/control/operators", parse_text, AT(operator_group), "bulkhead-operators"},
+        {"/control/readers", parse_text, AT(reader_group), "bulkhead-operators"},
+        {"/network/pool", parse_text, AT(pool), "10.213.0.0/16"},
+        {"/network/mark", parse_mark, AT(mark_bit), "0x00200000"},
+        {"/network/broker_user", parse_text, AT(broker_user), "bulkhead-broker"},
+        {"/images/registries", parse_list, AT(allowed_registries)},
+        {"/images/max_size", parse_size, AT(max_image_bytes), "2g", .min = 1, .max = UINT64_C(1) << 50},
+        {"/mounts/roots", parse_path_list, AT(mount_roots)},
+        {"/runtimes", parse_list, AT(runtimes)},
+        {"/smoke/timeout", parse_duration, AT(smoke_timeout_ms), "60s", .min = 100, .max = 3600000},
+        {"/smoke/max_output", parse_size, AT(smoke_max_output), "4m", .min = 1024, .max = 64U << 20},
+        {"/helpers", parse_path, AT(helper_dir), LIBEXECDIR},
+};
+#undef AT
+
+static int fail_at(const struct reading *r, const char *pointer, struct err *cause, struct err **err)
+{
+        unsigned line = 0, column = 0;
+
+        json_locate(r->loc, pointer, &line, &column);
+        err_set(err, err_code(cause), "%s:%u:%u: %s: %s", r->path, line, column, pointer + 1, err_msg(cause));
+        err_free(cause);
+        return -1;
+}
+
+static json_object *fallback_value(const struct key *key)
+{
+        if (key->parse == parse_count)
+                return json_object_new_int64(strtoll(key->fallback, NULL, 10));
+        return json_object_new_string(key->fallback);
+}
+
+static json_object *find(json_object *root, const char *pointer)
+{
+        json_object *value = NULL;
+
+        return json_pointer_get(root, pointer, &value) == 0 ? value : NULL;
+}
+
+static int apply_key(struct conf *c, const struct reading *r, const struct key *key, json_object *root, struct err **err)
+{
+        _cleanup_json_ json_object *value = json_object_get(find(root, key->pointer));
+        struct err *cause = NULL;
+
+        if (!value && key->required)
+                return err_set(err, ERR_INVALID, "%s: key \"%s\" is missing", r->path, key->pointer + 1);
+        if (!value && !key->fallback)
+                return 0;
+        if (!value)
+                value = fallback_value(key);
+        if (key->parse(key, value, (char *)c + key->offset, &cause) < 0)
+                return fail_at(r, key->pointer, cause, err);
+        return 0;
+}
+
+/* Every member must be a key of the table, or lead to one. */
+static int refuse_unknown(const struct reading *r, json_object *o, const char *prefix, struct err **err)
+{
+        json_object_object_foreach (o, name, value) {
+                _cleanup_free_ char *pointer = mem_printf("%s/%s", prefix, name);
+                _cleanup_free_ char *inside = mem_printf("%s/", pointer);
+                bool known = false, leads = false;
+                struct err *cause = NULL;
+
+                for (size_t i = 0; i < ELEMENTSOF(keys); i++) {
+                        known |= str_eq(keys[i].pointer, pointer);
+                        leads |= str_has_prefix(keys[i].pointer, inside);
+                }
+                if (known)
+                        continue;
+                if (leads && json_object_is_type(value, json_type_object)) {
+                        if (refuse_unknown(r, value, pointer, err) < 0)
+                                return -1;
+                        continue;
+                }
+                err_set(&cause, ERR_INVALID,
+                        leads ? "must be a mapping" : "unknown key: remove it or correct its spelling (bulkhead.conf(5) lists all)");
+                return fail_at(r, pointer, cause, err);
+        }
+        return 0;
+}
+
+int conf_load(struct conf **ret, const char *path, struct err **err)
+{
+        _cleanup_(conf_freep) struct conf *c = NEW(struct conf);
+        _cleanup_(json_locations_freep) struct json_locations *loc = NULL;
+        _cleanup_json_ json_object *root = NULL;
+        _cleanup_free_ char *text = NULL;
+        size_t n;
+
+        if (file_read(&text, &n, path, CONF_MAX_BYTES, FILE_TRUSTED, err) < 0)
+                return -1;
+        if (yaml_parse(&root, &loc, text, n, path, NULL, err) < 0)
+                return -1;
+        if (!json_object_is_type(root, json_type_object))
+                return err_set(err, ERR_INVALID, "%s:1:1: must be a mapping of keys", path);
+
+        struct reading r = {.path = path, .loc = loc};
+        if (refuse_unknown(&r, root, "", err) < 0)
+                return -1;
+        for (size_t i = 0; i < ELEMENTSOF(keys); i++)
+                if (apply_key(c, &r, &keys[i], root, err) < 0)
+                        return -1;
+        c->path = mem_strdup(path);
+        *ret = TAKE_PTR(c);
+        return 0;
+}
+
+struct conf *conf_free(struct conf *c)
+{
+        if (!c)
+                return NULL;
+        for (size_t i = 0; i < ELEMENTSOF(keys); i++) {
+                void *field = (char *)c + keys[i].offset;
+                if (keys[i].parse == parse_text || keys[i].parse == parse_path || keys[i].parse == parse_audience ||
+                    keys[i].parse == parse_ref)
+                        free(*(char **)field);
+                else if (keys[i].parse == parse_list || keys[i].parse == parse_path_list)
+                        strv_free(*(char ***)field);
+        }
+        free(c->path);
+        free(c);
+        return NULL;
+}
