@@ -64,7 +64,7 @@ struct registry_entry {
         uint64_t idle_timeout_ms;
         json_object *smoke_call; /* {"tool": …, "arguments": {…}} or NULL */
         json_object *json;       /* the entry as it was written */
-        char entry_sha256[SHA256_HEX]; /* of the canonical entry, without "enabled" (switching off is not a new thing to approve) */
+        char entry_sha256[SHA256_HEX]; /* of the canonical entry without "enabled" and "description": neither is a new thing to approve */
         unsigned line;           /* of its key in the file; 0 when it did not come from a file */
 };
 

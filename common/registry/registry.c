@@ -1,0 +1,143 @@
+#include "common/registry/registry.h"
+
+#include "common/file.h"
+#include "common/registry/reader.h"
+
+#define REGISTRY_FORMAT "1.0"
+
+bool registry_name_valid(const char *name)
+{
+        size_t n = strlen(name);
+
+        return n >= 1 && n <= 40 && str_in_charset(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
+}
+
+static int parse_schema(const struct reader *r, const struct place *at, json_object *value, _unused_ void *dst, struct err **err)
+{
+        const char *s = NULL;
+
+        return read_string(r, at, value, 1024, &s, err);
+}
+
+static int parse_version(const struct reader *r, const struct place *at, json_object *value, _unused_ void *dst, struct err **err)
+{
+        static const char *const words[] = {REGISTRY_FORMAT, NULL};
+        unsigned i = 0;
+
+        return read_word(r, at, value, words, &i, err);
+}
+
+static int parse_discovery_order(const struct reader *r, const struct place *at, json_object *value, _unused_ void *dst, struct err **err)
+{
+        static const char *const words[] = {"toolhive_gateway", "mcp.servers.json", "cursor_config", "tool_registry_cache", NULL};
+        unsigned seen = 0, word = 0;
+        size_t n = 0;
+
+        if (read_array(r, at, value, ELEMENTSOF(words) - 1, &n, err) < 0)
+                return -1;
+        for (size_t i = 0; i < n; i++) {
+                if (read_word(r, PLACE_ITEM(at, i), json_object_array_get_idx(value, i), words, &word, err) < 0)
+                        return -1;
+                if (seen & 1U << word)
+                        return reader_fail(r, PLACE_ITEM(at, i), err, "\"%s\" stands here twice; write it once", words[word]);
+                seen |= 1U << word;
+        }
+        return 0;
+}
+
+static int compare_entries(const void *a, const void *b)
+{
+        return strcmp((*(struct registry_entry *const *)a)->name, (*(struct registry_entry *const *)b)->name);
+}
+
+static int parse_servers(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
+{
+        struct registry *reg = dst;
+
+        if (!json_object_is_type(value, json_type_object))
+                return reader_fail(r, at, err, "is not an object; write {\"name\": {…}}");
+        if ((size_t)json_object_object_length(value) > r->conf->max_servers)
+                return reader_fail(r, at, err, "has %d servers; this host allows %u (controller.max_servers)",
+                                   json_object_object_length(value), r->conf->max_servers);
+        reg->entries = mem_alloc((size_t)json_object_object_length(value) * sizeof(struct registry_entry *));
+        json_object_object_foreach (value, name, entry) {
+                if (entry_read(&reg->entries[reg->n_entries], r, PLACE_KEY(at, name), name, entry, err) < 0)
+                        return -1;
+                reg->n_entries++;
+        }
+        qsort(reg->entries, reg->n_entries, sizeof(reg->entries[0]), compare_entries);
+        return 0;
+}
+
+static const struct key registry_keys[] = {
+        {.name = "$schema", .parse = parse_schema},
+        {.name = "version", .parse = parse_version, .required = true},
+        {.name = "discovery_order", .parse = parse_discovery_order},
+        {.name = "servers", .parse = parse_servers, .required = true},
+        {.name = "mcpServers", .refused = "is another tool's format; bring the file in with bulkhead import"},
+};
+
+int registry_parse(struct registry **ret, const char *text, size_t n, const char *name, const struct conf *conf, struct err **err)
+{
+        _cleanup_(json_locations_freep) struct json_locations *loc = NULL;
+        _cleanup_(registry_freep) struct registry *reg = NEW(struct registry);
+        const struct json_limits limits = {.max_bytes = REGISTRY_MAX_BYTES};
+
+        reg->path = mem_strdup(name);
+        if (json_parse_located(&reg->json, &loc, text, n, name, &limits, err) < 0)
+                return -1;
+        const struct reader r = {name, loc, conf};
+        if (READ_OBJECT(&r, NULL, reg->json, registry_keys, reg, err) < 0)
+                return -1;
+        *ret = TAKE_PTR(reg);
+        return 0;
+}
+
+int registry_load(struct registry **ret, const char *path, const struct conf *conf, struct err **err)
+{
+        _cleanup_free_ char *text = NULL;
+        size_t n = 0;
+
+        if (file_read(&text, &n, path, REGISTRY_MAX_BYTES, FILE_TRUSTED, err) < 0)
+                return err_wrap(err, "registry");
+        return registry_parse(ret, text, n, path, conf, err);
+}
+
+int registry_entry_parse(struct registry_entry **ret, const char *name, json_object *json, const char *where, const struct conf *conf,
+                         struct err **err)
+{
+        const struct reader r = {where, NULL, conf};
+
+        return entry_read(ret, &r, PLACE_KEY(PLACE_KEY(NULL, "servers"), name), name, json, err);
+}
+
+const struct registry_entry *registry_find(const struct registry *r, const char *name)
+{
+        size_t low = 0, high = r->n_entries;
+
+        while (low < high) {
+                size_t middle = low + (high - low) / 2;
+                int order = strcmp(name, r->entries[middle]->name);
+
+                if (order == 0)
+                        return r->entries[middle];
+                if (order < 0)
+                        high = middle;
+                else
+                        low = middle + 1;
+        }
+        return NULL;
+}
+
+struct registry *registry_free(struct registry *r)
+{
+        if (!r)
+                return NULL;
+        for (size_t i = 0; i < r->n_entries; i++)
+                registry_entry_free(r->entries[i]);
+        free(r->entries);
+        json_freep(&r->json);
+        free(r->path);
+        free(r);
+        return NULL;
+}
