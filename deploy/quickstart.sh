@@ -1,0 +1,270 @@
+#!/bin/sh
+# One command on a fresh Debian 12 machine, as root:  deploy/quickstart.sh [--yes]
+#
+# Installs what is missing, builds Bulkhead, starts an Engine and a loopback registry where none runs, brings the controller up with
+# docker-compose, and takes one real MCP server from npm through the whole gate: proposed, smoke-tested, approved by you, promoted, running.
+# --yes answers the one question for you; what was approved without a human then expires in 24 hours.
+#
+# Run it again whenever you like: what is done stays as it is. deploy/teardown.sh undoes it.
+set -eu
+. "$(dirname "$0")/lib.sh"
+
+yes=
+fetch_only=
+for argument; do
+        case $argument in
+        --yes) yes=1 ;;
+        --fetch) fetch_only=1 ;; # only the downloads, for a machine that will be cut off; needs no Engine
+        *) die "unknown argument '$argument'" "usage: deploy/quickstart.sh [--yes] [--fetch]" ;;
+        esac
+done
+[ "$(id -u)" = 0 ] || die "this must run as root" "sudo deploy/quickstart.sh"
+# shellcheck disable=SC1091
+[ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" = bookworm ] || die "this is not Debian 12" "Bulkhead's libraries are Debian 12's; see docs/HACKING.md to build elsewhere."
+
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH DOCKER_HOST=unix:///run/docker.sock
+server=everything
+key=/root/.config/bulkhead/operator_key
+conf=/etc/bulkhead/bulkhead.conf
+
+install_packages() {
+        step "Packages"
+        names=$({ packages build; packages run; packages image; } | sort -u)
+        missing=
+        for package in $names; do
+                dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'install ok installed' || missing="$missing $package"
+        done
+        if [ -z "$missing" ]; then
+                say "nothing is missing"
+                return
+        fi
+        say "installing$missing"
+        # The registry's own unit would listen on every address, without a password.
+        case $missing in *docker-registry*)
+                if have_systemd; then
+                        systemctl mask -q docker-registry.service && made mask docker-registry.service
+                fi ;;
+        esac
+        remedy="Check that this host reaches its Debian mirror: apt-get update"
+        run "$remedy" apt-get update
+        # shellcheck disable=SC2086
+        run "$remedy" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing
+        for package in $missing; do made package "$package"; done
+}
+
+build() {
+        step "Build"
+        [ ! -e "$top/config.status" ] || die "$top is configured in place" "Run 'make distclean' there, then this again: the build here is out of tree."
+        [ -x "$top/configure" ] || run "See the messages above" "$top/autogen.sh"
+        mkdir -p "$work/build"
+        [ -e "$work/build/Makefile" ] || (cd "$work/build" && run "See the messages above" "$top/configure" --prefix=/usr/local --disable-silent-rules)
+        run "See the messages above" make -C "$work/build" -j"$(nproc)"
+        rm -rf "$work/stage"
+        run "See the messages above" make -C "$work/build" install DESTDIR="$work/stage"
+        changed=0
+        (cd "$work/stage" && find . -type f -o -type l) | sed 's|^\.||' | sort >"$work/installed"
+        while read -r file; do
+                cmp -s "$work/stage$file" "$file" && continue
+                mkdir -p "${file%/*}"
+                # Beside it and renamed: a program that runs is not written into.
+                cp -a "$work/stage$file" "$file.new" && mv "$file.new" "$file"
+                made file "$file"
+                changed=$((changed + 1))
+        done <"$work/installed"
+        say "$(bulkhead --version 2>/dev/null || echo bulkhead), $changed files installed under /usr/local"
+}
+
+users() {
+        step "Users and directories"
+        for user in bulkhead bulkhead-registry; do getent passwd "$user" >/dev/null || made user "$user"; done
+        getent group bulkhead-operators >/dev/null || made group bulkhead-operators
+        for dir in /etc/bulkhead /var/lib/bulkhead /run/bulkhead; do [ -d "$dir" ] || made dir "$dir"; done
+        run "See the messages above" systemd-sysusers /usr/local/lib/sysusers.d/bulkhead.conf
+        run "See the messages above" systemd-tmpfiles --create /usr/local/lib/tmpfiles.d/bulkhead.conf
+        say "service user bulkhead ($(id -u bulkhead)), operators' group bulkhead-operators"
+}
+
+# background NAME COMMAND…: without systemd, a process of our own with a pid file.
+background() {
+        name=$1
+        shift
+        mkdir -p "$pids"
+        setsid "$@" </dev/null >"$work/$name.log" 2>&1 &
+        echo $! >"$pids/$name.pid"
+}
+
+start_engine() {
+        step "Docker Engine"
+        if docker version >/dev/null 2>&1; then
+                say "runs already: $(docker version -f '{{.Server.Version}}')"
+                return
+        fi
+        if have_systemd; then
+                run "See: journalctl -u docker" systemctl start docker.service
+        else
+                alive "$pids/dockerd.pid" dockerd || background dockerd dockerd
+        fi
+        wait_for 60 docker version || {
+                tail -n 5 "$work/dockerd.log" >&2 2>/dev/null || true
+                die "the Docker Engine does not answer on /run/docker.sock" "Its log: journalctl -u docker, or without systemd $work/dockerd.log"
+        }
+        say "started: $(docker version -f '{{.Server.Version}}')"
+}
+
+registry_answers() { [ "$(curl -s -o /dev/null -w '%{http_code}' --noproxy '*' --max-time 2 "http://$registry/v2/")" = 200 ]; }
+start_registry() {
+        step "Local registry on $registry"
+        if registry_answers; then
+                say "runs already"
+                return
+        fi
+        if ! [ -e /etc/bulkhead/local-registry.yml ]; then
+                cat >/etc/bulkhead/local-registry.yml <<-EOF
+		# Images built on this host get their digest here. Loopback only.
+		version: 0.1
+		log: {level: warn}
+		storage: {filesystem: {rootdirectory: /var/lib/bulkhead/registry}}
+		http: {addr: "$registry"}
+		EOF
+        fi
+        if have_systemd; then
+                run "See: journalctl -u bulkhead-registry" systemctl daemon-reload
+                run "See: journalctl -u bulkhead-registry" systemctl enable --now bulkhead-registry.service
+                made unit bulkhead-registry.service
+        else
+                alive "$pids/registry.pid" docker-registry || background registry \
+                        setpriv --reuid bulkhead-registry --regid bulkhead-registry --clear-groups --no-new-privs \
+                        docker-registry serve /etc/bulkhead/local-registry.yml
+        fi
+        wait_for 20 registry_answers ||
+                die "no registry answers on $registry" "Something else on that port? ss -ltnp. Its log: journalctl -u bulkhead-registry, or $work/registry.log"
+        say "started"
+}
+
+images() {
+        step "Images"
+        "$here/build-image.sh" everything
+        "$here/build-image.sh" controller
+        run "Does the registry run? curl http://$registry/v2/" docker push "$example"
+        image=$(docker image inspect -f '{{join .RepoDigests "\n"}}' "$example" | grep -m 1 "^$registry/mcp/everything@") ||
+                die "the Engine knows no registry digest for $example" "Look at: docker image inspect $example"
+        say "pinned as $image"
+}
+
+configure_host() {
+        step "Configuration and your signing key"
+        audience=$(sed -n 's/^audience: *//p' "$conf" 2>/dev/null || true)
+        [ -n "$audience" ] || audience=$(hostname -f 2>/dev/null | tr -cd 'A-Za-z0-9.-' | cut -c 1-64)
+        [ -n "$audience" ] || audience=localhost
+        principal=operator@$audience
+        if [ -e "$conf" ]; then
+                say "$conf is there and stays as it is"
+        else
+                cat >"$conf.new" <<-EOF
+		# What root decides about this host; see bulkhead.conf(5).
+		# Approvals are made for this name and count on no other host.
+		audience: $audience
+		images:
+		  # Images come from here and from nowhere else.
+		  registries: ["$registry"]
+		EOF
+                chmod 0644 "$conf.new" && mv "$conf.new" "$conf"
+        fi
+        if [ ! -e "$key" ]; then
+                mkdir -p -m 0700 "${key%/*}"
+                run "See the messages above" ssh-keygen -q -t ed25519 -N '' -C "$principal" -f "$key"
+                made file "$key"
+                made file "$key.pub"
+                say "made $key: who has this file decides what runs here. Move it to your own machine when you can."
+        fi
+        signers=/etc/bulkhead/allowed_signers
+        line="$principal namespaces=\"bulkhead-approval@v1\" $(cut -d ' ' -f 1,2 "$key.pub")"
+        grep -qxF "$line" "$signers" 2>/dev/null || { echo "$line" >>"$signers"; chmod 0644 "$signers"; }
+}
+
+main() {
+        install_packages
+        if [ -n "$fetch_only" ]; then
+                step "Downloads"
+                "$here/build-image.sh" everything --fetch
+                "$here/build-image.sh" controller --fetch
+                say "fetched into $work"
+                return
+        fi
+        build
+        users
+        start_engine
+        start_registry
+        images
+        configure_host
+        stack_up
+        gate
+        result
+}
+
+daemon_answers() { bulkhead status; }
+stack_up() {
+        step "Controller"
+        repository=/var/lib/bulkhead/approvals.git
+        if [ ! -e "$repository" ] || [ ! -e /etc/bulkhead/registry/mcp.servers.json ]; then
+                run "See the messages above" bulkhead init
+        fi
+        # Once and never silently again: a controller that lost its memory must refuse, not trust what it is shown.
+        if ! is_made state /var/lib/bulkhead/state; then
+                run "If the state was lost, see 'lost state' in docs/" as_service bulkhead-controller --init-state
+                made state /var/lib/bulkhead/state
+        fi
+        if have_systemd; then
+                run "See: journalctl -u bulkhead-guard" systemctl daemon-reload
+                run "See: journalctl -u bulkhead-guard" systemctl enable --now bulkhead-guard.service
+                made unit bulkhead-guard.service
+        fi
+        run "See the messages above" compose up -d --no-build
+        wait_for 60 daemon_answers || {
+                docker logs --tail 20 bulkhead-controller >&2 || true
+                die "the controller does not answer on its control socket" "Its log: docker logs bulkhead-controller"
+        }
+        say "runs in container bulkhead-controller"
+}
+as_service() { setpriv --reuid bulkhead --regid bulkhead --init-groups --no-new-privs "$@"; }
+
+# Is exactly this image running under a valid approval?
+is_running() {
+        bulkhead --json status "$server" 2>/dev/null | tr -d ' \n' >"$work/status.json" || return 1
+        grep -q '"state":"running"' "$work/status.json" && grep -qF "${image#*@}" "$work/status.json"
+}
+gate() {
+        step "The gate: propose, smoke-test, approve, promote"
+        # After a restart it may just be coming up.
+        if grep -qF "$image" /etc/bulkhead/registry/mcp.servers.json && wait_for 20 is_running; then
+                say "$server is approved and runs"
+                return
+        fi
+        sed "s|@IMAGE@|$image|" "$here/examples/everything/entry.json.in" >"$work/entry.json"
+        id=$(bulkhead propose "$server" --entry "$work/entry.json" --by quickstart --reason "first server of this host")
+        say "proposed as $id; testing it in quarantine"
+        bulkhead smoke "$id"
+        if [ -n "$yes" ]; then
+                say "approving without asking (--yes): for 24 hours"
+                bulkhead approve "$id" --key "$key" --as "$principal" --expires 24h --yes
+        else
+                bulkhead approve "$id" --key "$key" --as "$principal" || die "not approved: nothing was started" "Run this again when you have made up your mind, or: bulkhead reject $id --key $key --reason TEXT"
+        fi
+        bulkhead promote "$id"
+        wait_for 90 is_running || {
+                bulkhead status "$server" >&2 || true
+                die "$server does not run" "The line 'Why' above says what is missing; the controller's log: docker logs bulkhead-controller"
+        }
+}
+
+result() {
+        step "Result"
+        bulkhead status
+        bulkhead plan || die "there is more to do than expected" "Look at: bulkhead status"
+        say ""
+        say "Try it: docker kill \$(docker ps -qf label=io.bulkhead.server=$server), iptables -F, nft delete table inet bulkhead; then bulkhead status."
+        say "Undo all of it: deploy/teardown.sh"
+}
+
+main

@@ -1,0 +1,112 @@
+#!/bin/sh
+# Undoes deploy/quickstart.sh:  deploy/teardown.sh [--yes]
+# Removes what quickstart made, which it wrote down in /var/lib/bulkhead-quickstart/ledger, and nothing that was there before.
+set -eu
+. "$(dirname "$0")/lib.sh"
+
+[ "$(id -u)" = 0 ] || die "this must run as root" "sudo deploy/teardown.sh"
+case ${1:-} in '' | --yes) ;; *) die "unknown argument '$1'" "usage: deploy/teardown.sh [--yes]" ;; esac
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH DOCKER_HOST=unix:///run/docker.sock
+
+if [ ! -e "$ledger" ]; then
+        say "nothing to undo: quickstart has not run on this host ($ledger is missing)"
+        exit 0
+fi
+if [ "${1:-}" != --yes ]; then
+        say "This stops every server of Bulkhead on this host and deletes its configuration, its approvals and your signing key."
+        printf '    Go on? [y/N] '
+        read -r answer || answer=
+        case $answer in y | Y | yes) ;; *) die "nothing was changed" ;; esac
+fi
+
+audience=$(sed -n 's/^audience: *//p' /etc/bulkhead/bulkhead.conf 2>/dev/null || true)
+
+remove_containers() {
+        step "Containers and networks"
+        docker version >/dev/null 2>&1 || {
+                say "no Engine answers: none to remove"
+                return
+        }
+        # The controller first, or it would put them back.
+        compose down >/dev/null 2>&1 || docker rm -f bulkhead-controller >/dev/null 2>&1 || true
+        [ -n "$audience" ] || return 0
+        for id in $(docker ps -aq --filter "label=io.bulkhead.owner=$audience"); do docker rm -f "$id" >/dev/null; done
+        for id in $(docker network ls -q --filter "label=io.bulkhead.owner=$audience"); do docker network rm "$id" >/dev/null; done
+}
+
+# Chains of ours, in whatever table: first every rule that jumps there, then the chains.
+remove_chains() {
+        for table in filter mangle raw nat; do
+                rules=$("$1" -w -t "$table" -S 2>/dev/null) || continue
+                echo "$rules" | sed -n 's/^-A \(.* -[jg] BULKHEAD.*\)$/\1/p' | while read -r rule; do
+                        # shellcheck disable=SC2086
+                        "$1" -w -t "$table" -D $rule
+                done
+                for what in -F -X; do
+                        for chain in $(echo "$rules" | sed -n 's/^-N \(BULKHEAD.*\)$/\1/p'); do "$1" -w -t "$table" "$what" "$chain"; done
+                done
+        done
+}
+remove_rules() {
+        step "Rules in the kernel"
+        have iptables && remove_chains iptables
+        have ip6tables && remove_chains ip6tables
+        for set in $(ipset list -n 2>/dev/null | grep -iE '^(bulkhead|bh)-' || true); do ipset destroy "$set"; done
+        # The deny layer goes last.
+        if nft list table inet bulkhead >/dev/null 2>&1; then nft delete table inet bulkhead; fi
+}
+
+remove_images() {
+        step "Images"
+        docker version >/dev/null 2>&1 || return 0
+        for image in $(list_made image); do docker image rm -f "$image" >/dev/null 2>&1 || true; done
+        for digest in $(docker image ls -q --no-trunc "$registry/mcp/everything" 2>/dev/null); do docker image rm -f "$digest" >/dev/null 2>&1 || true; done
+}
+
+ended() { ! alive "$pids/$1.pid" "$2"; }
+stop() {
+        if alive "$pids/$1.pid" "$2"; then
+                pid=$(cat "$pids/$1.pid")
+                kill "$pid"
+                wait_for 30 ended "$1" "$2" || kill -9 "$pid"
+                say "stopped $2"
+        fi
+        rm -f "$pids/$1.pid"
+}
+stop_services() {
+        step "Services"
+        for unit in $(list_made unit); do
+                systemctl disable -q --now "$unit" 2>/dev/null || true
+        done
+        for unit in $(list_made mask); do systemctl unmask -q "$unit" || true; done
+        stop registry docker-registry
+        stop dockerd dockerd
+}
+
+remove_files() {
+        step "Files, users"
+        list_made file | while read -r file; do
+                rm -f "$file"
+                rmdir -p --ignore-fail-on-non-empty "${file%/*}" 2>/dev/null || true
+        done
+        for dir in $(list_made dir); do
+                case $dir in /etc/bulkhead | /var/lib/bulkhead | /run/bulkhead) rm -rf "$dir" ;; esac
+        done
+        if have_systemd; then systemctl daemon-reload; fi
+        for user in $(list_made user); do userdel "$user" 2>/dev/null || true; done
+        for group in $(list_made group); do groupdel "$group" 2>/dev/null || true; done
+        packages=$(list_made package | tr '\n' ' ')
+        rm -rf "$work" "$pids" "${ledger%/*}"
+        if [ -n "$packages" ]; then
+                say "packages stay installed. To remove the ones that quickstart brought:"
+                say "apt-get remove $packages"
+        fi
+}
+
+remove_containers
+remove_images
+stop_services
+remove_rules
+remove_files
+step "Done"
