@@ -4,15 +4,16 @@ set -euo pipefail
 list=$(dirname "$(readlink -f "$0")")/../../deploy/packages.txt
 
 missing() {
-        local want purpose package command
-        want=" $* "
-        while read -r purpose package command; do
-                case "$purpose" in '' | '#'*) continue ;; esac
-                case "$want" in *" $purpose "*) ;; *) continue ;; esac
-                if [ -n "$command" ] && command -v "$command" >/dev/null; then
-                        continue
-                fi
-                dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || printf '%s\n' "$package"
+        local package uses unless purpose
+        while read -r package uses unless; do
+                case "$package" in '' | '#'*) continue ;; esac
+                for purpose in "$@"; do
+                        case ",$uses," in *",$purpose,"*) ;; *) continue ;; esac
+                        if [ -z "$unless" ] || ! command -v "$unless" >/dev/null; then
+                                dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || printf '%s\n' "$package"
+                        fi
+                        break
+                done
         done <"$list"
 }
 
