@@ -2,9 +2,9 @@
  * The smoke test: one image, one spec, in quarantine (own internal network, no egress, no secrets, placeholders for declared secret names),
  * asked for everything it offers, and the canonical manifest of the answers.
  *
- * smoke_start() drives the Engine (network, container, attach) from the caller's loop and leaves every byte the server writes to the helper program
- * `bulkhead-smoke-talk`: fork + exec, no capability, no descriptor but the stream (stdio) or a socketpair through which it asks for connections (HTTP).
- * Used by the controller (before a first start, and for `bulkhead smoke`) and by `bulkhead smoke --ci`.
+ * smoke_start() drives the Engine (network, container, attach) from the caller's loop and leaves every byte the server writes to the helper
+ * program `bulkhead-smoke-talk`: fork + exec, no capability, no descriptor but the stream (stdio) or a socketpair through which it asks for
+ * connections (HTTP). Used by the controller (before a first start, and for `bulkhead smoke`) and by `bulkhead smoke --ci`.
  */
 #pragma once
 
@@ -19,20 +19,21 @@ struct smoke_request {
         const struct registry_entry *entry; /* borrowed until done */
         const struct image_facts *image;
         const struct spec *spec;
-        const char *subnet;  /* "10.213.0.8/29": the caller's, reserved until done */
-        const char *owner;   /* owner label */
+        const char *subnet; /* "10.213.0.8/29": the caller's, reserved until done */
+        const char *owner;  /* owner label */
 };
 
 struct smoke_result {
         bool passed;
-        char *why;             /* not passed: one sentence (foreign text inside it is already escaped) */
-        char *protocol;        /* "2025-11-25" */
+        char *why;      /* not passed: one sentence (foreign text inside it is already escaped) */
+        char *protocol; /* "2025-11-25" */
         uint64_t duration_ms;
-        char *manifest;        /* canonical JSON: {"instructions":…,"prompts":[…],"resources":[…],"tools":[…]}; foreign text, opaque to the controller */
+        char *manifest; /* canonical JSON: {"instructions":…,"prompts":[…],"resources":[…],"tools":[…]}; foreign text, opaque to the
+                           controller */
         size_t manifest_len;
         char manifest_sha256[SHA256_HEX];
-        char **tools;          /* names, sorted */
-        char *stderr_tail;     /* last 4 KiB of the server's stderr, escaped */
+        char **tools;      /* names, sorted */
+        char *stderr_tail; /* last 4 KiB of the server's stderr, escaped */
         time_t at;
 };
 struct smoke_result *smoke_result_free(struct smoke_result *r);
@@ -41,12 +42,15 @@ json_object *smoke_result_to_json(const struct smoke_result *r); /* with the man
 _must_check_ int smoke_result_from_json(struct smoke_result **ret, json_object *o, struct err **err);
 
 struct smoke;
-/* result handed over (a failed smoke test is a result, not an error); err: the test could not be made (Engine away …). Everything it created is gone when this is called. */
+/* result handed over (a failed smoke test is a result, not an error); err: the test could not be made (Engine away …). Everything it
+ * created is gone when this is called. */
 typedef void (*smoke_done_fn)(struct smoke_result *result, struct err *err, void *user);
-/* before_start (may be NULL) is called after the network exists and before the container starts, so that the owner can put firewall rules in place; it must call smoke_continue() in the end. */
+/* before_start (may be NULL) is called after the network exists and before the container starts, so that the owner can put firewall rules
+ * in place; it must call smoke_continue() in the end. */
 typedef void (*smoke_ready_fn)(struct smoke *s, const char *bridge, const char *address, void *user);
-_must_check_ int smoke_start(struct smoke **ret, sd_event *loop, struct engine *engine, const struct conf *conf, const struct smoke_request *request,
-                             smoke_ready_fn before_start, smoke_done_fn done, void *user, struct err **err);
+_must_check_ int smoke_start(struct smoke **ret, sd_event *loop, struct engine *engine, const struct conf *conf,
+                             const struct smoke_request *request, smoke_ready_fn before_start, smoke_done_fn done, void *user,
+                             struct err **err);
 /* err (borrowed) non-NULL: give up. */
 void smoke_continue(struct smoke *s, const struct err *err);
 /* Abandons it: container and network are left for the reconciler, which sees role "smoke" objects without a running test as orphans. */
