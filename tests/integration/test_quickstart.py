@@ -1,0 +1,225 @@
+#!/usr/bin/env python3
+"""README's first command, from a fresh clone: quickstart, again (nothing changes), a kill (repaired), teardown (as it was before).
+
+It runs as it is shipped, but in namespaces of its own: its network is not the machine's, and /etc, /root, /run, /usr/local, /var/cache and /var/lib
+are overlays that vanish with the test. That network reaches nothing, so the downloads are made before (quickstart.sh --fetch), and the base image is
+the stand-in. Takes some minutes. (README's second command is tests/run.sh, which is what runs this.)
+"""
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+NETNS = f"bh-quickstart-{os.getpid()}"
+WORK = "/var/cache/bulkhead-quickstart"
+OVERLAYS = ("etc", "root", "usr/local", "var/cache", "var/lib")
+# Docker cannot keep layers on an overlay: these are plain directories.
+PLAIN = ("/var/lib/docker", "/var/lib/containerd")
+CAPS = 1 << 10 | 1 << 12 | 1 << 13  # NET_BIND_SERVICE, NET_ADMIN, NET_RAW: linux/capability.h
+
+
+def run(*argv, timeout=900, check=True, **kw):
+    result = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=timeout, check=False, **kw)
+    if check and result.returncode != 0:
+        raise AssertionError(f"{' '.join(argv)}: exit {result.returncode}\n{result.stdout[-6000:]}")
+    return result
+
+
+class Host:
+    """A mount and network namespace that looks like a fresh machine."""
+
+    def __init__(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bulkhead-quickstart-"))
+        run("ip", "netns", "add", NETNS)
+        script = ["set -e", "ip link set lo up"]
+        for name in OVERLAYS:
+            upper, work = (self.dir / "overlay" / name.replace("/", "_") / part for part in ("upper", "work"))
+            upper.mkdir(parents=True)
+            work.mkdir()
+            script.append(f"mount -t overlay overlay -o lowerdir=/{name},upperdir={upper},workdir={work} /{name}")
+        script.append("mount -t tmpfs -o mode=0755 tmpfs /run; mkdir /run/lock")
+        # A machine that was never used: nothing of ours from before.
+        script.append("rm -rf /etc/bulkhead /var/lib/bulkhead /var/lib/bulkhead-quickstart")
+        for path in PLAIN:
+            plain = self.dir / pathlib.Path(path).name
+            plain.mkdir()
+            script.append(f"mkdir -p {path}; mount --bind {plain} {path}")
+        script.append("echo ready; exec sleep infinity")
+        self.holder = subprocess.Popen(["nsenter", f"--net=/run/netns/{NETNS}", "unshare", "-m", "--propagation", "private", "sh", "-c", "; ".join(script)],
+                                       stdout=subprocess.PIPE, text=True)
+        if self.holder.stdout.readline() != "ready\n":
+            self.close()
+            raise AssertionError("the namespaces could not be made")
+
+    def run(self, *argv, **kw):
+        return run("nsenter", "-t", str(self.holder.pid), "-m", "-n", "--", *argv, **kw)
+
+    def members(self):
+        """Every process in our network namespace but the holder."""
+        ours = os.readlink(f"/proc/{self.holder.pid}/ns/net")
+        pids = []
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                if os.readlink(f"/proc/{pid}/ns/net") == ours and int(pid) != self.holder.pid:
+                    pids.append(int(pid))
+            except OSError:
+                continue
+        return pids
+
+    def close(self):
+        if self.holder.poll() is None:
+            for sig in (signal.SIGTERM, signal.SIGKILL):
+                for pid in self.members():
+                    try:
+                        os.kill(pid, sig)
+                    except ProcessLookupError:
+                        pass
+                deadline = time.monotonic() + 15
+                while self.members() and time.monotonic() < deadline:
+                    time.sleep(0.2)
+            self.holder.kill()
+        self.holder.wait()
+        self.holder.stdout.close()
+        run("ip", "netns", "del", NETNS, check=False)
+        shutil.rmtree(self.dir, ignore_errors=True)
+
+
+def eventually(seconds, probe):
+    deadline = time.monotonic() + seconds
+    while True:
+        value = probe()
+        if value or time.monotonic() > deadline:
+            return value
+        time.sleep(0.3)
+
+
+@unittest.skipUnless(os.geteuid() == 0, "needs root: namespaces, users, dockerd")
+class Quickstart(unittest.TestCase):
+    limit = 900
+
+    @classmethod
+    def setUpClass(cls):
+        cls.clone = pathlib.Path(tempfile.mkdtemp(prefix="bulkhead-clone-")) / "bulkhead"
+        cls.addClassCleanup(shutil.rmtree, cls.clone.parent, True)
+        if (TOP / ".git").exists():
+            run("git", "-c", f"safe.directory={TOP}/.git", "-c", f"safe.directory={TOP}", "clone", "-q", f"file://{TOP}", str(cls.clone))
+        else:
+            shutil.copytree(TOP, cls.clone, symlinks=True)
+        run(str(cls.clone / "deploy/quickstart.sh"), "--fetch", cwd=cls.clone)
+        cls.host = Host()
+        cls.addClassCleanup(cls.host.close)
+
+    def docker(self, *argv, **kw):
+        return self.host.run("/usr/bin/docker", "-H", "unix:///run/docker.sock", *argv, **kw).stdout.strip()
+
+    def quickstart(self):
+        return self.host.run(str(self.clone / "deploy/quickstart.sh"), "--yes", cwd=self.clone).stdout
+
+    def servers(self):
+        return self.docker("ps", "-q", "--no-trunc", "--filter", "label=io.bulkhead.role=server").split()
+
+    def is_running(self):
+        result = self.host.run("bulkhead", "--json", "status", "everything", check=False)
+        return result.returncode == 0 and json.loads(result.stdout)["servers"][0]["state"] == "running"
+
+    def what_is_there(self):
+        """What a second run must not change."""
+        return {
+            "containers": sorted(self.docker("ps", "-q", "--no-trunc").split()),
+            "images": sorted(self.docker("image", "ls", "-q", "--no-trunc").split()),
+            "approvals": self.host.run("git", "-c", "safe.directory=*", "--git-dir=/var/lib/bulkhead/approvals.git", "rev-parse", "refs/heads/main").stdout,
+            "files": self.host.run("sh", "-c", "find /etc/bulkhead /usr/local/bin /usr/local/sbin /usr/local/libexec /usr/local/lib /root/.config/bulkhead -type f | "
+                                   "sort | xargs sha256sum").stdout,
+            "ledger": self.host.run("cat", "/var/lib/bulkhead-quickstart/ledger").stdout,
+        }
+
+    def test_1_comes_up(self):
+        output = self.quickstart()
+        self.assertIn("everything", output)
+        self.assertTrue(self.is_running(), output)
+        self.assertEqual(len(self.servers()), 1)
+        self.host.run("bulkhead", "plan")
+
+    def test_2_server_is_sealed(self):
+        (server,) = self.servers()
+        facts = json.loads(self.docker("inspect", server))[0]
+        self.assertTrue(facts["HostConfig"]["ReadonlyRootfs"])
+        self.assertEqual(facts["HostConfig"]["CapDrop"], ["ALL"])
+        status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{facts['State']['Pid']}/status").read_text().splitlines() if ":\t" in line)
+        self.assertEqual((int(status["CapEff"], 16), status["NoNewPrivs"], status["Seccomp"]), (0, "1", "2"))
+
+    def test_3_controller_is_not_root(self):
+        pid = int(self.docker("inspect", "-f", "{{.State.Pid}}", "bulkhead-controller"))
+        text = pathlib.Path(f"/proc/{pid}/status").read_text()
+        field = lambda name: re.search(rf"^{name}:\s+(.*)$", text, re.M).group(1)  # noqa: E731
+        uid = self.host.run("id", "-u", "bulkhead").stdout.strip()
+        self.assertEqual(set(field("Uid").split()), {uid})
+        for name in ("CapEff", "CapPrm", "CapBnd"):
+            self.assertEqual(int(field(name), 16) & ~CAPS, 0, f"{name} {field(name)}")
+        self.assertEqual(field("NoNewPrivs"), "1")
+        # No TCP listener: in this network there is nobody but the registry.
+        listeners = self.host.run("ss", "-Hltn").stdout.split("\n")
+        self.assertEqual([line.split()[3] for line in listeners if line], ["127.0.0.1:5000"])
+
+    def test_4_key_is_for_root_only(self):
+        mode = self.host.run("stat", "-c", "%a %U", "/root/.config/bulkhead/operator_key").stdout.strip()
+        self.assertEqual(mode, "600 root")
+
+    def test_5_second_run_changes_nothing(self):
+        before = self.what_is_there()
+        output = self.quickstart()
+        self.assertIn("approved and runs", output)
+        self.assertEqual(self.what_is_there(), before)
+
+    def test_6_killed_server_comes_back(self):
+        (server,) = self.servers()
+        self.docker("kill", server)
+        started = self.docker("inspect", "-f", "{{.State.StartedAt}}", server, check=False)
+
+        def back():
+            servers = self.servers()
+            return servers and self.docker("inspect", "-f", "{{.State.StartedAt}}", servers[0], check=False) != started and self.is_running()
+        self.assertTrue(eventually(30, back))
+
+    def test_7_teardown_leaves_what_was_there(self):
+        self.docker("run", "-d", "--name", "foreign", "--network", "none", "--entrypoint", "/bin/sleep", "debian:bookworm-slim", "600")
+        self.host.run("iptables", "-N", "FOREIGN")
+        self.host.run("iptables", "-I", "FORWARD", "-j", "FOREIGN")
+        names = [line.split()[1] for line in self.host.run("cat", "/var/lib/bulkhead-quickstart/ledger").stdout.splitlines() if line.startswith("user ")]
+        self.assertIn("bulkhead", names)
+        # An Engine that quickstart started is stopped: look at what is in it before that.
+        teardown = (self.clone / "deploy/teardown.sh")
+        self.host.run("touch", "/run/foreign-file")
+        output = self.host.run(str(teardown), "--yes", cwd=self.clone).stdout
+        self.assertIn("Done", output)
+        for name in names:
+            self.assertNotEqual(self.host.run("getent", "passwd", name, check=False).returncode, 0, name)
+        rules = self.host.run("iptables-save").stdout
+        self.assertNotIn("BULKHEAD", rules)
+        self.assertIn("-A FORWARD -j FOREIGN", rules)
+        self.assertNotIn("bulkhead", self.host.run("nft", "list", "tables").stdout)
+        for path in ("/etc/bulkhead", "/var/lib/bulkhead", "/var/lib/bulkhead-quickstart", "/usr/local/bin/bulkhead", "/run/bulkhead"):
+            self.assertNotEqual(self.host.run("test", "-e", path, check=False).returncode, 0, path)
+        processes = {pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in self.host.members()}
+        self.assertFalse(processes & {"dockerd", "docker-registry", "bulkhead-contro"}, processes)
+        # The Engine again, by hand: the foreign container is still in it, ours are not.
+        engine = subprocess.Popen(["nsenter", "-t", str(self.host.holder.pid), "-m", "-n", "dockerd"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                  stderr=subprocess.DEVNULL)
+        try:
+            eventually(30, lambda: self.docker("version", check=False, timeout=10).count("Version") > 1)
+            self.assertEqual(self.docker("ps", "-a", "--format", "{{.Names}}"), "foreign")
+            self.assertNotIn("bulkhead", self.docker("image", "ls", "--format", "{{.Repository}}"))
+        finally:
+            engine.terminate()
+            engine.wait(30)
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
