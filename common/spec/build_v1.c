@@ -10,7 +10,6 @@
 #define SHM_BYTES      (16 << 20)
 #define OOM_SCORE_ADJ  500 /* a server dies before anything the host needs */
 #define MAX_VOLUMES    32
-#define TMPFS_OPTIONS  "rw,noexec,nosuid,nodev,size=%" PRIu64 ",mode=1777"
 
 /* -- checks --------------------------------------------------------------------------------------------------------------- */
 
@@ -93,11 +92,23 @@ static json_object *make_ulimits(void)
         return ulimits;
 }
 
+/*
+ * runc gives the mount the mode that the image's directory has, whatever mode= says: the server's own user as owner makes it writable all
+ * the same.
+ */
+static char *make_tmpfs_options(const struct registry_entry *e)
+{
+        size_t uid = strcspn(e->user, ":");
+
+        return mem_printf("rw,noexec,nosuid,nodev,size=%" PRIu64 ",mode=1777,uid=%.*s,gid=%s", e->tmpfs, (int)uid, e->user,
+                          e->user + uid + 1);
+}
+
 /* /tmp, and memory instead of a disk behind each VOLUME, so that nothing outlives the container. All count against its memory. */
 static json_object *make_tmpfs(const struct registry_entry *e, const struct image_facts *f)
 {
         json_object *tmpfs = json_object_new_object();
-        _cleanup_free_ char *options = mem_printf(TMPFS_OPTIONS, e->tmpfs);
+        _cleanup_free_ char *options = make_tmpfs_options(e);
 
         json_add_str(tmpfs, "/tmp", options);
         for (size_t i = 0; f->volumes && f->volumes[i]; i++) {

@@ -87,6 +87,15 @@ char *spec_container_name(const char *server, const struct spec *spec, const cha
 char *spec_network_name(const char *server, const struct spec *spec, const char *role);
 void spec_bridge_name(char out[16], const char *owner, const char *server, const struct spec *spec, const char *role);
 
+/* One instance's private network: a bridge with a /29. Internal when nothing may leave it. */
+struct spec_network {
+        const char *name, *bridge, *subnet, *gateway;
+        bool internal;
+        const char *owner, *server, *spec /* hash with version */, *role; /* labels */
+};
+/* Body for POST /networks/create (owned). */
+json_object *spec_network_body(const struct spec_network *n);
+
 /* Our seccomp profile as JSON text (borrowed, static) and its SHA-256. */
 const char *spec_seccomp_profile(void);
 const char *spec_seccomp_sha256(void);
