@@ -64,6 +64,14 @@ missing_packages() {
         done
 }
 
+# make_dir PATH: like mkdir -p, remembering each directory that was not there.
+make_dir() {
+        [ -d "$1" ] && return
+        make_dir "${1%/*}"
+        mkdir "$1"
+        made newdir "$1"
+}
+
 # alive PIDFILE COMMAND: is the process of that file still the program it was? (Numbers are reused; a zombie does not count.)
 alive() {
         [ -s "$1" ] && awk -v name="$2" '$1 == "Name:" && $2 != name || $1 == "State:" && $2 == "Z" { bad = 1 } END { exit bad || !NR }' \

@@ -66,7 +66,7 @@ build() {
         (cd "$work/stage" && find . -type f -o -type l) | sed 's|^\.||' | sort >"$work/installed"
         while read -r file; do
                 cmp -s "$work/stage$file" "$file" && continue
-                mkdir -p "${file%/*}"
+                make_dir "${file%/*}"
                 # Beside it and renamed: a program that runs is not written into.
                 cp -a "$work/stage$file" "$file.new" && mv "$file.new" "$file"
                 made file "$file"
@@ -103,7 +103,10 @@ start_engine() {
         if have_systemd; then
                 run "See: journalctl -u docker" systemctl start docker.service
         else
-                alive "$pids/dockerd.pid" dockerd || background dockerd dockerd
+                alive "$pids/dockerd.pid" dockerd || {
+                        ip link show docker0 >/dev/null 2>&1 || made engine "$(iptables -S FORWARD | sed -n 's/^-P FORWARD //p')"
+                        background dockerd dockerd
+                }
         fi
         wait_for 60 docker version || {
                 tail -n 5 "$work/dockerd.log" >&2 2>/dev/null || true
@@ -172,7 +175,8 @@ configure_host() {
                 chmod 0644 "$conf.new" && mv "$conf.new" "$conf"
         fi
         if [ ! -e "$key" ]; then
-                mkdir -p -m 0700 "${key%/*}"
+                make_dir "${key%/*}"
+                chmod 0700 "${key%/*}"
                 run "See the messages above" ssh-keygen -q -t ed25519 -N '' -C "$principal" -f "$key"
                 made file "$key"
                 made file "$key.pub"

@@ -31,30 +31,37 @@ remove_containers() {
         # The controller first, or it would put them back.
         compose down >/dev/null 2>&1 || docker rm -f bulkhead-controller >/dev/null 2>&1 || true
         [ -n "$audience" ] || return 0
-        for id in $(docker ps -aq --filter "label=io.bulkhead.owner=$audience"); do docker rm -f "$id" >/dev/null; done
-        for id in $(docker network ls -q --filter "label=io.bulkhead.owner=$audience"); do docker network rm "$id" >/dev/null; done
+        for id in $(docker ps -aq --filter "label=io.bulkhead.owner=$audience"); do docker rm -f "$id" >/dev/null || say "container $id stays: see above"; done
+        for id in $(docker network ls -q --filter "label=io.bulkhead.owner=$audience"); do docker network rm "$id" >/dev/null || say "network $id stays: see above"; done
 }
 
-# Chains of ours, in whatever table: first every rule that jumps there, then the chains.
+# remove_chains PROGRAM PREFIX [DEVICE]: first every rule that jumps to such a chain (or names the device), then the chains.
 remove_chains() {
         for table in filter mangle raw nat; do
                 rules=$("$1" -w -t "$table" -S 2>/dev/null) || continue
-                echo "$rules" | sed -n 's/^-A \(.* -[jg] BULKHEAD.*\)$/\1/p' | while read -r rule; do
-                        # shellcheck disable=SC2086
-                        "$1" -w -t "$table" -D $rule
+                echo "$rules" | grep '^-A' | grep -E -e " -[jg] $2" ${3:+-e " -[io] $3 "} | while read -r rule; do
+                        # As xargs reads it: a comment in quotes stays one word.
+                        echo "${rule#-A }" | xargs "$1" -w -t "$table" -D
                 done
                 for what in -F -X; do
-                        for chain in $(echo "$rules" | sed -n 's/^-N \(BULKHEAD.*\)$/\1/p'); do "$1" -w -t "$table" "$what" "$chain"; done
+                        for chain in $(echo "$rules" | sed -n "s/^-N \($2.*\)\$/\1/p"); do "$1" -w -t "$table" "$what" "$chain"; done
                 done
         done
 }
 remove_rules() {
         step "Rules in the kernel"
-        have iptables && remove_chains iptables
-        have ip6tables && remove_chains ip6tables
+        have iptables && remove_chains iptables BULKHEAD
+        have ip6tables && remove_chains ip6tables BULKHEAD
         for set in $(ipset list -n 2>/dev/null | grep -iE '^(bulkhead|bh)-' || true); do ipset destroy "$set"; done
         # The deny layer goes last.
         if nft list table inet bulkhead >/dev/null 2>&1; then nft delete table inet bulkhead; fi
+        # An Engine that quickstart started on a host that had none leaves its bridge and rules behind when it is stopped.
+        policy=$(list_made engine)
+        if [ -n "$policy" ]; then
+                remove_chains iptables DOCKER docker0
+                iptables -w -P FORWARD "$policy"
+                ip link del docker0 2>/dev/null || true
+        fi
 }
 
 remove_images() {
@@ -86,10 +93,8 @@ stop_services() {
 
 remove_files() {
         step "Files, users"
-        list_made file | while read -r file; do
-                rm -f "$file"
-                rmdir -p --ignore-fail-on-non-empty "${file%/*}" 2>/dev/null || true
-        done
+        list_made file | while read -r file; do rm -f "$file"; done
+        list_made newdir | sort -r | while read -r dir; do [ ! -d "$dir" ] || rmdir --ignore-fail-on-non-empty "$dir"; done
         for dir in $(list_made dir); do
                 case $dir in /etc/bulkhead | /var/lib/bulkhead | /run/bulkhead) rm -rf "$dir" ;; esac
         done
