@@ -1,6 +1,6 @@
 #include "common/link/facts.h"
 
-#define MAX_TEXT 1024
+#define MAX_TEXT 4096
 #define MAX_LIST 512
 
 enum kind { TEXT, DIGEST, LIST };
@@ -20,6 +20,9 @@ static const struct {
         {"exposed_ports", LIST, offsetof(struct image_facts, exposed_ports)},
         {"entrypoint", LIST, offsetof(struct image_facts, entrypoint)},
         {"cmd", LIST, offsetof(struct image_facts, cmd)},
+        {"env", LIST, offsetof(struct image_facts, env)},
+        {"working_dir", TEXT, offsetof(struct image_facts, working_dir)},
+        {"stop_signal", TEXT, offsetof(struct image_facts, stop_signal)},
 };
 
 json_object *link_facts_to_json(const struct image_facts *f)

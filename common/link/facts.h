@@ -1,6 +1,7 @@
 /*
  * Image facts as JSON: in the answer to the control verb "smoke" (controller writes, CLI reads) and in the evidence files beside proposals.
- * Keys: reference, digest, platform, platform_digest, image_id, volumes, user, exposed_ports, entrypoint, cmd, size, layers.
+ * Keys: reference, digest, platform, platform_digest, image_id, volumes, user, exposed_ports, entrypoint, cmd, env,
+ * working_dir, stop_signal, size, layers.
  * Link after liblink: libspec (image_facts_free).
  */
 #pragma once

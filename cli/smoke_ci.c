@@ -1,0 +1,240 @@
+#include "cli/smoke_ci.h"
+
+#include <arpa/inet.h>
+#include <signal.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define PULL_TIMEOUT_MS (30 * 60 * 1000)
+#define SUBNETS         32 /* at the pool's end, where the controller comes last */
+
+struct ci {
+        struct cli *c;
+        const struct conf *conf;
+        const struct registry_entry *entry;
+        sd_event *loop;
+        struct engine *engine;
+        struct progress progress;
+        struct smoke *smoke;
+        struct engine_call *pull;
+        char owner[80], subnet[INET_ADDRSTRLEN + 4];
+        struct image_facts *image;
+        struct spec *spec;
+        struct smoke_result *result;
+        struct err *err;
+        bool interrupted;
+};
+
+int smoke_ci_allowed(const struct conf *conf, const char *image, struct err **err)
+{
+        _cleanup_free_ char *first = mem_strndup(image, strcspn(image, "/@"));
+        bool is_host = image[strlen(first)] == '/' && (strpbrk(first, ".:") || str_eq(first, "localhost"));
+        const char *host = is_host ? first : "docker.io";
+
+        if (strv_contains(conf->allowed_registries, host))
+                return 0;
+        return err_set(err, ERR_DENIED, "images from %s may not be pulled: an administrator can add it to images.registries in %s", host,
+                       conf->path ? conf->path : CONF_DEFAULT_PATH);
+}
+
+static void finish(struct ci *ci, const struct err *err)
+{
+        if (err && !ci->err)
+                ci->err = err_dup(err);
+        sd_event_exit(ci->loop, 0);
+}
+
+static void on_smoke(struct smoke_result *result, struct err *err, void *user)
+{
+        struct ci *ci = user;
+
+        ci->smoke = NULL;
+        ci->result = result;
+        finish(ci, err);
+}
+
+static void begin_test(struct ci *ci)
+{
+        const struct smoke_request request = {
+                .entry = ci->entry, .image = ci->image, .spec = ci->spec, .subnet = ci->subnet, .owner = ci->owner};
+        _cleanup_err_ struct err *err = NULL;
+
+        progress_show(&ci->progress, "testing in quarantine", 0, 0);
+        if (smoke_start(&ci->smoke, ci->loop, ci->engine, ci->conf, &request, NULL, on_smoke, ci, &err) < 0)
+                finish(ci, err);
+}
+
+/* Which platform's manifest it is, the registry knows and the Engine may not; without the answer, image_id still binds the content. */
+static void on_distribution(_unused_ int status, json_object *body, struct err *err, void *user)
+{
+        struct ci *ci = user;
+        _cleanup_err_ struct err *why = NULL;
+
+        if (!err && body && image_facts_add_distribution(ci->image, body, &why) < 0) {
+                finish(ci, why);
+                return;
+        }
+        if (spec_build(&ci->spec, ci->entry, ci->image, &why) < 0)
+                finish(ci, why);
+        else
+                begin_test(ci);
+}
+
+static void have_image(struct ci *ci, json_object *inspect)
+{
+        _cleanup_err_ struct err *err = NULL;
+
+        if (image_facts_from_inspect(&ci->image, inspect, ci->entry->image, &err) < 0)
+                finish(ci, err);
+        else
+                engine_distribution_inspect(ci->engine, ci->entry->image, on_distribution, ci);
+}
+
+static void on_pulled(_unused_ int status, json_object *body, struct err *err, void *user)
+{
+        struct ci *ci = user;
+
+        ci->pull = NULL;
+        if (err)
+                finish(ci, err);
+        else
+                have_image(ci, body);
+}
+
+static void on_pull_progress(uint64_t current, uint64_t total, const char *status, void *user)
+{
+        struct ci *ci = user;
+
+        progress_show(&ci->progress, status && *status ? status : "pulling", current, total);
+}
+
+static void on_inspected(_unused_ int status, json_object *body, struct err *err, void *user)
+{
+        struct ci *ci = user;
+
+        if (err && err_code(err) == ERR_NOT_FOUND)
+                engine_image_pull(ci->engine, &ci->pull, ci->entry->image, NULL, ci->conf->max_image_bytes, PULL_TIMEOUT_MS,
+                                  on_pull_progress, on_pulled, ci);
+        else if (err)
+                finish(ci, err);
+        else
+                have_image(ci, body);
+}
+
+static int on_signal(_unused_ sd_event_source *s, const struct signalfd_siginfo *si, void *user)
+{
+        struct ci *ci = user;
+        _cleanup_err_ struct err *err = NULL;
+
+        err_set(&err, ERR_UNAVAILABLE, "interrupted by signal %u", si->ssi_signo);
+        ci->interrupted = true;
+        if (ci->pull)
+                ci->pull = engine_call_cancel(ci->pull);
+        if (ci->smoke)
+                ci->smoke = smoke_cancel(ci->smoke);
+        finish(ci, err);
+        return 0;
+}
+
+/* A /29 at the end of the pool; which one follows from our pid, so that tests side by side seldom meet. */
+static int choose_subnet(struct ci *ci, struct err **err)
+{
+        unsigned bits = 0;
+        char address[INET_ADDRSTRLEN] = "", text[INET_ADDRSTRLEN];
+        struct in_addr a;
+
+        if (sscanf(ci->conf->pool, "%15[0-9.]/%u", address, &bits) != 2 || bits > 29 || inet_pton(AF_INET, address, &a) != 1)
+                return err_set(err, ERR_INVALID, "network.pool \"%s\" is not a network of at least 8 addresses", ci->conf->pool);
+        uint32_t size = bits ? 1U << (32 - bits) : 0;
+        uint32_t n = MIN(size / 8, (uint32_t)SUBNETS);
+        a.s_addr = htonl(ntohl(a.s_addr) + size - 8 * (1 + (uint32_t)getpid() % n));
+        if (!inet_ntop(AF_INET, &a, text, sizeof(text)))
+                return err_set(err, ERR_INTERNAL, "writing an address");
+        snprintf(ci->subnet, sizeof(ci->subnet), "%s/29", text);
+        return 0;
+}
+
+static void remove_all(struct ci *ci, const char *list, const char *query, const char *kind, const char *id_key)
+{
+        _cleanup_json_ json_object *found = NULL;
+        const struct engine_request request = {.method = "GET", .path = list, .query = query};
+
+        if (engine_wait(ci->engine, &request, NULL, &found, NULL) < 0 || !json_object_is_type(found, json_type_array))
+                return;
+        for (size_t i = 0; i < json_object_array_length(found); i++) {
+                const char *id = json_str(json_object_array_get_idx(found, i), id_key);
+                _cleanup_free_ char *path = mem_printf("/%s/%s", kind, id ? id : "");
+                const struct engine_request del = {.method = "DELETE", .path = path, .query = kind[0] == 'c' ? "force=1&v=1" : NULL};
+                if (id)
+                        (void)!engine_wait(ci->engine, &del, NULL, NULL, NULL);
+        }
+}
+
+/* After an interruption: what carries our label, which no other process uses. */
+static void clean_up(struct ci *ci)
+{
+        _cleanup_free_ char *label = mem_printf("io.bulkhead.owner=%s", ci->owner), *filters = engine_filters("label", label);
+        _cleanup_free_ char *query = str_has_prefix(filters, "filters=") ? mem_strdup(filters) : mem_printf("filters=%s", filters);
+        _cleanup_free_ char *all = mem_printf("all=1&%s", query);
+
+        remove_all(ci, "/containers/json", all, "containers", "Id");
+        remove_all(ci, "/networks", query, "networks", "Id");
+}
+
+static int start(struct ci *ci, const char *socket, struct err **err)
+{
+        int r = sd_event_new(&ci->loop);
+
+        if (r < 0)
+                return err_sys(err, r, "making an event loop");
+        r = sd_event_add_signal(ci->loop, NULL, SIGINT, on_signal, ci);
+        if (r >= 0)
+                r = sd_event_add_signal(ci->loop, NULL, SIGTERM, on_signal, ci);
+        if (r < 0)
+                return err_sys(err, r, "watching for signals");
+        if (choose_subnet(ci, err) < 0 || engine_new(&ci->engine, ci->loop, socket, err) < 0)
+                return -1;
+        engine_image_inspect(ci->engine, ci->entry->image, on_inspected, ci);
+        r = sd_event_loop(ci->loop);
+        return r < 0 ? err_sys(err, r, "running the event loop") : 0;
+}
+
+static void ci_deinit(struct ci *ci)
+{
+        if (ci->interrupted && ci->engine)
+                clean_up(ci);
+        engine_free(ci->engine);
+        spec_free(ci->spec);
+        image_facts_free(ci->image);
+        smoke_result_free(ci->result);
+        err_free(ci->err);
+        sd_event_unref(ci->loop);
+}
+
+int smoke_ci_run(struct cli *c, const char *engine_socket, const struct registry_entry *entry, struct image_facts **image,
+                 struct smoke_result **smoke, struct err **err)
+{
+        _cleanup_(ci_deinit) struct ci ci = {.c = c, .conf = c->conf, .entry = entry};
+        sigset_t mask;
+
+        if (entry->source != SOURCE_DOCKER_IMAGE)
+                return err_set(err, ERR_INVALID, "%s: only docker_image sources can be tested", entry->name);
+        if (smoke_ci_allowed(c->conf, entry->image, err) < 0)
+                return -1;
+        sigemptyset(&mask);
+        sigaddset(&mask, SIGINT);
+        sigaddset(&mask, SIGTERM);
+        sigprocmask(SIG_BLOCK, &mask, NULL);
+        progress_init(&ci.progress, &c->errors);
+        /* Never the host's own owner label: a running controller would take our container for an orphan of its own. */
+        snprintf(ci.owner, sizeof(ci.owner), "ci-%ld-%.50s", (long)getpid(), c->conf->audience ? c->conf->audience : "none");
+        int r = start(&ci, engine_socket ? engine_socket : c->conf->engine_socket, err);
+        progress_end(&ci.progress);
+        if (r < 0)
+                return -1;
+        if (ci.err || !ci.result)
+                return ci.err ? err_move(err, TAKE_PTR(ci.err)) : err_set(err, ERR_INTERNAL, "the smoke test ended without a result");
+        *image = TAKE_PTR(ci.image);
+        *smoke = TAKE_PTR(ci.result);
+        return 0;
+}

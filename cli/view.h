@@ -1,0 +1,16 @@
+/*
+ * What the daemon says of the servers and of itself, for people. Used by status, plan and apply, which all get it.
+ */
+#pragma once
+
+#include "cli/cli.h"
+
+/* What an operator must see first: signatures off, Engine away, rules not in force, registry or approvals not loaded. */
+void view_alarms(struct out *o, json_object *status);
+/* One line per server. now: to judge "expires soon". */
+void view_servers(struct out *o, json_object *servers, time_t now);
+/* Everything known of one server. */
+void view_server(struct out *o, json_object *server, time_t now);
+void view_actions(struct out *o, json_object *actions);
+/* Expired or expiring within 24 hours? */
+bool view_expires_soon(json_object *server, time_t now);
