@@ -1,0 +1,147 @@
+/*
+ * The controller's parts and what they share. One struct controller a process; every module below works on it from the one loop:
+ *   inputs.c   registry file and approvals -> desired        pass.c     observe -> plan -> apply, and when
+ *   apply.c    one server's actions, one after the other     smoking.c  smoke tests
+ *   control.c  the control socket's verbs                    status.c   what `bulkhead status` and `plan` show
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <systemd/sd-event.h>
+
+#include "common/conf.h"
+#include "common/engine/engine.h"
+#include "common/link/link.h"
+#include "common/smoke/smoke.h"
+#include "common/spawn.h"
+#include "controller/address.h"
+#include "controller/desired.h"
+#include "controller/egress/egress.h"
+#include "controller/observe.h"
+#include "controller/plan.h"
+#include "controller/state.h"
+
+struct controller;
+struct smoking;
+
+/* One server as the controller works on it: its last plan, what runs of it, its backoff. */
+struct key {
+        struct controller *c;
+        char *name;
+        struct plan_server *plan; /* of the last pass; its actions are being done while busy */
+        size_t next;              /* index of the action that is being done */
+        bool busy;
+        bool holds_slot, waits_for_slot;
+        struct desired *desired;  /* what the actions work from, while busy */
+        struct smoking *smoking;
+        char subnet[SUBNET_MAX]; /* of its network, or reserved for it */
+
+        char *image_of;           /* record id that image_ok and image_refused speak of */
+        bool image_ok;
+        char *image_refused;
+
+        char *error;              /* why the last attempt failed; NULL = it did not */
+        bool smoke_failed;
+        enum server_state failed_state; /* what the server was to become when it failed */
+        unsigned failures;        /* in a row */
+        uint64_t retry_at_ms;     /* CLOCK_MONOTONIC; 0 = at once */
+        uint64_t up_since_ms;     /* running without a failure since; 0 = it is not */
+        bool exit_counted;        /* the present exit is part of `failures` already */
+        unsigned restarts;
+};
+
+/* Someone at the control socket who waits until a pass is through. */
+struct waiter {
+        struct link_conn *conn;
+        bool settle; /* until nothing is left to do, not just until the next pass */
+};
+
+struct controller {
+        const struct conf *conf;
+        sd_event *loop;
+        struct engine *engine;
+        struct engine_events *events;
+        struct egress *egress;
+        struct link_server *control;
+        struct observer *observer;
+        struct address_pool *pool;
+        struct smoked *smoked;
+
+        /* inputs.c */
+        struct shared *registry; /* struct registry, last good */
+        char *registry_error;
+        time_t registry_loaded_at;
+        struct shared *view; /* struct forge_view, last read */
+        struct forge_state *initial_state; /* until the first view */
+        char *view_error;
+        char fingerprint[SHA256_HEX];
+        struct spawn *reading;
+        bool read_again;
+        struct desired *desired;
+        struct desired nothing; /* stands in for `desired` while the inputs were never good */
+        int inotify;
+        sd_event_source *watch, *watch_timer;
+
+        /* pass.c */
+        struct key **keys; /* sorted by name */
+        size_t n_keys;
+        unsigned slots_used;
+        bool passing, pass_wanted, full_wanted, observed_once;
+        unsigned pass_failures;
+        char *engine_error;
+        sd_event_source *pass_timer, *resync_timer;
+        uint64_t passes, mutations, last_pass_us;
+        struct waiter *waiters;
+        size_t n_waiters;
+
+        bool egress_ok;
+        char *egress_error, *egress_last_change;
+
+        struct smoking **smokes;
+        size_t n_smokes;
+};
+
+uint64_t controller_now_ms(void); /* CLOCK_MONOTONIC */
+
+/* -- inputs.c ------------------------------------------------------------------------------------------------------------- */
+/* Watches the files and reads them for the first time. */
+_must_check_ int inputs_start(struct controller *c, struct err **err);
+void inputs_stop(struct controller *c);
+/* Look again now (control verb "reload", a timer). */
+void inputs_reload(struct controller *c);
+/* Judges registry and view anew, for instance because an approval expired. */
+void inputs_judge(struct controller *c);
+time_t inputs_now(const struct controller *c); /* the later of the clock and the persisted floor */
+
+/* -- pass.c --------------------------------------------------------------------------------------------------------------- */
+_must_check_ int pass_start(struct controller *c, struct err **err);
+void pass_stop(struct controller *c);
+/* Look again soon: in delay_ms at the latest. full: forget remembered inspects. */
+void pass_request(struct controller *c, uint64_t delay_ms, bool full);
+void pass_wait(struct controller *c, struct link_conn *conn, bool settle);
+struct key *pass_key(struct controller *c, const char *name); /* created when missing */
+struct key *pass_find_key(struct controller *c, const char *name);
+
+/* -- apply.c -------------------------------------------------------------------------------------------------------------- */
+/* Begins the actions of key->plan. Ends in pass_request(). */
+void apply_begin(struct key *key);
+/* Counts a failure and sets when to try again. */
+void apply_backoff(struct key *key);
+void key_free(struct key *key);
+
+/* -- smoking.c ------------------------------------------------------------------------------------------------------------ */
+/* result owned by the callee; err borrowed. facts and spec: of the tested image (borrowed). */
+typedef void (*smoking_done_fn)(struct smoke_result *result, const struct image_facts *facts, const struct spec *spec, struct err *err, void *user);
+/* Smoke-tests an entry; pulls and inspects the image first. entry is borrowed until done. Always comes to its end, within the limits of bulkhead.conf. */
+_must_check_ int smoking_start(struct smoking **ret, struct controller *c, const struct registry_entry *entry, smoking_done_fn done, void *user, struct err **err);
+const char *smoking_bridge(const struct smoking *s);
+const char *smoking_subnet(const struct smoking *s);
+const char *smoking_spec(const struct smoking *s);
+/* "host/name@sha256:…" of an entry's image: what the Engine pulls and inspects, without a tag. Owned. */
+char *image_reference(const struct registry_entry *entry);
+
+/* -- control.c, status.c, doctor.c ---------------------------------------------------------------------------------------- */
+_must_check_ int control_start(struct controller *c, struct err **err);
+json_object *status_json(const struct controller *c, const char *server);
+json_object *status_plan(const struct controller *c);
+json_object *doctor_json(struct controller *c);

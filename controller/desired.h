@@ -1,0 +1,45 @@
+/*
+ * What should be: the registry file and the forge's view at one commit, judged together. A value, shared by reference count between the passes and actions
+ * that still work from it. Pure, given its inputs.
+ */
+#pragma once
+
+#include "common/forge/forge.h"
+#include "common/registry/registry.h"
+#include "controller/shared.h"
+
+/* Names of one instance, so that nobody has to build a spec to compare them. */
+struct instance_names {
+        char *container, *network;
+        char bridge[16];
+        char spec_hash[3 + SHA256_HEX];
+};
+
+struct desired_server {
+        const char *name;
+        const struct registry_entry *entry;
+        enum forge_verdict verdict;
+        char *why;                   /* a sentence, when not approved */
+        const struct record *record; /* NULL when none */
+        bool may_run;                /* approved, enabled, always-on: start it, keep it */
+        bool may_stay;               /* what runs of this very spec is not stopped, though nothing new starts */
+        struct instance_names names; /* set when may_run or may_stay */
+};
+
+struct desired {
+        unsigned refs;
+        struct shared *registry; /* struct registry */
+        struct shared *view;     /* struct forge_view */
+        struct desired_server *servers; /* sorted by name */
+        size_t n;
+        time_t next_expiry; /* when to judge again; 0 = never */
+};
+
+/* References both. now: the later of the clock and the persisted floor. */
+struct desired *desired_new(const struct conf *conf, struct shared *registry, struct shared *view, time_t now);
+struct desired *desired_ref(struct desired *d);
+struct desired *desired_unref(struct desired *d);
+DEFINE_FREEP(struct desired *, desired_unref)
+const struct desired_server *desired_find(const struct desired *d, const char *name);
+/* Is the approval with this id (a container's label) still good for keeping an older instance while its replacement is not up? */
+bool desired_approval_valid(const struct desired *d, const char *id, const char *server, time_t now);

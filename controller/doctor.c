@@ -1,0 +1,73 @@
+/*
+ * What only the daemon can check: its Engine, its rules, its inputs. The CLI's doctor adds what it sees from outside.
+ */
+#include "controller/controller.h"
+
+#include <errno.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+static void check(json_object *list, const char *name, bool ok, const char *level, const char *detail, const char *remedy)
+{
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "name", name);
+        json_add_bool(o, "ok", ok);
+        json_add_str(o, "level", ok ? "ok" : level);
+        json_add_str(o, "detail", detail);
+        if (!ok)
+                json_add_str(o, "remedy", remedy);
+        json_object_array_add(list, o);
+}
+
+static void check_engine(const struct controller *c, json_object *list)
+{
+        _cleanup_free_ char *detail = c->engine_error ? mem_strdup(c->engine_error) : mem_printf("%s %s, API 1.%u", engine_is_podman(c->engine) ? "Podman" : "Docker Engine", engine_version(c->engine), engine_api_minor(c->engine));
+
+        check(list, "engine", c->observed_once && !c->engine_error, "error", detail, "start the Engine, and let the service user's group open its socket (engine.socket in bulkhead.conf)");
+}
+
+static void check_egress(const struct controller *c, json_object *list)
+{
+        check(list, "egress", c->egress_ok, "error", c->egress_ok ? "guard and policy are in force, read back from the kernel" : c->egress_error ? c->egress_error : "still loading",
+              "see `bulkhead egress show` and the manual's page on egress");
+}
+
+static void check_inputs(const struct controller *c, json_object *list)
+{
+        const struct forge_view *view = c->view ? c->view->value : NULL;
+
+        check(list, "registry", !c->registry_error && c->registry, "error", c->registry_error ? c->registry_error : c->conf->registry_path, "mend the file; until then the last good one stays in force");
+        check(list, "approvals", view && !c->view_error && !view->refused, "error", c->view_error ? c->view_error : view && view->refused ? view->refused : c->conf->approvals_repository,
+              "put the repository's history back to where it was, or restore the state from a backup");
+        check(list, "signatures", c->conf->signatures_required, "warning", c->conf->signatures_required ? "required" : "approvals.signatures is \"none\": anybody who can write the repository can approve",
+              "set approvals.signatures to required");
+}
+
+static void check_state_dir(const struct controller *c, json_object *list)
+{
+        struct statvfs fs;
+        bool writable = access(c->conf->state_dir, W_OK) == 0;
+        bool room = statvfs(c->conf->state_dir, &fs) == 0 && fs.f_bavail * fs.f_frsize >= (64U << 20);
+        _cleanup_free_ char *detail = mem_printf("%s%s", c->conf->state_dir, !writable ? " cannot be written" : !room ? " has less than 64 MiB free" : "");
+
+        check(list, "state", writable && room, "error", detail, "make it the service user's (mode 0750) and keep room on its disk");
+}
+
+static void check_identity(json_object *list)
+{
+        check(list, "service-user", geteuid() != 0, "error", geteuid() ? "the controller does not run as root" : "the controller runs as root", "start it through its unit or with --user");
+}
+
+json_object *doctor_json(struct controller *c)
+{
+        json_object *o = json_object_new_object(), *list = json_object_new_array();
+
+        check_engine(c, list);
+        check_egress(c, list);
+        check_inputs(c, list);
+        check_state_dir(c, list);
+        check_identity(list);
+        json_add(o, "checks", list);
+        return o;
+}

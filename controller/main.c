@@ -1,0 +1,272 @@
+/*
+ * bulkhead-controller: keeps the machine equal to what is declared and approved. See controller.h for the parts.
+ */
+#include "controller/controller.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <malloc.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "common/log.h"
+#include "common/text.h"
+#include "config.h"
+#include "controller/privileges.h"
+
+enum mode { MODE_RUN, MODE_INIT_STATE, MODE_PRINT_GUARD, MODE_LOAD_GUARD };
+
+struct options {
+        const char *config;
+        enum mode mode;
+        bool debug;
+};
+
+static void usage(FILE *out)
+{
+        fputs("usage: bulkhead-controller [--config FILE] [--debug]\n"
+              "       bulkhead-controller [--config FILE] --init-state   create the empty state of a new host, once\n"
+              "       bulkhead-controller [--config FILE] --print-guard  print the fail-closed rules for nft -f\n"
+              "       bulkhead-controller [--config FILE] --load-guard   load them, as the boot unit does\n",
+              out);
+}
+
+/* 0 = go on; else the exit code plus one. */
+static int parse_options(struct options *o, int argc, char **argv)
+{
+        static const struct option longs[] = {
+                {"config", required_argument, NULL, 'c'}, {"debug", no_argument, NULL, 'd'},      {"help", no_argument, NULL, 'h'},
+                {"init-state", no_argument, NULL, 'i'},   {"print-guard", no_argument, NULL, 'p'}, {"load-guard", no_argument, NULL, 'l'},
+                {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
+        };
+        int ch;
+
+        *o = (struct options){.config = CONF_DEFAULT_PATH};
+        while ((ch = getopt_long(argc, argv, "c:dh", longs, NULL)) >= 0) {
+                switch (ch) {
+                case 'c':
+                        o->config = optarg;
+                        break;
+                case 'd':
+                        o->debug = true;
+                        break;
+                case 'i':
+                        o->mode = MODE_INIT_STATE;
+                        break;
+                case 'p':
+                        o->mode = MODE_PRINT_GUARD;
+                        break;
+                case 'l':
+                        o->mode = MODE_LOAD_GUARD;
+                        break;
+                case 'h':
+                        usage(stdout);
+                        return 1;
+                case 'V':
+                        puts(PACKAGE_STRING);
+                        return 1;
+                default:
+                        usage(stderr);
+                        return 65;
+                }
+        }
+        if (optind < argc) {
+                usage(stderr);
+                return 65;
+        }
+        return 0;
+}
+
+/* -- modes that do not run the loop --------------------------------------------------------------------------------------- */
+
+static int uid_of(uid_t *ret, const char *name)
+{
+        const struct passwd *user = getpwnam(name);
+
+        if (!user)
+                return -1;
+        *ret = user->pw_uid;
+        return 0;
+}
+
+static int guard_text(char **ret, const struct conf *conf, struct err **err)
+{
+        uid_t controller = 0, broker = 0;
+
+        if (uid_of(&controller, conf->service_user) < 0)
+                return err_set(err, ERR_NOT_FOUND, "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s", conf->service_user, conf->path);
+        bool have_broker = uid_of(&broker, conf->broker_user) == 0;
+        *ret = egress_guard_text(conf, controller, broker, have_broker);
+        return 0;
+}
+
+static int print_guard(const struct conf *conf, bool load, struct err **err)
+{
+        static const char *const argv[] = {"/usr/sbin/nft", "-f", "-", NULL};
+        _cleanup_(spawn_result_deinit) struct spawn_result result = {0};
+        _cleanup_free_ char *text = NULL;
+
+        if (guard_text(&text, conf, err) < 0)
+                return -1;
+        if (!load)
+                return fputs(text, stdout) < 0 ? err_sys(err, errno, "cannot write") : 0;
+        struct spawn_options o = {.argv = argv, .input = text, .input_len = strlen(text)};
+        if (spawn_run(&result, &o, err) < 0)
+                return -1;
+        return spawn_result_check(&result, "loading the guard with nft", err);
+}
+
+/* The state belongs to the service user, whoever makes it. */
+static int init_state(const struct conf *conf, struct err **err)
+{
+        const struct passwd *user = getpwnam(conf->service_user);
+        _cleanup_free_ char *file = mem_printf("%s/forge.json", conf->state_dir);
+
+        if (!user)
+                return err_set(err, ERR_NOT_FOUND, "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s", conf->service_user, conf->path);
+        int r = state_init(conf, err);
+        if (r < 0)
+                return -1;
+        if (geteuid() == 0 && (chown(conf->state_dir, user->pw_uid, user->pw_gid) < 0 || chown(file, user->pw_uid, user->pw_gid) < 0))
+                return err_sys(err, errno, "cannot hand %s to %s", conf->state_dir, conf->service_user);
+        printf(r ? "%s is there already: nothing changed\n" : "created %s\n", file);
+        return 0;
+}
+
+/* -- running -------------------------------------------------------------------------------------------------------------- */
+
+static void on_egress_event(const char *what, bool repaired, void *user)
+{
+        struct controller *c = user;
+        char now[TEXT_TIME_MAX];
+
+        log_warning("the firewall rules were changed by a foreign hand", "what", what, "repaired", repaired ? "yes" : "no");
+        mem_replace(&c->egress_last_change, mem_printf("%s %s%s", text_format_time(now, time(NULL)), what, repaired ? " (repaired)" : ""));
+        c->egress_ok = repaired;
+        mem_replace(&c->egress_error, repaired ? NULL : mem_strdup(what));
+        pass_request(c, 0, false);
+}
+
+static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, _unused_ void *user)
+{
+        log_info("stopping: servers go on running", "signal", si->ssi_signo == SIGTERM ? "TERM" : "INT");
+        sd_event_exit(sd_event_source_get_event(s), 0);
+        return 0;
+}
+
+static int on_hangup(_unused_ sd_event_source *s, _unused_ const struct signalfd_siginfo *si, void *user)
+{
+        inputs_reload(user);
+        return 0;
+}
+
+static int prepare_loop(struct controller *c, struct err **err)
+{
+        const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+        sigset_t blocked;
+
+        signal(SIGPIPE, SIG_IGN);
+        sigemptyset(&blocked);
+        sigaddset(&blocked, SIGCHLD);
+        for (size_t i = 0; i < ELEMENTSOF(signals); i++)
+                sigaddset(&blocked, signals[i]);
+        if (sigprocmask(SIG_BLOCK, &blocked, NULL) < 0)
+                return err_sys(err, errno, "cannot block signals");
+        int r = sd_event_default(&c->loop);
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(signals); i++)
+                r = sd_event_add_signal(c->loop, NULL, signals[i], signals[i] == SIGHUP ? on_hangup : on_signal, c);
+        if (r >= 0)
+                r = sd_event_set_watchdog(c->loop, true);
+        return r < 0 ? err_sys(err, r, "cannot set up the event loop") : 0;
+}
+
+static int assemble(struct controller *c, struct err **err)
+{
+        c->inotify = -1;
+        c->nothing.refs = 1;
+        if (prepare_loop(c, err) < 0 || address_pool_new(&c->pool, c->conf->pool, err) < 0)
+                return -1;
+        if (engine_new(&c->engine, c->loop, c->conf->engine_socket, err) < 0 || egress_new(&c->egress, c->loop, c->conf, on_egress_event, c, err) < 0)
+                return -1;
+        c->observer = observer_new(c->engine, c->conf);
+        c->smoked = smoked_load(c->conf);
+        if (control_start(c, err) < 0)
+                return err_wrap(err, "control socket %s", c->conf->control_socket);
+        return pass_start(c, err) < 0 || inputs_start(c, err) < 0 ? -1 : 0;
+}
+
+static void dismantle(struct controller *c)
+{
+        inputs_stop(c);
+        c->control = link_server_free(c->control);
+        pass_stop(c);
+        c->observer = observer_free(c->observer);
+        c->engine = engine_free(c->engine);
+        c->egress = egress_free(c->egress);
+        c->pool = address_pool_free(c->pool);
+        c->smoked = smoked_free(c->smoked);
+        sd_event_unref(c->loop);
+}
+
+static int run(const struct conf *conf, struct err **err)
+{
+        struct controller c = {.conf = conf};
+
+        if (privileges_drop(conf, err) < 0)
+                return -1;
+        umask(0027);
+        /* Small and many allocations come and go with every pass: give freed pages back early. */
+        mallopt(M_TRIM_THRESHOLD, 256 * 1024);
+        mallopt(M_MMAP_THRESHOLD, 256 * 1024);
+        int r = assemble(&c, err);
+        if (r == 0) {
+                log_info("started", "version", PACKAGE_VERSION, "audience", conf->audience, "config", conf->path);
+                sd_notify(0, "READY=1");
+                r = sd_event_loop(c.loop);
+                if (r < 0)
+                        err_sys(err, r, "the event loop failed");
+                sd_notify(0, "STOPPING=1");
+        }
+        dismantle(&c);
+        return r < 0 ? -1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+        _cleanup_(conf_freep) struct conf *conf = NULL;
+        _cleanup_err_ struct err *err = NULL;
+        struct options o;
+        int r = parse_options(&o, argc, argv);
+
+        if (r > 0)
+                return r - 1;
+        if (o.debug)
+                log_set_level(LOG_LEVEL_DEBUG);
+        if (sodium_init() < 0)
+                abort();
+        r = conf_load(&conf, o.config, &err);
+        if (r == 0) {
+                switch (o.mode) {
+                case MODE_INIT_STATE:
+                        r = init_state(conf, &err);
+                        break;
+                case MODE_PRINT_GUARD:
+                case MODE_LOAD_GUARD:
+                        r = print_guard(conf, o.mode == MODE_LOAD_GUARD, &err);
+                        break;
+                case MODE_RUN:
+                        r = run(conf, &err);
+                        break;
+                }
+        }
+        if (r < 0)
+                log_error("cannot go on", "reason", err_msg(err));
+        return r < 0 ? 1 : 0;
+}

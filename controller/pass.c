@@ -1,0 +1,478 @@
+/*
+ * When to look, and what follows: observe -> plan -> apply. Events, files and timers only ask for a pass; the pass itself is the same whatever woke it.
+ */
+#include "controller/controller.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "common/log.h"
+
+/* Events come in bursts (create, connect, start): one pass for a burst. */
+#define DEBOUNCE_MS 5U
+/* While servers are being worked on, their own events and endings are no news, and looking at once would only disturb the Engine. */
+#define BUSY_MS 250U
+/* Old inspects looked at again at each resync: all of a usual host, a part of a large one in turn. */
+#define REFRESH 32U
+#define HEALTHY_MS 600000U
+
+uint64_t controller_now_ms(void)
+{
+        struct timespec t;
+
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* -- keys ----------------------------------------------------------------------------------------------------------------- */
+
+static size_t key_position(const struct controller *c, const char *name, bool *found)
+{
+        size_t low = 0, high = c->n_keys;
+
+        *found = false;
+        while (low < high) {
+                size_t middle = (low + high) / 2;
+                int r = strcmp(c->keys[middle]->name, name);
+                if (r == 0) {
+                        *found = true;
+                        return middle;
+                }
+                if (r < 0)
+                        low = middle + 1;
+                else
+                        high = middle;
+        }
+        return low;
+}
+
+struct key *pass_find_key(struct controller *c, const char *name)
+{
+        bool found;
+        size_t i = key_position(c, name, &found);
+
+        return found ? c->keys[i] : NULL;
+}
+
+struct key *pass_key(struct controller *c, const char *name)
+{
+        bool found;
+        size_t i = key_position(c, name, &found);
+
+        if (found)
+                return c->keys[i];
+        struct key *key = NEW(struct key);
+        key->c = c;
+        key->name = mem_strdup(name);
+        c->keys = mem_realloc(c->keys, c->n_keys + 1, sizeof(*c->keys));
+        memmove(c->keys + i + 1, c->keys + i, (c->n_keys - i) * sizeof(*c->keys));
+        c->keys[i] = key;
+        c->n_keys++;
+        return key;
+}
+
+/* Keys that nothing declares and of which nothing is left. */
+static void sweep_keys(struct controller *c)
+{
+        size_t kept = 0;
+
+        for (size_t i = 0; i < c->n_keys; i++) {
+                struct key *key = c->keys[i];
+                bool idle = !key->busy && (!key->plan || key->plan->n_actions == 0);
+
+                if (idle && !desired_find(c->desired, key->name))
+                        key_free(key);
+                else
+                        c->keys[kept++] = key;
+        }
+        c->n_keys = kept;
+}
+
+/* -- waiters -------------------------------------------------------------------------------------------------------------- */
+
+void pass_wait(struct controller *c, struct link_conn *conn, bool settle)
+{
+        c->waiters = mem_realloc(c->waiters, c->n_waiters + 1, sizeof(*c->waiters));
+        c->waiters[c->n_waiters++] = (struct waiter){.conn = conn, .settle = settle};
+        pass_request(c, 0, true);
+}
+
+static bool is_settled(const struct controller *c)
+{
+        uint64_t soon = controller_now_ms() + 2000;
+
+        for (size_t i = 0; i < c->n_keys; i++) {
+                const struct key *key = c->keys[i];
+                if (key->busy)
+                        return false;
+                /* A server in a long backoff is as settled as it gets; one that is about to be tried again is not. */
+                if (key->plan && key->plan->n_actions && key->retry_at_ms < soon)
+                        return false;
+        }
+        return true;
+}
+
+static void answer_waiters(struct controller *c, const char *error)
+{
+        size_t kept = 0;
+
+        for (size_t i = 0; i < c->n_waiters; i++) {
+                struct waiter *w = &c->waiters[i];
+
+                if (error)
+                        link_fail(w->conn, 1, error);
+                else if (!w->settle || is_settled(c))
+                        link_answer(w->conn, status_plan(c));
+                else
+                        c->waiters[kept++] = *w;
+        }
+        c->n_waiters = kept;
+}
+
+static void tell_progress(struct controller *c)
+{
+        size_t busy = 0;
+
+        for (size_t i = 0; i < c->n_keys; i++)
+                busy += c->keys[i]->busy;
+        for (size_t i = 0; i < c->n_waiters; i++) {
+                json_object *p = json_object_new_object();
+                json_add_int(p, "busy", (int64_t)busy);
+                json_add_int(p, "servers", (int64_t)c->n_keys);
+                link_progress(c->waiters[i].conn, p);
+        }
+}
+
+/* -- planning ------------------------------------------------------------------------------------------------------------- */
+
+/* The addresses in use: the Engine's networks, the host's routes, what is reserved but not yet a network. */
+static void refresh_pool(struct controller *c, const struct observed *o)
+{
+        _cleanup_err_ struct err *err = NULL;
+
+        address_pool_reset(c->pool);
+        for (char **s = o->subnets; s && *s; s++)
+                address_pool_use(c->pool, *s);
+        if (address_pool_add_routes(c->pool, "/proc/self/net/route", &err) < 0)
+                log_warning("the host's routes are not known", "reason", err_msg(err));
+        for (size_t i = 0; i < c->n_keys; i++)
+                if (c->keys[i]->busy)
+                        address_pool_use(c->pool, c->keys[i]->subnet);
+        for (size_t i = 0; i < c->n_smokes; i++)
+                address_pool_use(c->pool, smoking_subnet(c->smokes[i]));
+}
+
+/* Subnet of the key: that of its network, else a new one when one is needed. */
+static void assign_subnet(struct key *key, const struct desired_server *s, const struct observed *o)
+{
+        _cleanup_err_ struct err *err = NULL;
+
+        key->subnet[0] = '\0';
+        for (size_t i = 0; s && s->names.network && i < o->n_networks; i++)
+                if (str_eq(o->networks[i].name, s->names.network) && o->networks[i].subnet)
+                        snprintf(key->subnet, sizeof(key->subnet), "%s", o->networks[i].subnet);
+        if (!plan_needs_subnet(s, o))
+                return;
+        if (address_pool_take(key->c->pool, key->subnet, &err) < 0)
+                mem_replace(&key->error, mem_strdup(err_msg(err)));
+}
+
+static struct plan_facts facts_of(const struct key *key, const struct desired_server *s, char *const *smoking)
+{
+        const struct controller *c = key->c;
+        bool judged = s && s->record && str_eq(key->image_of, s->record->id);
+
+        return (struct plan_facts){
+                .image_ok = judged && key->image_ok,
+                .image_refused = judged ? key->image_refused : NULL,
+                .smoked = s && s->names.container ? smoked_manifest(c->smoked, s->names.spec_hash) : NULL,
+                .subnet = key->subnet,
+                .egress_ok = c->egress_ok,
+                .egress_error = c->egress_error,
+                .rules_ok = s && s->names.container && egress_in_force(c->egress, s->names.bridge),
+                .smoking = smoking,
+        };
+}
+
+/* What time does to a key: healthy long enough, or crashed once more. */
+static void age_key(struct key *key)
+{
+        uint64_t now = controller_now_ms();
+
+        if (key->plan->state == SERVER_RUNNING && !key->plan->n_actions) {
+                if (!key->up_since_ms)
+                        key->up_since_ms = now;
+                if (key->failures && now - key->up_since_ms >= HEALTHY_MS)
+                        key->failures = 0;
+                key->retry_at_ms = 0;
+                mem_replace(&key->error, NULL);
+        } else if (key->plan->crashed && !key->exit_counted) {
+                key->exit_counted = true;
+                key->restarts++;
+                apply_backoff(key);
+                log_warning("a server ended and is started again", "server", key->name, "container", key->plan->container ? key->plan->container : "-");
+        }
+}
+
+static void plan_key(struct key *key, const struct observed *o, char *const *smoking)
+{
+        struct controller *c = key->c;
+        const struct desired_server *s = desired_find(c->desired, key->name);
+
+        assign_subnet(key, s, o);
+        struct plan_input in = {.desired = c->desired, .server = s, .name = key->name, .observed = o, .facts = facts_of(key, s, smoking), .now = inputs_now(c)};
+        /* Another approval is another attempt. */
+        if (s && s->record && key->image_of && !str_eq(key->image_of, s->record->id)) {
+                key->retry_at_ms = 0;
+                key->failures = 0;
+        }
+        plan_server_free(key->plan);
+        key->plan = plan_server(&in);
+        /* A backoff belongs to what failed: a revocation does not wait for the next attempt to start. */
+        if (key->plan->state != key->failed_state)
+                key->retry_at_ms = 0;
+        age_key(key);
+}
+
+static void collect_keys(struct controller *c, const struct observed *o)
+{
+        for (size_t i = 0; i < c->desired->n; i++)
+                pass_key(c, c->desired->servers[i].name);
+        for (size_t i = 0; i < o->n_containers; i++)
+                if (o->containers[i].ours)
+                        pass_key(c, o->containers[i].server ? o->containers[i].server : "");
+        for (size_t i = 0; i < o->n_networks; i++)
+                pass_key(c, o->networks[i].server ? o->networks[i].server : "");
+}
+
+static void plan_all(struct controller *c, const struct observed *o)
+{
+        _cleanup_strv_ char **smoking = NULL;
+
+        for (size_t i = 0; i < c->n_smokes; i++)
+                smoking = strv_append(smoking, smoking_spec(c->smokes[i]));
+        collect_keys(c, o);
+        refresh_pool(c, o);
+        for (size_t i = 0; i < c->n_keys; i++)
+                if (!c->keys[i]->busy)
+                        plan_key(c->keys[i], o, smoking);
+        sweep_keys(c);
+}
+
+/* -- applying ------------------------------------------------------------------------------------------------------------- */
+
+static void on_kept(struct err *err, _unused_ void *user)
+{
+        if (err)
+                log_warning("rules of instances that are gone could not be taken away", "reason", err_msg(err));
+}
+
+/* Rules of instances that neither exist nor are coming. */
+static void drop_old_rules(struct controller *c, const struct observed *o)
+{
+        _cleanup_strv_ char **bridges = NULL;
+
+        for (size_t i = 0; i < o->n_networks; i++)
+                if (o->networks[i].bridge)
+                        bridges = strv_append(bridges, o->networks[i].bridge);
+        for (size_t i = 0; i < c->n_smokes; i++)
+                bridges = strv_append(bridges, smoking_bridge(c->smokes[i]));
+        for (size_t i = 0; i < c->desired->n; i++)
+                if (c->desired->servers[i].may_stay)
+                        bridges = strv_append(bridges, c->desired->servers[i].names.bridge);
+        egress_keep_only(c->egress, bridges, on_kept, c);
+}
+
+/* Starts what is due; returns when the next one is (0 = none). */
+static uint64_t apply_all(struct controller *c)
+{
+        uint64_t now = controller_now_ms(), next = 0;
+
+        for (size_t i = 0; i < c->n_keys; i++) {
+                struct key *key = c->keys[i];
+
+                if (key->busy || !key->plan || !key->plan->n_actions)
+                        continue;
+                if (key->retry_at_ms <= now)
+                        apply_begin(key);
+                else if (!next || key->retry_at_ms < next)
+                        next = key->retry_at_ms;
+        }
+        return next;
+}
+
+/* -- the pass ------------------------------------------------------------------------------------------------------------- */
+
+static int64_t busy_keys(const struct controller *c)
+{
+        int64_t n = 0;
+
+        for (size_t i = 0; i < c->n_keys; i++)
+                n += c->keys[i]->busy;
+        return n;
+}
+
+static void on_observed(struct observed *observed, struct err *err, void *user)
+{
+        struct controller *c = user;
+        _cleanup_(observed_freep) struct observed *o = observed;
+
+        c->passing = false;
+        if (err) {
+                if (!str_eq(c->engine_error, err_msg(err)))
+                        log_error("the Engine cannot be read: nothing is changed", "reason", err_msg(err));
+                mem_replace(&c->engine_error, mem_strdup(err_msg(err)));
+                answer_waiters(c, err_msg(err));
+                uint64_t delay = MIN((uint64_t)5000, (uint64_t)100 << MIN(c->pass_failures, 6U));
+                c->pass_failures++;
+                pass_request(c, delay, true);
+                return;
+        }
+        mem_replace(&c->engine_error, NULL);
+        c->pass_failures = 0;
+        c->observed_once = true;
+        if (!c->desired) { /* the inputs were never good: nothing is known, so nothing is touched */
+                answer_waiters(c, c->view_error ? c->view_error : c->registry_error ? c->registry_error : "the approvals are still being read: try again");
+                return;
+        }
+        plan_all(c, o);
+        c->passes++;
+        if (c->full_wanted) {
+                c->full_wanted = false;
+                drop_old_rules(c, o);
+        }
+        uint64_t next = apply_all(c);
+        answer_waiters(c, NULL);
+        if (next)
+                pass_request(c, next - MIN(next, controller_now_ms()) + 1, false);
+        if (c->pass_wanted)
+                pass_request(c, DEBOUNCE_MS, false);
+}
+
+static int on_pass_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
+{
+        struct controller *c = user;
+
+        if (c->passing) {
+                c->pass_wanted = true;
+                return 0;
+        }
+        c->pass_wanted = false;
+        /* Without a judgement of what should be, the Engine is read all the same: `status` shows it, and smoke tests need free addresses. */
+        c->passing = true;
+        tell_progress(c);
+        observer_look(c->observer, c->desired ? c->desired : &c->nothing, c->full_wanted ? REFRESH : 0, on_observed, c);
+        return 0;
+}
+
+void pass_request(struct controller *c, uint64_t delay_ms, bool full)
+{
+        uint64_t due = 0;
+        int on = SD_EVENT_OFF;
+
+        c->full_wanted |= full;
+        if (!c->pass_timer)
+                return;
+        if (busy_keys(c) > 0)
+                delay_ms = MAX(delay_ms, (uint64_t)BUSY_MS);
+        sd_event_source_get_enabled(c->pass_timer, &on);
+        uint64_t now = controller_now_ms() * 1000, wanted = now + delay_ms * 1000;
+        if (on != SD_EVENT_OFF && sd_event_source_get_time(c->pass_timer, &due) >= 0 && due <= wanted)
+                return;
+        sd_event_source_set_time(c->pass_timer, wanted);
+        sd_event_source_set_enabled(c->pass_timer, SD_EVENT_ONESHOT);
+}
+
+static void on_verified(struct err *err, void *user)
+{
+        struct controller *c = user;
+
+        c->egress_ok = !err;
+        mem_replace(&c->egress_error, err ? mem_strdup(err_msg(err)) : NULL);
+        if (err)
+                log_error("the firewall rules are not as they must be", "reason", err_msg(err));
+        pass_request(c, 0, false);
+}
+
+static int on_resync(sd_event_source *s, _unused_ uint64_t usec, void *user)
+{
+        struct controller *c = user;
+        uint64_t r = 0;
+
+        if (getrandom(&r, sizeof(r), GRND_NONBLOCK) != (ssize_t)sizeof(r))
+                r = 0;
+        /* Jitter of a tenth, so that many hosts do not resync in step. */
+        sd_event_source_set_time_relative(s, c->conf->resync_ms * 1000 - r % (c->conf->resync_ms * 100 + 1));
+        sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+        inputs_reload(c);
+        if (c->desired && c->desired->next_expiry && c->desired->next_expiry <= inputs_now(c))
+                inputs_judge(c);
+        egress_verify(c->egress, on_verified, c);
+        pass_request(c, 0, true);
+        return 0;
+}
+
+static void on_event(json_object *event, void *user)
+{
+        struct controller *c = user;
+        const char *type = json_str(event, "Type"), *action = json_str(event, "Action");
+        const char *id = json_str(json_get(event, "Actor"), "ID");
+
+        if (str_eq(type, "network"))
+                id = json_str(json_path(event, "Actor", "Attributes", NULL), "container");
+        /* Health checks and execs of other people's containers come by the thousand. */
+        if (action && (str_has_prefix(action, "exec_") || str_has_prefix(action, "health_") || str_eq(action, "top") || str_eq(action, "attach")))
+                return;
+        if (id)
+                observer_forget(c->observer, id);
+        pass_request(c, DEBOUNCE_MS, false);
+}
+
+static void on_events_lost(void *user)
+{
+        struct controller *c = user;
+
+        observer_forget(c->observer, NULL);
+        /* A daemon that restarted has rewritten its chains. */
+        egress_verify(c->egress, on_verified, c);
+        pass_request(c, 0, true);
+}
+
+static void on_events_down(void *user)
+{
+        struct controller *c = user;
+
+        log_warning("the Engine's event stream broke");
+        pass_request(c, 100, true);
+}
+
+int pass_start(struct controller *c, struct err **err)
+{
+        int r = sd_event_add_time_relative(c->loop, &c->pass_timer, CLOCK_MONOTONIC, 0, 1000, on_pass_timer, c);
+
+        if (r >= 0)
+                r = sd_event_add_time_relative(c->loop, &c->resync_timer, CLOCK_MONOTONIC, c->conf->resync_ms * 1000, 0, on_resync, c);
+        if (r < 0)
+                return err_sys(err, r, "cannot set timers");
+        c->full_wanted = true;
+        egress_load(c->egress, on_verified, c);
+        return engine_events_new(&c->events, c->engine, NULL, on_event, on_events_lost, on_events_down, c, err);
+}
+
+void pass_stop(struct controller *c)
+{
+        c->events = engine_events_free(c->events);
+        sd_event_source_disable_unref(c->pass_timer);
+        sd_event_source_disable_unref(c->resync_timer);
+        for (size_t i = 0; i < c->n_keys; i++)
+                key_free(c->keys[i]);
+        free(c->keys);
+        free(c->waiters);
+        free(c->engine_error);
+        free(c->egress_error);
+        free(c->egress_last_change);
+        free(c->smokes);
+}

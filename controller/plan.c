@@ -1,0 +1,335 @@
+#include "controller/plan.h"
+
+#include <stdio.h>
+
+/* Statuses of containers that are on their way out by themselves: wait for the next look. */
+static bool is_leaving(const struct observed_container *c)
+{
+        return str_eq(c->state, "removing");
+}
+
+const char *action_name(enum action_kind kind)
+{
+        static const char *const names[] = {
+                [ACTION_EGRESS] = "allow",       [ACTION_IMAGE] = "pull",     [ACTION_SMOKE] = "smoke-test", [ACTION_NETWORK] = "create-network",
+                [ACTION_CREATE] = "create",      [ACTION_VERIFY] = "verify",  [ACTION_START] = "start",      [ACTION_REMOVE] = "remove",
+                [ACTION_NETWORK_REMOVE] = "remove-network", [ACTION_EGRESS_REMOVE] = "deny",
+        };
+        return names[kind];
+}
+
+const char *server_state_name(enum server_state s)
+{
+        static const char *const names[] = {
+                [SERVER_RUNNING] = "running",   [SERVER_STARTING] = "starting", [SERVER_STOPPED] = "stopped",         [SERVER_DISABLED] = "disabled", [SERVER_WAITING] = "waiting",
+                [SERVER_REFUSED] = "refused",   [SERVER_QUARANTINED] = "quarantined", [SERVER_BLOCKED] = "blocked", [SERVER_ERROR] = "error",       [SERVER_REMOVED] = "removed",
+        };
+        return names[s];
+}
+
+static void act(struct plan_server *p, enum action_kind kind, const char *object, const char *id, const char *reason)
+{
+        p->actions = mem_realloc(p->actions, p->n_actions + 1, sizeof(*p->actions));
+        p->actions[p->n_actions++] = (struct action){.kind = kind, .object = mem_strdup(object), .id = mem_strdup(id), .reason = mem_strdup(reason)};
+}
+
+static void conclude(struct plan_server *p, enum server_state state, const char *why)
+{
+        p->state = state;
+        mem_replace(&p->why, mem_strdup(why));
+}
+
+void action_deinit(struct action *a)
+{
+        free(a->object);
+        free(a->id);
+        free(a->reason);
+}
+
+struct plan_server *plan_server_free(struct plan_server *p)
+{
+        if (!p)
+                return NULL;
+        for (size_t i = 0; i < p->n_actions; i++)
+                action_deinit(&p->actions[i]);
+        free(p->actions);
+        char *texts[] = {p->name, p->why, p->container, p->id, p->address, p->bridge};
+        for (size_t i = 0; i < ELEMENTSOF(texts); i++)
+                free(texts[i]);
+        strv_free(p->drift);
+        free(p);
+        return NULL;
+}
+
+/* -- looking things up ---------------------------------------------------------------------------------------------------- */
+
+static const struct observed_container *current_of(const struct observed *o, const char *server)
+{
+        for (size_t i = 0; i < o->n_containers; i++)
+                if (o->containers[i].current && str_eq(o->containers[i].server, server))
+                        return &o->containers[i];
+        return NULL;
+}
+
+static const struct observed_container *foreign_holder(const struct observed *o, const struct desired_server *s)
+{
+        for (size_t i = 0; i < o->n_containers; i++)
+                if (!o->containers[i].ours && str_eq(o->containers[i].name, s->names.container))
+                        return &o->containers[i];
+        return NULL;
+}
+
+static bool network_fits(const struct observed_network *n, const struct desired_server *s)
+{
+        return str_eq(n->name, s->names.network) && str_eq(n->server, s->name) && str_eq(n->role, "server") && str_eq(n->spec, s->names.spec_hash) &&
+               str_eq(n->bridge, s->names.bridge) && n->subnet && n->internal == (s->entry->n_egress == 0);
+}
+
+static const struct observed_network *network_of(const struct observed *o, const struct desired_server *s)
+{
+        for (size_t i = 0; i < o->n_networks; i++)
+                if (network_fits(&o->networks[i], s))
+                        return &o->networks[i];
+        return NULL;
+}
+
+bool plan_needs_subnet(const struct desired_server *server, const struct observed *observed)
+{
+        return server && server->may_run && !network_of(observed, server);
+}
+
+/* Is this network used by one of our containers that stays? Name of a network is "bh-" + its container's. */
+static bool network_is_kept(const struct observed_network *n, char *const *kept_containers)
+{
+        return n->name && str_has_prefix(n->name, "bh-") && strv_contains(kept_containers, n->name + 3);
+}
+
+/* -- the pieces of a plan ------------------------------------------------------------------------------------------------- */
+
+static bool in_smoke_test(const struct plan_input *in, const char *role, const char *spec)
+{
+        return str_eq(role, "smoke") && spec && strv_contains(in->facts.smoking, spec);
+}
+
+/* Objects that carry our owner label and no server's name belong to the nameless rest, "". */
+static bool belongs(const char *label, const struct plan_input *in)
+{
+        return str_eq(label ? label : "", in->name);
+}
+
+/* Removes every container of this server that is not in `kept`, then the networks nothing uses. */
+static void plan_removals(struct plan_server *p, const struct plan_input *in, char *const *kept, bool keep_network, const char *reason)
+{
+        const struct observed *o = in->observed;
+
+        for (size_t i = 0; i < o->n_containers; i++) {
+                const struct observed_container *c = &o->containers[i];
+                if (!c->ours || !belongs(c->server, in) || is_leaving(c) || strv_contains(kept, c->id) || in_smoke_test(in, c->role, c->spec))
+                        continue;
+                act(p, ACTION_REMOVE, c->name, c->id, reason);
+        }
+        _cleanup_strv_ char **names = NULL;
+        for (size_t i = 0; i < o->n_containers; i++)
+                if (o->containers[i].ours && strv_contains(kept, o->containers[i].id))
+                        names = strv_append(names, o->containers[i].name);
+        for (size_t i = 0; i < o->n_networks; i++) {
+                const struct observed_network *n = &o->networks[i];
+                if (!belongs(n->server, in) || network_is_kept(n, names) || in_smoke_test(in, n->role, n->spec))
+                        continue;
+                if (keep_network && in->server && network_fits(n, in->server))
+                        continue;
+                act(p, ACTION_NETWORK_REMOVE, n->name, n->id, reason);
+                if (n->bridge && str_has_prefix(n->bridge, "bh"))
+                        act(p, ACTION_EGRESS_REMOVE, n->bridge, n->bridge, reason);
+        }
+}
+
+/* The steps of a start that do not depend on the container: 0 = go on, else the plan has said why not. */
+static int plan_gate(struct plan_server *p, const struct plan_input *in)
+{
+        const struct plan_facts *f = &in->facts;
+        const struct desired_server *s = in->server;
+
+        if (f->image_refused) {
+                conclude(p, SERVER_REFUSED, f->image_refused);
+                return -1;
+        }
+        if (f->smoked && s->record->manifest_sha256 && !str_eq(f->smoked, s->record->manifest_sha256)) {
+                conclude(p, SERVER_QUARANTINED,
+                         "manifest-mismatch: the server now offers other tools, prompts, resources or instructions than those approved; "
+                         "run `bulkhead smoke` and approve what it offers now, or go back to the approved image");
+                return -1;
+        }
+        if (!f->egress_ok) {
+                _cleanup_free_ char *why = mem_printf("the firewall rules are not in force: %s", f->egress_error ? f->egress_error : "still loading");
+                conclude(p, SERVER_ERROR, why);
+                return -1;
+        }
+        return 0;
+}
+
+static void plan_image_and_smoke(struct plan_server *p, const struct plan_input *in)
+{
+        if (!in->facts.image_ok)
+                act(p, ACTION_IMAGE, in->server->entry->image, NULL, "the image is not verified yet");
+        if (!in->facts.smoked)
+                act(p, ACTION_SMOKE, in->name, NULL, "not smoke-tested on this host yet");
+}
+
+static void plan_network(struct plan_server *p, const struct plan_input *in)
+{
+        if (!network_of(in->observed, in->server))
+                act(p, ACTION_NETWORK, in->server->names.network, NULL, "missing");
+}
+
+/* No usable container: everything up to a running one. */
+static void plan_new(struct plan_server *p, const struct plan_input *in, const char *reason)
+{
+        if (plan_gate(p, in) < 0)
+                return;
+        act(p, ACTION_EGRESS, in->server->names.bridge, NULL, reason);
+        plan_image_and_smoke(p, in);
+        plan_network(p, in);
+        act(p, ACTION_CREATE, in->server->names.container, NULL, reason);
+        act(p, ACTION_START, in->server->names.container, NULL, reason);
+        conclude(p, SERVER_STARTING, reason);
+}
+
+/* The container is there, is the right one, and does not run. */
+static void plan_restart(struct plan_server *p, const struct plan_input *in, const struct observed_container *c)
+{
+        _cleanup_free_ char *reason = mem_printf("the container is %s", c->state);
+
+        if (plan_gate(p, in) < 0)
+                return;
+        act(p, ACTION_EGRESS, in->server->names.bridge, NULL, reason);
+        plan_image_and_smoke(p, in);
+        act(p, ACTION_VERIFY, c->name, c->id, reason);
+        act(p, ACTION_START, c->name, c->id, reason);
+        p->crashed = str_eq(c->state, "exited") && c->started_at;
+        conclude(p, SERVER_STARTING, reason);
+}
+
+static void describe_current(struct plan_server *p, const struct desired_server *s, const struct observed_container *c)
+{
+        p->container = mem_strdup(c->name);
+        p->id = mem_strdup(c->id);
+        p->address = mem_strdup(c->address);
+        p->bridge = mem_strdup(s->names.bridge);
+        p->started_at = c->started_at;
+        p->drift = strv_dup(c->drift);
+}
+
+static bool is_startable(const struct observed_container *c)
+{
+        return str_eq(c->state, "created") || str_eq(c->state, "exited");
+}
+
+/* The right container with something wrong: it goes, and a new one comes. */
+static void plan_replace_drifted(struct plan_server *p, const struct plan_input *in, const struct observed_container *c)
+{
+        _cleanup_free_ char *list = c->drift ? strv_join(c->drift, "; ") : mem_printf("the container is %s", c->state);
+        _cleanup_free_ char *reason = mem_printf("drift: %s", list);
+
+        act(p, ACTION_REMOVE, c->name, c->id, reason);
+        plan_new(p, in, reason);
+}
+
+/* Older instances stay until the new one runs, if their own approval still stands. Returns their ids. */
+static char **older_to_keep(const struct plan_input *in)
+{
+        const struct observed *o = in->observed;
+        char **kept = NULL;
+
+        for (size_t i = 0; i < o->n_containers; i++) {
+                const struct observed_container *c = &o->containers[i];
+                if (c->ours && !c->current && str_eq(c->server, in->name) && str_eq(c->role, "server") && str_eq(c->state, "running") &&
+                    desired_approval_valid(in->desired, c->approval, in->name, in->now)) {
+                        kept = strv_append(kept, c->id);
+                        break; /* one instance a server: a second old one is a duplicate */
+                }
+        }
+        return kept;
+}
+
+static void plan_wanted(struct plan_server *p, const struct plan_input *in)
+{
+        const struct desired_server *s = in->server;
+        const struct observed_container *c = current_of(in->observed, in->name), *foreign = foreign_holder(in->observed, s);
+        _cleanup_strv_ char **kept = NULL;
+
+        if (c && str_eq(c->state, "running") && !c->drift) {
+                describe_current(p, s, c);
+                kept = strv_append(kept, c->id);
+                if (!in->facts.rules_ok && in->facts.egress_ok)
+                        act(p, ACTION_EGRESS, s->names.bridge, NULL, "its rules are not in force");
+                conclude(p, SERVER_RUNNING, NULL);
+        } else if (c && is_leaving(c)) {
+                conclude(p, SERVER_STARTING, "the former container is being removed");
+                kept = strv_append(kept, c->id);
+        } else if (c && is_startable(c) && !c->drift) {
+                kept = older_to_keep(in);
+                kept = strv_append(kept, c->id);
+                describe_current(p, s, c);
+                plan_restart(p, in, c);
+        } else if (c) {
+                kept = older_to_keep(in);
+                kept = strv_append(kept, c->id); /* its removal is planned with its replacement */
+                plan_replace_drifted(p, in, c);
+        } else if (foreign) {
+                _cleanup_free_ char *why = mem_printf("a container that is not ours holds the name %s: remove or rename it (docker rename %.12s …)", foreign->name, foreign->id);
+                kept = older_to_keep(in);
+                conclude(p, SERVER_BLOCKED, why);
+        } else {
+                kept = older_to_keep(in);
+                plan_new(p, in, kept ? "a new version is approved" : "missing");
+        }
+        plan_removals(p, in, kept, true, "not part of the approved state");
+}
+
+/* The tip of the approvals is refused, or the like: what runs of the accepted state stays, nothing starts. */
+static void plan_stay(struct plan_server *p, const struct plan_input *in)
+{
+        const struct observed_container *c = current_of(in->observed, in->name);
+        _cleanup_strv_ char **kept = NULL;
+
+        conclude(p, SERVER_REFUSED, in->server->why);
+        if (c && str_eq(c->state, "running") && !c->drift) {
+                describe_current(p, in->server, c);
+                kept = strv_append(kept, c->id);
+                if (!in->facts.rules_ok && in->facts.egress_ok)
+                        act(p, ACTION_EGRESS, in->server->names.bridge, NULL, "its rules are not in force");
+                conclude(p, SERVER_RUNNING, in->server->why);
+        }
+        plan_removals(p, in, kept, kept != NULL, "drifted or ended while nothing may start");
+}
+
+static void plan_unwanted(struct plan_server *p, const struct plan_input *in)
+{
+        const struct desired_server *s = in->server;
+        const char *reason = !s ? "no longer in the registry" : s->why ? s->why : "not to run";
+
+        if (!s)
+                conclude(p, SERVER_REMOVED, "no longer in the registry");
+        else if (!s->entry->enabled)
+                conclude(p, SERVER_DISABLED, "switched off in the registry (\"enabled\": false)");
+        else if (s->verdict != FORGE_APPROVED)
+                conclude(p, SERVER_REFUSED, s->why);
+        else
+                conclude(p, SERVER_STOPPED, "on demand: started by the first call");
+        plan_removals(p, in, NULL, false, reason);
+}
+
+struct plan_server *plan_server(const struct plan_input *in)
+{
+        struct plan_server *p = NEW(struct plan_server);
+
+        p->name = mem_strdup(in->name);
+        if (in->server && in->server->may_run)
+                plan_wanted(p, in);
+        else if (in->server && in->server->may_stay)
+                plan_stay(p, in);
+        else
+                plan_unwanted(p, in);
+        return p;
+}

@@ -1,0 +1,220 @@
+/*
+ * What `bulkhead status` and `bulkhead plan` show, as JSON. Reads the controller, changes nothing.
+ */
+#include "controller/controller.h"
+
+#include <stdio.h>
+
+#include "common/text.h"
+
+static void add_time(json_object *o, const char *key, time_t t)
+{
+        char text[TEXT_TIME_MAX];
+
+        if (t)
+                json_add_str(o, key, text_format_time(text, t));
+}
+
+/* The plan's state, corrected by what is going on and by what failed. */
+static enum server_state state_now(const struct key *key)
+{
+        if (!key || !key->plan)
+                return SERVER_WAITING;
+        if (key->busy || !key->error)
+                return key->plan->n_actions && key->retry_at_ms > controller_now_ms() ? SERVER_WAITING : key->plan->state;
+        if (key->plan->n_actions && key->smoke_failed)
+                return SERVER_QUARANTINED;
+        return key->plan->n_actions ? SERVER_WAITING : key->plan->state;
+}
+
+static const char *why_now(const struct controller *c, const struct key *key)
+{
+        if (c->engine_error && (!key || !key->plan))
+                return c->engine_error;
+        if (!key || !key->plan)
+                return "not looked at yet";
+        if (key->error && key->plan->n_actions && !key->busy)
+                return key->error;
+        return key->plan->why;
+}
+
+static void add_key(json_object *o, const struct key *key)
+{
+        uint64_t now = controller_now_ms();
+
+        if (!key || !key->plan)
+                return;
+        json_add_str(o, "container", key->plan->container);
+        json_add_str(o, "id", key->plan->id);
+        json_add_str(o, "address", key->plan->address);
+        json_add_str(o, "bridge", key->plan->bridge);
+        add_time(o, "since", key->plan->started_at);
+        json_add_int(o, "restarts", key->restarts);
+        json_add_bool(o, "busy", key->busy);
+        if (key->busy && key->next < key->plan->n_actions)
+                json_add_str(o, "doing", action_name(key->plan->actions[key->next].kind));
+        if (key->retry_at_ms > now && key->plan->n_actions)
+                json_add_int(o, "retry_in_ms", (int64_t)(key->retry_at_ms - now));
+        json_add(o, "drift", json_from_strv(key->plan->drift));
+}
+
+static void add_record(json_object *o, const struct desired_server *s)
+{
+        static const char *const transports[] = {[TRANSPORT_STDIO] = "stdio", [TRANSPORT_STREAMABLE_HTTP] = "streamable-http", [TRANSPORT_SSE] = "sse"};
+
+        json_add_str(o, "verdict", forge_verdict_name(s->verdict));
+        json_add_str(o, "transport", transports[s->entry->transport]);
+        json_add_str(o, "image", s->entry->image);
+        if (s->names.container)
+                json_add_str(o, "spec", s->names.spec_hash);
+        if (!s->record)
+                return;
+        json_add_str(o, "approval", s->record->id);
+        json_add_str(o, "approved_by", s->record->approved_by);
+        add_time(o, "expires_at", s->record->expires_at);
+        if (s->record->image)
+                json_add_str(o, "digest", s->record->image->digest);
+}
+
+/* Without a judgement there are still the servers of the registry to be told about. */
+static json_object *unjudged_json(const struct controller *c, const char *name)
+{
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "name", name);
+        json_add_str(o, "state", server_state_name(SERVER_REFUSED));
+        json_add_str(o, "why", c->view_error ? c->view_error : "the approvals are still being read");
+        return o;
+}
+
+static json_object *server_json(const struct controller *c, const struct desired_server *s)
+{
+        const struct key *key = pass_find_key((struct controller *)c, s->name);
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "name", s->name);
+        json_add_str(o, "state", server_state_name(state_now(key)));
+        json_add_str(o, "why", c->view_error && key && key->plan && key->plan->state != SERVER_RUNNING ? c->view_error : why_now(c, key));
+        add_record(o, s);
+        add_key(o, key);
+        return o;
+}
+
+static json_object *servers_json(const struct controller *c, const char *only)
+{
+        json_object *list = json_object_new_array();
+        const struct registry *r = c->registry ? c->registry->value : NULL;
+
+        for (size_t i = 0; c->desired && i < c->desired->n; i++)
+                if (!only || str_eq(only, c->desired->servers[i].name))
+                        json_object_array_add(list, server_json(c, &c->desired->servers[i]));
+        for (size_t i = 0; !c->desired && r && i < r->n_entries; i++)
+                if (!only || str_eq(only, r->entries[i]->name))
+                        json_object_array_add(list, unjudged_json(c, r->entries[i]->name));
+        return list;
+}
+
+static json_object *engine_json(const struct controller *c)
+{
+        json_object *o = json_object_new_object();
+        char api[16] = "";
+
+        if (engine_api_minor(c->engine))
+                snprintf(api, sizeof(api), "1.%u", engine_api_minor(c->engine));
+        json_add_bool(o, "up", c->observed_once && !c->engine_error);
+        json_add_str(o, "version", engine_version(c->engine));
+        json_add_str(o, "api", api);
+        json_add_str(o, "error", c->engine_error);
+        return o;
+}
+
+static json_object *registry_json(const struct controller *c)
+{
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "path", c->conf->registry_path);
+        json_add_str(o, "error", c->registry_error);
+        add_time(o, "loaded_at", c->registry_loaded_at);
+        return o;
+}
+
+/* What was found wrong with single records; they count for nothing, but people must see them. */
+static json_object *refused_records(const struct forge_view *view)
+{
+        json_object *list = json_object_new_array();
+
+        for (size_t i = 0; view && i < view->n_items && json_object_array_length(list) < 100; i++) {
+                if (!view->items[i].refused)
+                        continue;
+                json_object *o = json_object_new_object();
+                json_add_str(o, "path", view->items[i].path);
+                json_add_str(o, "why", view->items[i].refused);
+                json_object_array_add(list, o);
+        }
+        return list;
+}
+
+static json_object *approvals_json(const struct controller *c)
+{
+        const struct forge_view *view = c->view ? c->view->value : NULL;
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "commit", view ? view->commit : NULL);
+        json_add_str(o, "error", c->view_error);
+        json_add_str(o, "refused", view ? view->refused : NULL);
+        json_add(o, "refused_records", refused_records(view));
+        return o;
+}
+
+static json_object *egress_json(const struct controller *c)
+{
+        json_object *o = json_object_new_object();
+
+        json_add_bool(o, "ok", c->egress_ok);
+        json_add_str(o, "error", c->egress_error);
+        json_add_str(o, "last_change", c->egress_last_change);
+        return o;
+}
+
+json_object *status_json(const struct controller *c, const char *server)
+{
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "audience", c->conf->audience);
+        json_add_str(o, "signatures", c->conf->signatures_required ? "required" : "none");
+        json_add(o, "engine", engine_json(c));
+        json_add(o, "registry", registry_json(c));
+        json_add(o, "approvals", approvals_json(c));
+        json_add(o, "egress", egress_json(c));
+        json_add_int(o, "passes", (int64_t)c->passes);
+        json_add_int(o, "mutations", (int64_t)c->mutations);
+        json_add_int(o, "last_pass_us", (int64_t)c->last_pass_us);
+        json_add(o, "servers", servers_json(c, server));
+        return o;
+}
+
+static void add_actions(json_object *list, const struct key *key)
+{
+        for (size_t i = key->busy ? key->next : 0; key->plan && i < key->plan->n_actions; i++) {
+                const struct action *a = &key->plan->actions[i];
+                json_object *o = json_object_new_object();
+
+                json_add_str(o, "server", key->name);
+                json_add_str(o, "action", action_name(a->kind));
+                json_add_str(o, "object", a->object);
+                json_add_str(o, "reason", a->reason);
+                json_object_array_add(list, o);
+        }
+}
+
+json_object *status_plan(const struct controller *c)
+{
+        json_object *o = json_object_new_object(), *actions = json_object_new_array();
+
+        for (size_t i = 0; i < c->n_keys; i++)
+                add_actions(actions, c->keys[i]);
+        json_add_bool(o, "complete", c->desired && !c->engine_error && !c->view_error && !c->registry_error);
+        json_add(o, "actions", actions);
+        json_add(o, "servers", servers_json(c, NULL));
+        return o;
+}
