@@ -48,7 +48,7 @@ static char *missing_record(const struct reading *r, const struct item_list *ite
                 const struct forge_item *item = find_item(items, path);
                 if (!item || !item->accepted_at)
                         return mem_printf("%s was accepted before and is %s now: put it back (git revert), or end it with bulkhead revoke",
-                                          path, item ? "changed" : "gone");
+                                          path, item && item->sha256 ? "changed" : "gone");
         }
         return mem_strdup("a record that was accepted before is there twice");
 }

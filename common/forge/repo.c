@@ -41,8 +41,16 @@ static int create_repository(git_repository **ret, const struct conf *conf, stru
         o.initial_head = conf->approvals_ref;
         if (git_repository_init_ext(ret, conf->approvals_repository, &o) < 0)
                 return git_fault(err, ERR_SYSTEM, "cannot create the approvals repository %s", conf->approvals_repository);
+        git_config *config = NULL;
+        /* A bare repository keeps no reflog unless told to; ours must be able to show who moved the reference when. */
+        int r = git_repository_config(&config, *ret);
+        if (r >= 0)
+                r = git_config_set_bool(config, "core.logAllRefUpdates", 1);
+        git_config_free(config);
         git_repository_free(*ret);
         *ret = NULL;
+        if (r < 0)
+                return git_fault(err, ERR_SYSTEM, "cannot configure the approvals repository %s", conf->approvals_repository);
         return git_open(ret, conf, err); /* with the ownership rules that every reader applies */
 }
 
@@ -87,8 +95,6 @@ static int move_ref(git_repository *repo, const struct conf *conf, const git_oid
         _cleanup_(git_reference_freep) git_reference *ref = NULL;
         int r;
 
-        if (git_reference_ensure_log(repo, conf->approvals_ref) < 0)
-                return git_fault(err, ERR_SYSTEM, "cannot keep a log of %s", conf->approvals_ref);
         if (old)
                 r = git_reference_create_matching(&ref, repo, conf->approvals_ref, id, 1, old, message);
         else
