@@ -46,8 +46,12 @@ static bool locate(const struct reader *r, const struct place *at, unsigned *lin
 
         if (!r->loc)
                 return false;
+        if (!at) { /* the document */
+                *line = *column = 1;
+                return true;
+        }
         add_pointer(&pointer, at);
-        return json_locate(r->loc, pointer.data ? pointer.data : "", line, column);
+        return json_locate(r->loc, pointer.data, line, column);
 }
 
 unsigned reader_line(const struct reader *r, const struct place *at)
