@@ -22,6 +22,7 @@
 struct child {
         pid_t pid;
         int in, out, errors; /* our ends; -1 when done */
+        sd_event_source *on_in, *on_out, *on_errors; /* watching them, in a loop */
         const char *input;   /* what is left to write */
         size_t input_left;
         size_t max_output;
@@ -29,14 +30,22 @@ struct child {
         struct spawn_result result;
 };
 
+/*
+ * The source goes before the descriptor: a program that is just being forked may hold a copy for a moment, and then epoll would go on to tell
+ * of a closed one.
+ */
+static void close_end(int *fd, sd_event_source **source)
+{
+        *source = sd_event_source_disable_unref(*source);
+        fd_closep(fd);
+        *fd = -1;
+}
+
 static void child_close(struct child *c)
 {
-        int *fds[] = {&c->in, &c->out, &c->errors};
-
-        for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
-                fd_closep(fds[i]);
-                *fds[i] = -1;
-        }
+        close_end(&c->in, &c->on_in);
+        close_end(&c->out, &c->on_out);
+        close_end(&c->errors, &c->on_errors);
 }
 
 static void set_limit(int which, uint64_t value)
@@ -150,7 +159,7 @@ static void child_feed(struct child *c, const char *base, size_t total)
 {
         while (c->in >= 0) {
                 if (c->input_left == 0) {
-                        close(TAKE_FD(c->in));
+                        close_end(&c->in, &c->on_in);
                         return;
                 }
                 ssize_t n = write(c->in, base + (total - c->input_left), c->input_left);
@@ -194,14 +203,14 @@ static int child_read(struct child *c, struct err **err)
                 if (r < 0)
                         return -1;
                 if (r > 0)
-                        close(TAKE_FD(c->out));
+                        close_end(&c->out, &c->on_out);
         }
         if (c->errors >= 0) {
                 int r = child_drain(c, c->errors, &c->result.errors, MAX_ERRORS, true, err);
                 if (r < 0)
                         return -1;
                 if (r > 0)
-                        close(TAKE_FD(c->errors));
+                        close_end(&c->errors, &c->on_errors);
         }
         return c->out < 0 && c->errors < 0;
 }
@@ -320,7 +329,6 @@ int spawn_run(struct spawn_result *ret, const struct spawn_options *options, str
 struct spawn {
         struct child child;
         size_t input_total;
-        sd_event_source *io[3]; /* in, out, errors */
         sd_event_source *exited, *timer;
         bool has_exited;
         spawn_done_fn done;
@@ -329,8 +337,6 @@ struct spawn {
 
 static void spawn_free(struct spawn *s)
 {
-        for (size_t i = 0; i < ELEMENTSOF(s->io); i++)
-                sd_event_source_disable_unref(s->io[i]);
         sd_event_source_disable_unref(s->exited);
         sd_event_source_disable_unref(s->timer);
         if (!s->has_exited && s->child.pid > 0) {
@@ -360,16 +366,6 @@ static void spawn_finish(struct spawn *s, struct err *err)
         spawn_result_deinit(&result);
 }
 
-/* Drops the event source of every descriptor that child_read() or child_feed() closed. */
-static void forget_closed(struct spawn *s)
-{
-        const int fds[] = {s->child.in, s->child.out, s->child.errors};
-
-        for (size_t i = 0; i < ELEMENTSOF(fds); i++)
-                if (fds[i] < 0)
-                        s->io[i] = sd_event_source_disable_unref(s->io[i]);
-}
-
 static int spawn_turn(struct spawn *s)
 {
         _cleanup_err_ struct err *err = NULL;
@@ -377,7 +373,6 @@ static int spawn_turn(struct spawn *s)
 
         child_feed(&s->child, s->child.input, s->input_total);
         r = child_read(&s->child, &err);
-        forget_closed(s);
         if (r < 0)
                 spawn_finish(s, err);
         else if (s->has_exited && r == 1)
@@ -413,14 +408,16 @@ static int on_timeout(_unused_ sd_event_source *source, _unused_ uint64_t usec, 
 
 static int add_sources(struct spawn *s, sd_event *loop, uint64_t timeout_ms)
 {
-        const int fds[] = {s->child.in, s->child.out, s->child.errors};
+        struct child *c = &s->child;
+        int r = c->in < 0 ? 0 : sd_event_add_io(loop, &c->on_in, c->in, EPOLLOUT, on_io, s);
 
-        for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
-                int r = fds[i] < 0 ? 0 : sd_event_add_io(loop, &s->io[i], fds[i], i == 0 ? EPOLLOUT : EPOLLIN, on_io, s);
-                if (r < 0)
-                        return r;
-        }
-        int r = sd_event_add_child(loop, &s->exited, s->child.pid, WEXITED, on_exit_of_child, s);
+        if (r >= 0)
+                r = sd_event_add_io(loop, &c->on_out, c->out, EPOLLIN, on_io, s);
+        if (r >= 0)
+                r = sd_event_add_io(loop, &c->on_errors, c->errors, EPOLLIN, on_io, s);
+        if (r < 0)
+                return r;
+        r = sd_event_add_child(loop, &s->exited, s->child.pid, WEXITED, on_exit_of_child, s);
         if (r < 0)
                 return r;
         return sd_event_add_time_relative(loop, &s->timer, CLOCK_MONOTONIC, timeout_ms * 1000, 0, on_timeout, s);
