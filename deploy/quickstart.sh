@@ -25,7 +25,8 @@ done
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH DOCKER_HOST=unix:///run/docker.sock
 server=everything
-key=/root/.config/bulkhead/operator_key
+# Beside allowed_signers, where doctor looks after it.
+key=/etc/bulkhead/operator_key
 conf=/etc/bulkhead/bulkhead.conf
 
 install_packages() {
@@ -58,10 +59,10 @@ build() {
         [ ! -e "$top/config.status" ] || die "$top is configured in place" "Run 'make distclean' there, then this again: the build here is out of tree."
         [ -x "$top/configure" ] || run "See the messages above" "$top/autogen.sh"
         mkdir -p "$work/build"
-        [ -e "$work/build/Makefile" ] || (cd "$work/build" && run "See the messages above" "$top/configure" --prefix=/usr/local --disable-silent-rules)
-        run "See the messages above" make -C "$work/build" -j"$(nproc)"
+        [ -e "$work/build/Makefile" ] || (cd "$work/build" && run "See the messages above" "$top/configure" --prefix=/usr/local)
         rm -rf "$work/stage"
-        run "See the messages above" make -C "$work/build" install DESTDIR="$work/stage"
+        # These two make what they install, and no test programs.
+        run "See the messages above" make -C "$work/build" -j"$(nproc)" install-exec install-data DESTDIR="$work/stage"
         changed=0
         (cd "$work/stage" && find . -type f -o -type l) | sed 's|^\.||' | sort >"$work/installed"
         while read -r file; do
@@ -175,8 +176,6 @@ configure_host() {
                 chmod 0644 "$conf.new" && mv "$conf.new" "$conf"
         fi
         if [ ! -e "$key" ]; then
-                make_dir "${key%/*}"
-                chmod 0700 "${key%/*}"
                 run "See the messages above" ssh-keygen -q -t ed25519 -N '' -C "$principal" -f "$key"
                 made file "$key"
                 made file "$key.pub"

