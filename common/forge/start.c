@@ -29,15 +29,13 @@ static int give_to_loop(struct start *s, sd_event *loop, struct err **err)
                 return err_sys(err, r, "cannot start " HELPER);
         sd_event_source_set_destroy_callback(s->owner, free);
         sd_event_source_set_floating(s->owner, 1);
+        sd_event_source_unref(s->owner); /* the loop's reference stays */
         return 0;
 }
 
 static void take_from_loop(struct start *s)
 {
-        sd_event_source *owner = s->owner;
-
-        sd_event_source_set_floating(owner, 0);
-        sd_event_source_disable_unref(owner); /* frees s */
+        sd_event_source_set_floating(s->owner, 0); /* drops that reference: frees s */
 }
 
 static int parse_answer(struct forge_view **ret, const struct spawn_result *result, struct err **err)
