@@ -249,8 +249,8 @@ gate() {
         say "proposed as $id; testing it in quarantine"
         bulkhead smoke "$id"
         if [ -n "$yes" ]; then
-                say "approving without asking (--yes): for 24 hours"
-                bulkhead approve "$id" --key "$key" --as "$principal" --expires 24h --yes
+                bulkhead approve "$id" --key "$key" --as "$principal" --expires 24h --yes >"$work/approved.txt"
+                say "approved without asking (--yes), for 24 hours; what was signed: $work/approved.txt"
         else
                 bulkhead approve "$id" --key "$key" --as "$principal" || die "not approved: nothing was started" "Run this again when you have made up your mind, or: bulkhead reject $id --key $key --reason TEXT"
         fi
