@@ -78,9 +78,10 @@ static int run_until(struct run *r, bool (*reached)(struct run *), unsigned ms)
 static void on_event(json_object *event, void *user)
 {
         struct run *r = user;
-        const char *id = json_str(json_get(event, "Actor"), "ID"), *action = json_str(event, "Action");
+        const char *name = json_str(json_path(event, "Actor", "Attributes", NULL), "name"), *action = json_str(event, "Action");
 
-        if (id && action && r->id && str_eq(id, r->id))
+        /* By name: "create" comes before the answer with the id. */
+        if (name && action && str_eq(name, r->name))
                 r->seen = strv_append(r->seen, action);
 }
 
