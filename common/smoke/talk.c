@@ -26,7 +26,7 @@ void talk_result_deinit(struct talk_result *r)
 /* What talk_request() returned, when only a result will do. */
 static int want_result(struct talk_session *s, int r, const struct talk_message *reply, const char *method, struct err **err)
 {
-        _cleanup_free_ char *safe = NULL;
+        _cleanup_free_ char *safe = NULL, *more = NULL;
 
         if (r < 0)
                 return err_wrap(err, "%s", method);
@@ -38,7 +38,10 @@ static int want_result(struct talk_session *s, int r, const struct talk_message 
         if (reply->kind == TALK_RESULT)
                 return 0;
         safe = text_escape(reply->error);
-        return err_set(err, ERR_INVALID, "%s was refused: %.500s (%lld)", method, safe, (long long)reply->code);
+        if (json_object_is_type(reply->data, json_type_string))
+                more = text_escape(json_object_get_string(reply->data));
+        return err_set(err, ERR_INVALID, "%s was refused: %.500s (%lld)%s%.300s", method, safe, (long long)reply->code, more ? ": " : "",
+                       more ? more : "");
 }
 
 static void take_instructions(struct talk_manifest *m, json_object *result)

@@ -95,5 +95,5 @@ _must_check_ int talk_connection_get(int *ret, int fd, uint64_t until, struct er
 /* -- confinement ---------------------------------------------------------------------------------------------------------- */
 /* From here on: no socket, open, exec, fork, ptrace; what is already open can be used, and memory. */
 _must_check_ int talk_confine(struct err **err);
-/* Tries what must fail; returns the number of things that did not, each named on standard error. */
-int talk_confine_check(void);
+/* Tries what must fail; returns the number of things that did not, each named on standard error. fd: an unconnected UDP socket made before. */
+int talk_confine_check(int fd);

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <seccomp.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -52,6 +53,12 @@ static int add_rules(scmp_filter_ctx f)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
+        /*
+         * libcurl 7.88 and 7.88.1 call connect() although they were told that the socket is connected already (mended in 8.0). It "works",
+         * without being done: whom to reach is not decided here.
+         */
+        if (r >= 0)
+                r = seccomp_rule_add(f, SCMP_ACT_ERRNO(0), SCMP_SYS(connect), 0);
         /* abort() */
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
@@ -82,7 +89,22 @@ static int refused(const char *what, bool worked)
         return 1;
 }
 
-int talk_confine_check(void)
+/* fd: a socket from before. Does connect() connect it? */
+static bool connects(int fd)
+{
+        struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        socklen_t n = sizeof(a);
+
+        if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0)
+                return false;
+        n = sizeof(a);
+        if (getpeername(fd, (struct sockaddr *)&a, &n) == 0)
+                return true;
+        errno = EPERM;
+        return false;
+}
+
+int talk_confine_check(int fd)
 {
         char *const argv[] = {(char *)"true", NULL}, *const env[] = {NULL};
         int pair[2], bad = 0;
@@ -92,7 +114,7 @@ int talk_confine_check(void)
         bad += refused("socket(AF_UNIX)", socket(AF_UNIX, SOCK_STREAM, 0) >= 0);
         bad += refused("socket(AF_NETLINK)", socket(AF_NETLINK, SOCK_RAW, 0) >= 0);
         bad += refused("socketpair", socketpair(AF_UNIX, SOCK_STREAM, 0, pair) >= 0);
-        bad += refused("connect", connect(3, NULL, 0) >= 0);
+        bad += refused("connect", connects(fd));
         bad += refused("open for reading", open("/etc/passwd", O_RDONLY | O_CLOEXEC) >= 0);
         bad += refused("open for writing", open("/tmp", O_TMPFILE | O_WRONLY | O_CLOEXEC, 0600) >= 0);
         bad += refused("unlink", unlink("/nonexistent/file") >= 0);

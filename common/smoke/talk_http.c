@@ -140,7 +140,8 @@ static int on_event(const char *type, const char *data, size_t n, void *user, st
 
         if (s->is_get && str_eq(type, "endpoint"))
                 return take_endpoint(s->http, data, err);
-        if (!str_eq(type, "message"))
+        /* An empty one only tells its id, for resumption. */
+        if (!str_eq(type, "message") || n == 0)
                 return 0;
         push(s->http, data, n, 0);
         s->answered = true;

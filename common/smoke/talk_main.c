@@ -7,6 +7,7 @@
  */
 #include <curl/curl.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "common/file.h"
@@ -82,12 +83,13 @@ static int run(struct err **err)
 static int self_check(void)
 {
         _cleanup_err_ struct err *err = NULL;
+        _cleanup_fd_ int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
         if (talk_confine(&err) < 0) {
                 dprintf(STDERR_FILENO, "%s\n", err_msg(err));
                 return 1;
         }
-        return talk_confine_check() == 0 ? 0 : 1;
+        return talk_confine_check(fd) == 0 ? 0 : 1;
 }
 
 int main(int argc, char **argv)
