@@ -80,7 +80,7 @@ struct controller {
         struct desired *desired;
         struct desired nothing; /* stands in for `desired` while the inputs were never good */
         int inotify;
-        sd_event_source *watch, *watch_timer;
+        sd_event_source *watch, *watch_timer, *expiry_timer;
 
         /* pass.c */
         struct key **keys; /* sorted by name */

@@ -8,17 +8,52 @@ static void names_init(struct instance_names *names, const struct conf *conf, co
         strcpy(names->spec_hash, spec->hash);
 }
 
+/* Does this item approve something of the server, signed, unrevoked, unexpired? */
+static bool stands(const struct forge_view *view, const struct forge_item *item, const char *server, time_t now)
+{
+        const struct record *r = item->record;
+
+        if (!r || item->refused || r->kind != RECORD_APPROVAL || !str_eq(r->server, server) || !r->image || !r->spec_sha256)
+                return false;
+        if (view->next && forge_state_revokes(view->next, r))
+                return false;
+        return !r->expires_at || r->expires_at > now;
+}
+
+/*
+ * Between `approve` and `promote` the newest approval is for an entry that the registry does not have yet. Nothing starts then, but what runs by the
+ * approval before it, for exactly the entry that stands there, is not stopped for that.
+ */
+static void judge_former(struct desired_server *s, const struct conf *conf, const struct forge_view *view, time_t now)
+{
+        for (size_t i = 0; i < view->n_items; i++) {
+                const struct record *r = view->items[i].record;
+                _cleanup_(spec_freep) struct spec *spec = NULL;
+
+                if (!stands(view, &view->items[i], s->name, now) || r == s->record || !str_eq(r->entry_sha256, s->entry->entry_sha256))
+                        continue;
+                if (spec_build(&spec, s->entry, r->image, NULL) < 0 || !str_eq(spec->hex, r->spec_sha256))
+                        continue;
+                s->record = r;
+                s->may_stay = true;
+                names_init(&s->names, conf, s->name, spec);
+                return;
+        }
+}
+
 static void judge(struct desired_server *s, const struct conf *conf, const struct forge_view *view, time_t now)
 {
         _cleanup_(spec_freep) struct spec *spec = NULL;
+        bool runs = s->entry->enabled && s->entry->lifecycle == LIFECYCLE_ALWAYS_ON;
 
         s->verdict = forge_judge(view, s->entry, conf, now, &s->record, &spec, &s->why);
-        if (!spec || !s->record)
-                return;
-        bool runs = s->entry->enabled && s->entry->lifecycle == LIFECYCLE_ALWAYS_ON;
-        s->may_run = runs && s->verdict == FORGE_APPROVED;
-        s->may_stay = runs && (s->verdict == FORGE_APPROVED || s->verdict == FORGE_HISTORY_REFUSED);
-        names_init(&s->names, conf, s->name, spec);
+        if (spec && s->record) {
+                s->may_run = runs && s->verdict == FORGE_APPROVED;
+                s->may_stay = runs && (s->verdict == FORGE_APPROVED || s->verdict == FORGE_HISTORY_REFUSED);
+                names_init(&s->names, conf, s->name, spec);
+        } else if (runs && (s->verdict == FORGE_ENTRY_MISMATCH || s->verdict == FORGE_DIGEST_MISMATCH)) {
+                judge_former(s, conf, view, now);
+        }
 }
 
 struct desired *desired_new(const struct conf *conf, struct shared *registry, struct shared *view, time_t now)
@@ -37,7 +72,7 @@ struct desired *desired_new(const struct conf *conf, struct shared *registry, st
                 s->name = r->entries[i]->name;
                 s->entry = r->entries[i];
                 judge(s, conf, view->value, now);
-                time_t end = s->verdict == FORGE_APPROVED ? s->record->expires_at : 0;
+                time_t end = s->may_stay ? s->record->expires_at : 0;
                 if (end && (!d->next_expiry || end < d->next_expiry))
                         d->next_expiry = end;
         }
@@ -77,17 +112,13 @@ const struct desired_server *desired_find(const struct desired *d, const char *n
         return d && d->n ? bsearch(name, d->servers, d->n, sizeof(*d->servers), compare_name) : NULL;
 }
 
-bool desired_approval_valid(const struct desired *d, const char *id, const char *server, time_t now)
+bool desired_covers(const struct desired *d, const char *server, const char *spec_hash, time_t now)
 {
-        const struct forge_view *view = d->view->value;
+        const struct forge_view *view = d->view ? d->view->value : NULL;
 
-        if (!id || strv_contains(view->next ? view->next->revoked : NULL, id))
-                return false;
-        for (size_t i = 0; i < view->n_items; i++) {
-                const struct record *r = view->items[i].record;
-
-                if (r && !view->items[i].refused && r->kind == RECORD_APPROVAL && str_eq(r->id, id) && str_eq(r->server, server))
-                        return !r->expires_at || r->expires_at > now;
-        }
+        for (size_t i = 0; view && spec_hash && i < view->n_items; i++)
+                if (stands(view, &view->items[i], server, now) && str_has_prefix(spec_hash, SPEC_VERSION ":") &&
+                    str_eq(spec_hash + strlen(SPEC_VERSION ":"), view->items[i].record->spec_sha256))
+                        return true;
         return false;
 }

@@ -41,5 +41,5 @@ struct desired *desired_ref(struct desired *d);
 struct desired *desired_unref(struct desired *d);
 DEFINE_FREEP(struct desired *, desired_unref)
 const struct desired_server *desired_find(const struct desired *d, const char *name);
-/* Is the approval with this id (a container's label) still good for keeping an older instance while its replacement is not up? */
-bool desired_approval_valid(const struct desired *d, const char *id, const char *server, time_t now);
+/* Does an approval that still stands cover this spec (a container's label)? Then an older instance may stay while its replacement is not up. */
+bool desired_covers(const struct desired *d, const char *server, const char *spec_hash, time_t now);

@@ -29,12 +29,29 @@ static void free_view(void *p)
         forge_view_free(p);
 }
 
+static int on_expiry(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
+{
+        inputs_judge(user);
+        return 0;
+}
+
+/* Wakes when the next approval ends. A clock that was set is noticed by the resync. */
+static void watch_expiry(struct controller *c)
+{
+        uint64_t at = (uint64_t)c->desired->next_expiry * 1000000;
+
+        c->expiry_timer = sd_event_source_disable_unref(c->expiry_timer);
+        if (at && sd_event_add_time(c->loop, &c->expiry_timer, CLOCK_REALTIME, at, 1000, on_expiry, c) < 0)
+                log_warning("no timer for the next expiry: it is seen at the resync after it");
+}
+
 void inputs_judge(struct controller *c)
 {
         if (!c->registry || !c->view)
                 return;
         desired_unref(c->desired);
         c->desired = desired_new(c->conf, c->registry, c->view, inputs_now(c));
+        watch_expiry(c);
         pass_request(c, 0, false);
 }
 
@@ -224,6 +241,7 @@ void inputs_stop(struct controller *c)
         c->reading = spawn_cancel(c->reading);
         sd_event_source_disable_unref(c->watch);
         sd_event_source_disable_unref(c->watch_timer);
+        sd_event_source_disable_unref(c->expiry_timer);
         if (c->inotify >= 0)
                 close(c->inotify);
         c->desired = desired_unref(c->desired);

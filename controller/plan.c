@@ -244,7 +244,7 @@ static char **older_to_keep(const struct plan_input *in)
         for (size_t i = 0; i < o->n_containers; i++) {
                 const struct observed_container *c = &o->containers[i];
                 if (c->ours && !c->current && str_eq(c->server, in->name) && str_eq(c->role, "server") && str_eq(c->state, "running") &&
-                    desired_approval_valid(in->desired, c->approval, in->name, in->now)) {
+                    desired_covers(in->desired, in->name, c->spec, in->now)) {
                         kept = strv_append(kept, c->id);
                         break; /* one instance a server: a second old one is a duplicate */
                 }

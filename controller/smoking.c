@@ -7,6 +7,9 @@
 
 #include "common/log.h"
 
+#define WAIT_MS 10000U
+#define WAIT_STEP_US 20000U
+
 struct smoking {
         struct controller *c;
         const struct registry_entry *entry;
@@ -17,6 +20,8 @@ struct smoking {
         char *reference;
         struct smoke *smoke;
         bool rules_set;
+        sd_event_source *wait;
+        uint64_t wait_until_ms;
         struct smoke_result *result;
         struct err *err;
         smoking_done_fn done;
@@ -58,6 +63,7 @@ static void smoking_free(struct smoking *s)
                         break;
                 }
         }
+        sd_event_source_disable_unref(s->wait);
         image_facts_free(s->facts);
         spec_free(s->spec);
         free(s->reference);
@@ -164,17 +170,47 @@ static void on_image_inspect(int status, json_object *body, struct err *err, voi
         engine_image_pull(s->c->engine, NULL, s->reference, NULL, s->c->conf->max_image_bytes, 600000, NULL, on_image, s);
 }
 
+static void look_at_image(struct smoking *s)
+{
+        engine_image_inspect(s->c->engine, s->reference, on_image_inspect, s);
+}
+
+/* Nothing starts before the rules are in force and the addresses in use are known. Right after start-up that takes a moment. */
+static int on_wait(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
+{
+        struct smoking *s = user;
+        struct controller *c = s->c;
+        _cleanup_err_ struct err *err = NULL;
+
+        if (c->egress_ok && c->observed_once) {
+                s->wait = sd_event_source_disable_unref(s->wait);
+                look_at_image(s);
+                return 0;
+        }
+        if (controller_now_ms() < s->wait_until_ms) {
+                sd_event_source_set_time_relative(s->wait, WAIT_STEP_US);
+                return sd_event_source_set_enabled(s->wait, SD_EVENT_ONESHOT);
+        }
+        if (!c->egress_ok)
+                err_set(&err, ERR_UNAVAILABLE, "the firewall rules are not in force, so nothing is started: %s", c->egress_error ? c->egress_error : "still loading");
+        else
+                err_set(&err, ERR_UNAVAILABLE, "the Engine was not read yet, so no free address is known: %s", c->engine_error ? c->engine_error : "it does not answer");
+        fail(s, err);
+        return 0;
+}
+
 int smoking_start(struct smoking **ret, struct controller *c, const struct registry_entry *entry, smoking_done_fn done, void *user, struct err **err)
 {
-        if (!c->egress_ok)
-                return err_set(err, ERR_UNAVAILABLE, "the firewall rules are not in force, so nothing is started: %s", c->egress_error ? c->egress_error : "still loading");
-        if (!c->observed_once)
-                return err_set(err, ERR_UNAVAILABLE, "the Engine was not read yet, so no free address is known%s%s", c->engine_error ? ": " : "", c->engine_error ? c->engine_error : "");
         struct smoking *s = NEW(struct smoking);
-        *s = (struct smoking){.c = c, .entry = entry, .done = done, .user = user, .reference = image_reference(entry)};
+
+        *s = (struct smoking){.c = c, .entry = entry, .done = done, .user = user, .reference = image_reference(entry), .wait_until_ms = controller_now_ms() + WAIT_MS};
+        int r = sd_event_add_time_relative(c->loop, &s->wait, CLOCK_MONOTONIC, 0, 1000, on_wait, s);
         c->smokes = mem_realloc(c->smokes, c->n_smokes + 1, sizeof(*c->smokes));
         c->smokes[c->n_smokes++] = s;
-        engine_image_inspect(c->engine, s->reference, on_image_inspect, s);
+        if (r < 0) {
+                smoking_free(s);
+                return err_sys(err, r, "cannot set a timer");
+        }
         if (ret)
                 *ret = s;
         return 0;

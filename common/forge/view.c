@@ -39,7 +39,10 @@ static int compare_pointers(const void *a, const void *b)
         return strcmp(*x, *y);
 }
 
-/* Marks what decides nothing any more: approvals under a higher serial, proposals that have their answer. */
+/*
+ * Marks what decides nothing any more: proposals that have their answer, and approvals under a higher serial, but for the one just before it,
+ * by which the instance that is being replaced runs.
+ */
 static bool *superseded_items(const struct forge_view *view)
 {
         bool *out = mem_alloc(view->n_items * sizeof(*out) + 1);
@@ -56,8 +59,8 @@ static bool *superseded_items(const struct forge_view *view)
         }
         qsort(approvals, n, sizeof(*approvals), compare_deciding);
         qsort(answered, n_answered, sizeof(*answered), compare_pointers);
-        for (size_t i = 1; i < n; i++)
-                if (str_eq(approvals[i]->record->server, approvals[i - 1]->record->server))
+        for (size_t i = 2; i < n; i++)
+                if (str_eq(approvals[i]->record->server, approvals[i - 2]->record->server))
                         out[approvals[i] - view->items] = true;
         for (size_t i = 0; i < view->n_items; i++) {
                 const struct record *r = view->items[i].record;
