@@ -48,7 +48,7 @@ static int make_file(struct cli *c, const char *what, const char *path, const ch
         return 0;
 }
 
-static int make_conf(struct cli *c, const char *audience, struct err **err)
+static int make_conf(struct cli *c, const char *audience, const char *var, struct err **err)
 {
         char host[65] = "";
         char *slash;
@@ -66,10 +66,13 @@ static int make_conf(struct cli *c, const char *audience, struct err **err)
                            "audience: \"%s\"\n"
                            "registry: \"%.*s/registry/mcp.servers.json\"\n"
                            "approvals:\n"
+                           "  repository: \"%s/approvals.git\"\n"
                            "  allowed_signers: \"%.*s/allowed_signers\"\n"
+                           "controller:\n"
+                           "  state: \"%s/state\"\n"
                            "# images:\n"
                            "#   registries: [docker.io, ghcr.io]\n",
-                           audience, (int)(slash - c->conf_path), c->conf_path, (int)(slash - c->conf_path), c->conf_path);
+                           audience, (int)(slash - c->conf_path), c->conf_path, var, (int)(slash - c->conf_path), c->conf_path, var);
         return make_file(c, "configuration", c->conf_path, text, 0644, err);
 }
 
@@ -122,13 +125,14 @@ int cmd_init(struct cli *c, int argc, char **argv, struct err **err)
 {
         _cleanup_strv_ char **args = NULL;
         const struct conf *conf;
-        const char *audience = NULL;
-        const struct opt opts[] = {{"audience", OPT_STRING, &audience, "NAME", "who approvals are for (default: this host's name)"}};
+        const char *audience = NULL, *var = "/var/lib/bulkhead";
+        const struct opt opts[] = {{"audience", OPT_STRING, &audience, "NAME", "who approvals are for (default: this host's name)"},
+                                   {"var", OPT_STRING, &var, "DIR", "where approvals and state go (default /var/lib/bulkhead)"}};
         int r = opts_parse(c, opts, ELEMENTSOF(opts), argc, argv, 0, 0, &args, err);
 
         if (r != 0)
                 return r < 0 ? -1 : CLI_OK;
-        if (make_conf(c, audience, err) < 0 || cli_conf(c, &conf, err) < 0)
+        if (make_conf(c, audience, var, err) < 0 || cli_conf(c, &conf, err) < 0)
                 return -1;
         if (make_file(c, "registry", conf->registry_path, registry_text, 0644, err) < 0 ||
             make_file(c, "allowed signers", conf->allowed_signers, signers_text, 0644, err) < 0 || make_repository(c, conf, err) < 0 ||

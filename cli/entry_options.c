@@ -7,13 +7,14 @@ static int add_ports(json_object *rule, const char *text, const char *whole, str
         json_object *ports = json_object_new_array();
 
         json_add(rule, "ports", ports);
-        while (*text) {
-                char *end;
-                long port = strtol(text, &end, 10);
-                if (end == text || port < 1 || port > 65535 || (*end && *end != ','))
+        for (bool more = true; more;) {
+                size_t n = strspn(text, "0123456789");
+                long port = n && n <= 5 ? strtol(text, NULL, 10) : 0;
+                more = text[n] == ',';
+                if (port < 1 || port > 65535 || (text[n] && !more))
                         return err_set(err, ERR_INVALID, "egress \"%s\": ports are numbers 1 to 65535 with commas between them", whole);
                 json_object_array_add(ports, json_object_new_int64(port));
-                text = *end ? end + 1 : end;
+                text += n + more;
         }
         return 0;
 }

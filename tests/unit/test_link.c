@@ -150,7 +150,10 @@ static void test_two_requests_at_once(void **state)
 
         say(fd, "{\"verb\":\"hold\"}\n{\"verb\":\"second\"}\n");
         turn(f);
-        /* The second waits until the first is answered. */
+        /* The second waits until the first is answered; progress of the first does not let it in. */
+        assert_int_equal(f->requests, 1);
+        link_progress(f->held, json_object_new_object());
+        expect(f, fd, "{\"progress\":{}}", false);
         assert_int_equal(f->requests, 1);
         link_answer(f->held, json_object_new_string("first"));
         expect(f, fd, "{\"ok\":true,\"result\":\"first\"}\n{\"ok\":true,\"result\":{\"you-said\":\"second\"", false);
