@@ -73,10 +73,9 @@ static void judge_keys(struct judge *j, const char *where, json_object *is, char
         size_t n = 0;
 
         if (json_object_is_type(is, json_type_object)) {
-                json_object_object_foreach (is, key, ignored) {
-                        (void)ignored;
+                json_object_object_foreach (is, key, value) {
                         n++;
-                        if (!strv_contains(want, key))
+                        if (!strv_contains(want, key) || !value_is_default(value))
                                 judge_add(j, where, key, "not in the image");
                 }
         }

@@ -18,17 +18,19 @@ static void judge_ordered(struct judge *j, const char *where, json_object *is, j
 /* When the entry names none, the Engine writes the name of its default. */
 static void judge_runtime(struct judge *j, const char *where, json_object *is, json_object *want)
 {
-        static const char *const usual[] = {"", "runc", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "crun", "oci"};
-        const char *name = json_object_is_type(is, json_type_string) ? json_object_get_string(is) : is ? NULL : "";
+        static const char *const usual[] = {"runc", "io.containerd.runc.v2", "io.containerd.runtime.v1.linux", "crun", "oci"};
+        const char *name = json_object_is_type(is, json_type_string) ? json_object_get_string(is) : NULL;
 
         if (want) {
                 judge_same(j, where, is, want);
                 return;
         }
+        if (!is)
+                return;
         for (size_t i = 0; !j->host->default_runtime && i < ELEMENTSOF(usual); i++)
                 if (str_eq(name, usual[i]))
                         return;
-        if (j->host->default_runtime && (str_eq(name, j->host->default_runtime) || str_eq(name, "")))
+        if (j->host->default_runtime && str_eq(name, j->host->default_runtime))
                 return;
         judge_add(j, where, name ? name : "not a string", j->host->default_runtime ? j->host->default_runtime : "the Engine's default");
 }
@@ -90,6 +92,7 @@ static void judge_log(struct judge *j, const char *where, json_object *is, json_
         static const char *const harmless[] = {"compress", "mode", "max-buffer-size", "labels", "labels-regex", "env", "env-regex", "tag"};
         json_object *config = json_get(is, "Config"), *approved = json_get(want, "Config");
         bool same = str_eq(json_str(is, "Type"), json_str(want, "Type"));
+        int members = (json_get(is, "Type") != NULL) + (config != NULL);
 
         json_object_object_foreach (approved, key, value) {
                 same = same && value_same(json_get(config, key), value, false);
@@ -103,7 +106,7 @@ static void judge_log(struct judge *j, const char *where, json_object *is, json_
                         same = same && known;
                 }
         }
-        if (!same)
+        if (!same || json_object_object_length(is) != members)
                 judge_add_json(j, where, is, want);
 }
 

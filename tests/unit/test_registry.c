@@ -196,7 +196,7 @@ static void refuses_bad_documents(_unused_ void **state)
                 {"{\"version\": \"1.0\", \"servers\": {}} x", "1:35", ""},
                 {"{\"version\": \"1.0\\u0000\", \"servers\": {}}", "1:17", ""},
                 {"{\"version\": \"1.0\", \"servers\": {\"a\xff\": {}}}", "1:33", "UTF-8"},
-                {"{\"version\": \"1.0\", \"servers\": {\"a\\ud800\": {}}}", "1:33", ""},
+                {"{\"version\": \"1.0\", \"servers\": {\"a\\ud800\": {}}}", "1:34", ""},
         };
 
         refuse_all(cases, ELEMENTSOF(cases));
@@ -548,7 +548,7 @@ static void writes_one_entry(_unused_ void **state)
         json_object *entry = registry_find(r, "web-1")->json;
 
         make_dir(&d);
-        put(d.file, "{\"servers\": {\"b\": {" BASE "}, \"a\": {" BASE "}}, \"discovery_order\": [, \"version\": \"1.0\"}");
+        put(d.file, "{\"servers\": {\"b\": {" BASE "}, \"a\": {" BASE "}}, \"discovery_order\": [], \"version\": \"1.0\"}");
         assert_ok(registry_write_entry(d.file, "b", entry, &conf, &err));
         assert_ok(registry_load(&after, d.file, &conf, &err));
         assert_string_equal(registry_find(after, "b")->entry_sha256, registry_find(r, "web-1")->entry_sha256);
