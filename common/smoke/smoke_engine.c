@@ -225,7 +225,7 @@ static void on_started(struct smoke *s, int status, _unused_ json_object *body, 
 {
         _cleanup_free_ char *safe = NULL;
 
-        if (err && (status == 0 || err_code(err) == ERR_UNAVAILABLE) && status != 500) {
+        if (err && (status == 0 || status > 500)) {
                 smoke_fail(s, err_dup(err));
                 return;
         }
@@ -246,10 +246,13 @@ void smoke_start_container(struct smoke *s)
 static void on_end(struct smoke *s, _unused_ int status, json_object *body, struct err *err)
 {
         json_object *state = json_get(body, "State");
+        int64_t code = json_int(state, "ExitCode", 0);
+        bool memory = json_flag(state, "OOMKilled", false);
 
-        if (!err && state && !json_flag(state, "Running", true)) {
-                char *why = mem_printf("%s; it exited with status %lld%s", s->result->why, (long long)json_int(state, "ExitCode", -1),
-                                       json_flag(state, "OOMKilled", false) ? ", killed for using more memory than its limit" : "");
+        /* With status 0 it did what a server should when its input ends, and its input ended because it had failed already. */
+        if (!err && state && !json_flag(state, "Running", true) && (code != 0 || memory)) {
+                char *why = mem_printf("%s; it exited with status %lld%s", s->result->why, (long long)code,
+                                       memory ? ", killed for using more memory than its limit" : "");
                 mem_replace(&s->result->why, why);
         }
         smoke_next(s);

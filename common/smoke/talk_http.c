@@ -82,6 +82,11 @@ static int fail(struct talk_http *t, struct err *why)
         return -1;
 }
 
+static int never_listened(const struct talk_http *t, struct err **err)
+{
+        return err_set(err, ERR_TIMEOUT, "the server did not listen on port %u in time", t->config->port);
+}
+
 /* -- what libcurl calls ---------------------------------------------------------------------------------------------------- */
 
 static curl_socket_t on_open(void *user, _unused_ curlsocktype purpose, _unused_ struct curl_sockaddr *address)
@@ -91,6 +96,10 @@ static curl_socket_t on_open(void *user, _unused_ curlsocktype purpose, _unused_
         int fd = -1, r = talk_connection_get(&fd, t->fd, t->until, &err);
 
         t->refused = r == 1;
+        if (r < 0 && err_code(err) == ERR_TIMEOUT && !t->ever_connected) {
+                err = err_free(err);
+                never_listened(t, &err);
+        }
         if (r < 0)
                 fail(t, err);
         if (r != 0)
@@ -410,7 +419,7 @@ static int http_receive(void *self, char **text, size_t *n, long *status, uint64
                 if (step(t, until) < 0)
                         return err_move(err, TAKE_PTR(t->broken));
                 if (!t->first && !t->rejected && wait_some(t, until) == 1)
-                        return t->ever_connected ? 1 : err_set(err, ERR_TIMEOUT, "the server never listened on port %u", t->config->port);
+                        return t->ever_connected ? 1 : never_listened(t, err);
         }
 }
 
@@ -422,9 +431,8 @@ static int wait_endpoint(struct talk_http *t, struct err **err)
                 if (step(t, until) < 0)
                         return err_move(err, TAKE_PTR(t->broken));
                 if (!t->endpoint && wait_some(t, until) == 1)
-                        return err_set(err, ERR_TIMEOUT,
-                                       t->ever_connected ? "the server's event stream names no endpoint"
-                                                         : "the server never listened on its port");
+                        return t->ever_connected ? err_set(err, ERR_TIMEOUT, "the server's event stream named no endpoint in time")
+                                                 : never_listened(t, err);
         }
         return 0;
 }
