@@ -21,12 +21,15 @@ json_object *cli_request(const char *verb)
         return o;
 }
 
-/* {"server": …, "text": …, "current": N, "total": N}; all but the text may be absent. */
+/* {"server": …, "text": …, "current": N, "total": N}, or while servers are worked on {"busy": N, "servers": N}. */
 static void on_progress(json_object *o, void *user)
 {
         const char *server = json_str(o, "server"), *text = json_str(o, "text");
         int64_t current = json_int(o, "current", 0), total = json_int(o, "total", 0);
-        _cleanup_free_ char *what = mem_printf("%s%s%s", server ? server : "", server ? ": " : "", text ? text : "working");
+        json_object *all = json_get(o, "servers");
+        _cleanup_free_ char *what = text || !all ? mem_printf("%s%s%s", server ? server : "", server ? ": " : "", text ? text : "working")
+                                                 : mem_printf("working on %lld of %lld servers", (long long)json_int(o, "busy", 0),
+                                                              (long long)json_object_get_int64(all));
 
         progress_show(user, what, current > 0 ? (uint64_t)current : 0, total > 0 ? (uint64_t)total : 0);
 }

@@ -138,6 +138,9 @@ int cmd_init(struct cli *c, int argc, char **argv, struct err **err)
             make_file(c, "allowed signers", conf->allowed_signers, signers_text, 0644, err) < 0 || make_repository(c, conf, err) < 0 ||
             make_state(c, conf, err) < 0)
                 return -1;
+        _cleanup_free_ char *state_file = mem_printf("%s/forge.json", conf->state_dir);
+        if (!exists(state_file))
+                out_line(&c->errors, STYLE_DIM, "next, once on a new host: bulkhead-controller --init-state");
         if (c->json) {
                 _cleanup_json_ json_object *o = json_object_new_object();
                 json_add_str(o, "config", c->conf_path);

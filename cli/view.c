@@ -73,6 +73,13 @@ void view_alarms(struct out *o, json_object *status)
                 alarm_line(o, "approvals not read", error);
         if ((error = json_str(approvals, "refused")))
                 alarm_line(o, "the newest commit of the approvals is refused", error);
+        json_object *refused = json_get(approvals, "refused_records");
+        for (size_t i = 0; json_object_is_type(refused, json_type_array) && i < json_object_array_length(refused); i++) {
+                json_object *r = json_object_array_get_idx(refused, i);
+                _cleanup_free_ char *text = mem_printf("%s: %s", json_str(r, "path") ? json_str(r, "path") : "?",
+                                                       json_str(r, "why") ? json_str(r, "why") : "?");
+                alarm_line(o, "a record does not count", text);
+        }
         if (egress && !json_flag(egress, "ok", true)) {
                 error = json_str(egress, "error");
                 alarm_line(o, "network rules are not in force", error ? error : "");
@@ -94,8 +101,10 @@ static const char *retry_text(char out[64], json_object *server)
 static char *why_text(json_object *server)
 {
         const char *why = json_str(server, "why"), *verdict = json_str(server, "verdict");
+        /* The verdict says why something may not run; of what may, it says nothing new. */
+        bool told = verdict && !str_eq(verdict, "approved") && str_eq(json_str(server, "state"), "refused");
         char retry[64];
-        const char *parts[3] = {verdict, why, retry_text(retry, server)};
+        const char *parts[3] = {told ? verdict : NULL, why, retry_text(retry, server)};
         struct buf b = {0};
 
         for (size_t i = 0; i < ELEMENTSOF(parts); i++) {

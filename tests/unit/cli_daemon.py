@@ -13,7 +13,7 @@ STATUS = {
     "registry": {"path": "/etc/x", "error": None}, "approvals": {"commit": "c" * 40, "error": None, "refused": None},
     "egress": {"ok": True, "error": None},
     "servers": [
-        {"name": "echo", "state": "running", "why": None, "approval": "f-1", "expires_at": "2999-01-01T00:00:00Z", "restarts": 2, "since": 1},
+        {"name": "echo", "state": "running", "verdict": "approved", "why": None, "approval": "f-1", "expires_at": "2999-01-01T00:00:00Z", "restarts": 2, "since": 1},
         {"name": "other", "state": "refused", "verdict": "digest-mismatch", "why": "image\x1b[2J \u202edifferent", "retry_in_ms": 1500},
     ],
 }
@@ -58,6 +58,7 @@ class Daemon(CliTest):
         other = next(line for line in lines if line.startswith("other"))
         self.assertEqual(head.index("STATE"), echo.index("running"))
         self.assertEqual(head.index("STATE"), other.index("refused"))
+        self.assertNotIn("approved", echo)
         self.assertIn("digest-mismatch: image\\x1b[2J \\u{202e}different; next try in 2s", other)
         self.assertNotIn("!", shown)
         self.assertEqual(self.run_cli("status", "--json").json(), STATUS)
@@ -77,6 +78,7 @@ class Daemon(CliTest):
             ({"registry": {"error": "mcp.servers.json:3:7: broken"}}, "3:7"),
             ({"approvals": {"refused": "history was rewritten"}}, "history was rewritten"),
             ({"approvals": {"error": "unreadable"}}, "unreadable"),
+            ({"approvals": {"refused_records": [{"path": "echo/f-1.yaml", "why": "by nobody"}]}}, "echo/f-1.yaml: by nobody"),
             ({"egress": {"ok": False, "error": "table is gone"}}, "table is gone"),
         ):
             self.answer("status", {**STATUS, **change})
