@@ -75,7 +75,7 @@ static size_t spoil(json_object *v, json_object **out, size_t n)
                 if (json_object_array_length(v))
                         out[made++] = json_object_new_array();
                 for (size_t i = 0; i < json_object_array_length(v); i++) {
-                        json_object *sub[8];
+                        json_object *sub[48];
                         size_t k = spoil(json_object_array_get_idx(v, i), sub, ELEMENTSOF(sub));
                         for (size_t s = 0; s < k; s++) {
                                 json_object *copy = NULL;
@@ -93,7 +93,7 @@ static size_t spoil(json_object *v, json_object **out, size_t n)
                 json_add_str(more, "bh-x", "y");
                 out[made++] = more;
                 json_object_object_foreach (v, key, member) {
-                        json_object *sub[8];
+                        json_object *sub[48];
                         size_t k = spoil(member, sub, ELEMENTSOF(sub));
                         for (size_t s = 0; s < k; s++) {
                                 json_object *copy = NULL;
