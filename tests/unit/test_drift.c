@@ -74,6 +74,12 @@ static size_t spoil(json_object *v, json_object **out, size_t n)
                 out[made++] = more;
                 if (json_object_array_length(v))
                         out[made++] = json_object_new_array();
+                if (json_object_array_length(v) > 1) {
+                        json_object *fewer = NULL;
+                        assert_int_equal(json_object_deep_copy(v, &fewer, NULL), 0);
+                        assert_int_equal(json_object_array_del_idx(fewer, json_object_array_length(v) - 1, 1), 0);
+                        out[made++] = fewer;
+                }
                 for (size_t i = 0; i < json_object_array_length(v); i++) {
                         json_object *sub[48];
                         size_t k = spoil(json_object_array_get_idx(v, i), sub, ELEMENTSOF(sub));

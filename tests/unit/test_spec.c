@@ -143,8 +143,8 @@ static void host_is_added(_unused_ void **state)
 {
         _cleanup_fixture_ struct fixture f;
         fixture_init(&f);
-        _cleanup_json_ json_object *body = spec_create_body(f.spec, &f.host);
         _cleanup_free_ char *before = json_canonical(f.spec->body);
+        _cleanup_json_ json_object *body = spec_create_body(f.spec, &f.host);
         _cleanup_free_ char *labels =
                 mem_printf("{\"io.bulkhead.owner\":\"h1\",\"io.bulkhead.server\":\"bb\",\"io.bulkhead.scope\":\"all\","
                            "\"io.bulkhead.spec\":\"%s\",\"io.bulkhead.approval\":\"f-0123456789abcdef\",\"io.bulkhead.role\":\"server\"}",
