@@ -11,6 +11,8 @@
 #include "common/forge/sshsig.h"
 #include "common/text.h"
 
+#define MAX_KEYS 1000
+
 static const char *const key_types[] = {
         "ssh-ed25519",         "sk-ssh-ed25519@openssh.com", "ecdsa-sha2-nistp256",
         "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521",        "sk-ecdsa-sha2-nistp256@openssh.com",
@@ -19,7 +21,14 @@ static const char *const key_types[] = {
 struct line {
         const char *name;
         unsigned number;
+        char **principals, **keys; /* of the lines so far, in step */
 };
+
+static void line_deinit(struct line *l)
+{
+        strv_free(l->principals);
+        strv_free(l->keys);
+}
 
 static int fault(const struct line *l, struct err **err, const char *reason, const char *what)
 {
@@ -99,7 +108,7 @@ static int check_blob(const struct line *l, const char *type, const char *base64
         return 0;
 }
 
-static int check_line(const struct line *l, const char *text, struct err **err)
+static int check_line(struct line *l, const char *text, struct err **err)
 {
         const char *p = text;
         _cleanup_free_ char *principal = next_word(&p);
@@ -123,12 +132,19 @@ static int check_line(const struct line *l, const char *text, struct err **err)
         if (!key_type_known(word))
                 return fault(l, err, "key type is not accepted; make an ed25519 key", word);
         _cleanup_free_ char *base64 = next_word(&p);
-        return check_blob(l, word, base64, err);
+        if (check_blob(l, word, base64, err) < 0)
+                return -1;
+        for (size_t i = 0; l->keys && l->keys[i]; i++)
+                if (str_eq(l->keys[i], base64) && !str_eq(l->principals[i], principal))
+                        return fault(l, err, "the same key stands for another person above; each needs a key of their own", principal);
+        l->principals = strv_append(l->principals, principal);
+        l->keys = strv_append(l->keys, base64);
+        return strv_len(l->keys) > MAX_KEYS ? fault(l, err, "too many keys", NULL) : 0;
 }
 
 int allowed_signers_check_text(const char *text, size_t n, const char *name, struct err **err)
 {
-        struct line l = {.name = name, .number = 0};
+        _cleanup_(line_deinit) struct line l = {.name = name};
         const char *end = text + n;
 
         while (text < end) {

@@ -96,9 +96,9 @@ typedef void (*forge_read_fn)(struct forge_view *view /* handed over, NULL on er
 struct spawn;
 /*
  * The daemon's way: runs the helper conf->helper_dir/bulkhead-forge-read, calls back from the loop. Cancel with spawn_cancel(). The view is
- * slim, so that thousands of records cost a daemon little: superseded approvals and proposals that were answered are left out, record->json
- * is NULL and record->entry is there in proposals only. Hand view->next to the following read as its state (in the same process it carries
- * the signatures found good).
+ * slim, so that thousands of records cost a daemon little: proposals that were answered are left out, and so are superseded approvals
+ * but for the last of each server; record->json is NULL and record->entry is there in proposals only. Hand view->next to the following read
+ * as its state (in the same process it carries the signatures found good).
  */
 _must_check_ int forge_read_start(struct spawn **ret, sd_event *loop, const struct conf *conf, const struct forge_state *state,
                                   forge_read_fn done, void *user, struct err **err);

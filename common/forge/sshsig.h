@@ -16,6 +16,7 @@ struct sshsig_trust {
         int signers_fd;          /* memfd with the checked text */
         int revoked_fd;          /* memfd, -1 when no list is configured */
         char sha256[SHA256_HEX]; /* of both files: a cached answer holds only while they are the same */
+        char *last;              /* whose signature was found good last: most likely the next one's too */
 };
 
 _must_check_ int sshsig_trust_load(struct sshsig_trust **ret, const struct conf *conf, struct err **err);
@@ -23,7 +24,7 @@ struct sshsig_trust *sshsig_trust_free(struct sshsig_trust *t);
 DEFINE_FREEP(struct sshsig_trust *, sshsig_trust_free)
 
 /* See sshsig_verify() in repo.h. */
-_must_check_ int sshsig_trust_verify(char **principal, const struct sshsig_trust *trust, const void *data, size_t n, const char *sig,
+_must_check_ int sshsig_trust_verify(char **principal, struct sshsig_trust *trust, const void *data, size_t n, const char *sig,
                                      size_t sig_len, time_t verify_time, struct err **err);
 
 /* The rules of allowed_signers_check() on text; name is for messages. Pure. */

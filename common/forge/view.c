@@ -40,8 +40,8 @@ static int compare_pointers(const void *a, const void *b)
 }
 
 /*
- * Marks what decides nothing any more: proposals that have their answer, and approvals under a higher serial, but for the one just before it,
- * by which the instance that is being replaced runs.
+ * Marks what decides nothing any more: proposals that have their answer, and approvals under a higher serial, but for the one just before
+ * it, by which the instance that is being replaced runs.
  */
 static bool *superseded_items(const struct forge_view *view)
 {

@@ -292,13 +292,14 @@ static void the_helper_gives_the_same_view(void **state)
 {
         struct rig *rig = *state;
         static const struct forge_state empty;
-        json_object *lasting = rig_approval(rig, 2); /* the helper goes by the real clock */
+        json_object *lasting = rig_approval(rig, 3); /* the helper goes by the real clock */
 
         set(lasting, "expires_at", "2999-01-01T00:00:00Z");
-        _cleanup_free_ char *superseded = rig_commit_record(rig, rig_approval(rig, 1), rig->key),
+        _cleanup_free_ char *superseded = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
+        _cleanup_free_ char *former = rig_commit_record(rig, rig_approval(rig, 2), rig->key),
                             *id = rig_commit_record(rig, lasting, rig->key);
-        _cleanup_free_ char *open = rig_commit_record(rig, rig_record(rig, "Proposal", 3), NULL),
-                            *forged = rig_commit_record(rig, rig_approval(rig, 4), rig->mallory);
+        _cleanup_free_ char *open = rig_commit_record(rig, rig_record(rig, "Proposal", 4), NULL);
+        _cleanup_free_ char *forged = rig_commit_record(rig, rig_approval(rig, 5), rig->mallory);
         struct answer a;
 
         helper_in_build_tree(rig);
@@ -309,12 +310,13 @@ static void the_helper_gives_the_same_view(void **state)
         _cleanup_view_ struct forge_view *view = a.view;
         assert_verdict(rig, view, NULL, RIG_NOW, FORGE_APPROVED, id);
         assert_null(rig_item(view, superseded)); /* slim */
+        assert_non_null(rig_item(view, former));
         assert_null(rig_item(view, id)->record->json);
         assert_null(rig_item(view, id)->record->entry);
         assert_non_null(rig_item(view, open)->record->entry);
         assert_int_equal(rig_item(view, forged)->refusal, FORGE_REFUSAL_SIGNATURE);
-        assert_int_equal(view->next->n_accepted, 2);
-        assert_int_equal(view->next->n_verified, 2);
+        assert_int_equal(view->next->n_accepted, 3);
+        assert_int_equal(view->next->n_verified, 3);
         ask_helper(rig, view->next, &a); /* and again from the state it gave */
         assert_non_null(a.view);
         assert_null(a.view->refused);

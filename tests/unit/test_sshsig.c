@@ -128,6 +128,7 @@ static void weak_trust_is_refused_by_line(void **state)
                 {"alice@example.org\n# ", "no key after"},
                 {"alice@example.org namespaces=\"git\"\n# ", "no key after"},
                 {"alice\x1b@example.org ", "control character"},
+                {"bob@example.org ", "another person"},
         };
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
                 _cleanup_free_ char *text = mem_printf("# keys\n\nalice@example.org %s%s%s", pub, cases[i].before, pub),
