@@ -1,6 +1,6 @@
 /*
- * One server's actions, one after the other; several servers at once, bounded by conf->max_starts. Every failure ends the sequence: the next pass looks at what is
- * really there before anything is tried again.
+ * One server's actions, one after the other; several servers at once, bounded by conf->max_starts. Every failure ends the sequence: the
+ * next pass looks at what is really there before anything is tried again.
  */
 #include "controller/controller.h"
 
@@ -11,7 +11,7 @@
 #include "common/log.h"
 
 #define BACKOFF_FIRST_MS 250U
-#define BACKOFF_MAX_MS 300000U
+#define BACKOFF_MAX_MS   300000U
 
 static void step(struct key *key);
 
@@ -91,7 +91,8 @@ static void finish(struct key *key, const struct err *err)
                 apply_backoff(key);
                 char wait[24];
                 snprintf(wait, sizeof(wait), "%" PRIu64, key->retry_at_ms - controller_now_ms());
-                log_warning("an action failed and will be tried again", "server", key->name, "action", what, "object", object, "reason", err_msg(err), "retry_in_ms", wait);
+                log_warning("an action failed and will be tried again", "server", key->name, "action", what, "object", object, "reason",
+                            err_msg(err), "retry_in_ms", wait);
         } else {
                 key->smoke_failed = false;
                 mem_replace(&key->error, NULL);
@@ -124,8 +125,8 @@ static void on_done(_unused_ int status, _unused_ json_object *body, struct err 
         struct key *key = user;
 
         if (!err)
-                log_info("done", "action", action_name(key->plan->actions[key->next].kind), "object", key->plan->actions[key->next].object, "server", key->name, "because",
-                         key->plan->actions[key->next].reason ? key->plan->actions[key->next].reason : "-");
+                log_info("done", "action", action_name(key->plan->actions[key->next].kind), "object", key->plan->actions[key->next].object,
+                         "server", key->name, "because", key->plan->actions[key->next].reason ? key->plan->actions[key->next].reason : "-");
         action_done(key, err);
 }
 
@@ -212,7 +213,10 @@ static int judge_image(struct key *key, json_object *inspect, struct err **err)
         key->image_ok = false;
         mem_replace(&key->image_of, mem_strdup(s->record->id));
         if (image_facts_from_inspect(&facts, inspect, s->entry->image, err) < 0 || image_facts_compare(s->record->image, facts, err) < 0) {
-                mem_replace(&key->image_refused, mem_printf("the image is not the one that was approved: %s; approve what is there, or put the approved image back", err ? err_msg(*err) : ""));
+                mem_replace(
+                        &key->image_refused,
+                        mem_printf("the image is not the one that was approved: %s; approve what is there, or put the approved image back",
+                                   err ? err_msg(*err) : ""));
                 return -1;
         }
         key->image_ok = true;
@@ -243,7 +247,8 @@ static void on_image_inspect(int status, json_object *body, struct err *err, voi
         }
         _cleanup_free_ char *reference = image_reference(s->entry);
         log_info("pulling", "server", key->name, "image", reference);
-        engine_image_pull(key->c->engine, NULL, reference, s->record->image->platform, key->c->conf->max_image_bytes, 600000, NULL, on_image, key);
+        engine_image_pull(key->c->engine, NULL, reference, s->record->image->platform, key->c->conf->max_image_bytes, 600000, NULL,
+                          on_image, key);
 }
 
 static void do_image(struct key *key, _unused_ const struct action *a)
@@ -266,7 +271,8 @@ static int judge_smoke(struct key *key, const struct smoke_result *result, const
         return smoked_remember(key->c->smoked, key->c->conf, spec->hash, result->manifest_sha256, err);
 }
 
-static void on_smoke(struct smoke_result *result, _unused_ const struct image_facts *facts, const struct spec *spec, struct err *err, void *user)
+static void on_smoke(struct smoke_result *result, _unused_ const struct image_facts *facts, const struct spec *spec, struct err *err,
+                     void *user)
 {
         struct key *key = user;
         const struct desired_server *s = wanted(key);
@@ -279,7 +285,8 @@ static void on_smoke(struct smoke_result *result, _unused_ const struct image_fa
         } else if (judge_smoke(key, owned, spec, &problem) < 0) {
                 finish(key, problem);
         } else if (s->record->manifest_sha256 && !str_eq(owned->manifest_sha256, s->record->manifest_sha256)) {
-                log_error("quarantined: what the server offers is not what was approved", "server", key->name, "approved", s->record->manifest_sha256, "offered", owned->manifest_sha256);
+                log_error("quarantined: what the server offers is not what was approved", "server", key->name, "approved",
+                          s->record->manifest_sha256, "offered", owned->manifest_sha256);
                 finish(key, NULL); /* the next pass finds the manifest and says so */
         } else {
                 log_info("smoke test passed", "server", key->name, "protocol", owned->protocol ? owned->protocol : "-");

@@ -1,6 +1,6 @@
 /*
- * The control socket's verbs. What each may do is decided by the peer's credentials: root and the service user always, the operators' group for verbs that change
- * something, the readers' group for the rest. Nobody else learns anything.
+ * The control socket's verbs. What each may do is decided by the peer's credentials: root and the service user always, the operators' group
+ * for verbs that change something, the readers' group for the rest. Nobody else learns anything.
  */
 #include "controller/controller.h"
 
@@ -146,8 +146,8 @@ static void verb_doctor(struct controller *c, struct link_conn *conn, _unused_ j
 }
 
 static const struct verb verbs[] = {
-        {"status", RIGHT_READ, verb_status},   {"plan", RIGHT_READ, verb_plan},     {"doctor", RIGHT_READ, verb_doctor},
-        {"egress", RIGHT_READ, verb_egress},   {"apply", RIGHT_OPERATE, verb_apply}, {"reload", RIGHT_OPERATE, verb_reload},
+        {"status", RIGHT_READ, verb_status},  {"plan", RIGHT_READ, verb_plan},      {"doctor", RIGHT_READ, verb_doctor},
+        {"egress", RIGHT_READ, verb_egress},  {"apply", RIGHT_OPERATE, verb_apply}, {"reload", RIGHT_OPERATE, verb_reload},
         {"smoke", RIGHT_OPERATE, verb_smoke},
 };
 
@@ -182,7 +182,9 @@ static void on_request(struct link_conn *conn, const struct link_peer *peer, jso
                 char uid[16];
                 snprintf(uid, sizeof(uid), "%u", (unsigned)peer->uid);
                 log_warning("refused at the control socket", "verb", name, "uid", uid);
-                _cleanup_free_ char *message = mem_printf("not permitted: \"%s\" is for root and the group %s", name, verbs[i].right == RIGHT_OPERATE ? c->conf->operator_group : c->conf->reader_group);
+                _cleanup_free_ char *message =
+                        mem_printf("not permitted: \"%s\" is for root and the group %s", name,
+                                   verbs[i].right == RIGHT_OPERATE ? c->conf->operator_group : c->conf->reader_group);
                 link_fail(conn, 77, message);
                 return;
         }

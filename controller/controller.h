@@ -32,21 +32,21 @@ struct key {
         size_t next;              /* index of the action that is being done */
         bool busy;
         bool holds_slot, waits_for_slot;
-        struct desired *desired;  /* what the actions work from, while busy */
+        struct desired *desired; /* what the actions work from, while busy */
         struct smoking *smoking;
         char subnet[SUBNET_MAX]; /* of its network, or reserved for it */
 
-        char *image_of;           /* record id that image_ok and image_refused speak of */
+        char *image_of; /* record id that image_ok and image_refused speak of */
         bool image_ok;
         char *image_refused;
 
-        char *error;              /* why the last attempt failed; NULL = it did not */
+        char *error; /* why the last attempt failed; NULL = it did not */
         bool smoke_failed;
         enum server_state failed_state; /* what the server was to become when it failed */
-        unsigned failures;        /* in a row */
-        uint64_t retry_at_ms;     /* CLOCK_MONOTONIC; 0 = at once */
-        uint64_t up_since_ms;     /* running without a failure since; 0 = it is not */
-        bool exit_counted;        /* the present exit is part of `failures` already */
+        unsigned failures;              /* in a row */
+        uint64_t retry_at_ms;           /* CLOCK_MONOTONIC; 0 = at once */
+        uint64_t up_since_ms;           /* running without a failure since; 0 = it is not */
+        bool exit_counted;              /* the present exit is part of `failures` already */
         unsigned restarts;
 };
 
@@ -71,7 +71,7 @@ struct controller {
         struct shared *registry; /* struct registry, last good */
         char *registry_error;
         time_t registry_loaded_at;
-        struct shared *view; /* struct forge_view, last read */
+        struct shared *view;               /* struct forge_view, last read */
         struct forge_state *initial_state; /* until the first view */
         char *view_error;
         char fingerprint[SHA256_HEX];
@@ -90,7 +90,7 @@ struct controller {
         unsigned pass_failures;
         char *engine_error;
         sd_event_source *pass_timer, *resync_timer;
-        uint64_t passes, mutations, last_pass_us;
+        uint64_t passes, mutations, pass_began_us, last_pass_us;
         struct waiter *waiters;
         size_t n_waiters;
 
@@ -102,6 +102,7 @@ struct controller {
 };
 
 uint64_t controller_now_ms(void); /* CLOCK_MONOTONIC */
+uint64_t controller_now_us(void);
 
 /* -- inputs.c ------------------------------------------------------------------------------------------------------------- */
 /* Watches the files and reads them for the first time. */
@@ -131,9 +132,12 @@ void key_free(struct key *key);
 
 /* -- smoking.c ------------------------------------------------------------------------------------------------------------ */
 /* result owned by the callee; err borrowed. facts and spec: of the tested image (borrowed). */
-typedef void (*smoking_done_fn)(struct smoke_result *result, const struct image_facts *facts, const struct spec *spec, struct err *err, void *user);
-/* Smoke-tests an entry; pulls and inspects the image first. entry is borrowed until done. Always comes to its end, within the limits of bulkhead.conf. */
-_must_check_ int smoking_start(struct smoking **ret, struct controller *c, const struct registry_entry *entry, smoking_done_fn done, void *user, struct err **err);
+typedef void (*smoking_done_fn)(struct smoke_result *result, const struct image_facts *facts, const struct spec *spec, struct err *err,
+                                void *user);
+/* Smoke-tests an entry; pulls and inspects the image first. entry is borrowed until done. Always comes to its end, within the limits of
+ * bulkhead.conf. */
+_must_check_ int smoking_start(struct smoking **ret, struct controller *c, const struct registry_entry *entry, smoking_done_fn done,
+                               void *user, struct err **err);
 const char *smoking_bridge(const struct smoking *s);
 const char *smoking_subnet(const struct smoking *s);
 const char *smoking_spec(const struct smoking *s);

@@ -1,5 +1,6 @@
 /*
- * When to look, and what follows: observe -> plan -> apply. Events, files and timers only ask for a pass; the pass itself is the same whatever woke it.
+ * When to look, and what follows: observe -> plan -> apply. Events, files and timers only ask for a pass; the pass itself is the same
+ * whatever woke it.
  */
 #include "controller/controller.h"
 
@@ -16,15 +17,20 @@
 /* While servers are being worked on, their own events and endings are no news, and looking at once would only disturb the Engine. */
 #define BUSY_MS 250U
 /* Old inspects looked at again at each resync: all of a usual host, a part of a large one in turn. */
-#define REFRESH 32U
+#define REFRESH    32U
 #define HEALTHY_MS 600000U
 
-uint64_t controller_now_ms(void)
+uint64_t controller_now_us(void)
 {
         struct timespec t;
 
         clock_gettime(CLOCK_MONOTONIC, &t);
-        return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+        return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+uint64_t controller_now_ms(void)
+{
+        return controller_now_us() / 1000;
 }
 
 /* -- keys ----------------------------------------------------------------------------------------------------------------- */
@@ -213,7 +219,8 @@ static void age_key(struct key *key)
                 key->exit_counted = true;
                 key->restarts++;
                 apply_backoff(key);
-                log_warning("a server ended and is started again", "server", key->name, "container", key->plan->container ? key->plan->container : "-");
+                log_warning("a server ended and is started again", "server", key->name, "container",
+                            key->plan->container ? key->plan->container : "-");
         }
 }
 
@@ -223,7 +230,12 @@ static void plan_key(struct key *key, const struct observed *o, char *const *smo
         const struct desired_server *s = desired_find(c->desired, key->name);
 
         assign_subnet(key, s, o);
-        struct plan_input in = {.desired = c->desired, .server = s, .name = key->name, .observed = o, .facts = facts_of(key, s, smoking), .now = inputs_now(c)};
+        struct plan_input in = {.desired = c->desired,
+                                .server = s,
+                                .name = key->name,
+                                .observed = o,
+                                .facts = facts_of(key, s, smoking),
+                                .now = inputs_now(c)};
         /* Another approval is another attempt. */
         if (s && s->record && key->image_of && !str_eq(key->image_of, s->record->id)) {
                 key->retry_at_ms = 0;
@@ -335,11 +347,14 @@ static void on_observed(struct observed *observed, struct err *err, void *user)
         c->pass_failures = 0;
         c->observed_once = true;
         if (!c->desired) { /* the inputs were never good: nothing is known, so nothing is touched */
-                answer_waiters(c, c->view_error ? c->view_error : c->registry_error ? c->registry_error : "the approvals are still being read: try again");
+                answer_waiters(c, c->view_error       ? c->view_error
+                                  : c->registry_error ? c->registry_error
+                                                      : "the approvals are still being read: try again");
                 return;
         }
         plan_all(c, o);
         c->passes++;
+        c->last_pass_us = controller_now_us() - c->pass_began_us;
         if (c->full_wanted) {
                 c->full_wanted = false;
                 drop_old_rules(c, o);
@@ -361,8 +376,10 @@ static int on_pass_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, vo
                 return 0;
         }
         c->pass_wanted = false;
-        /* Without a judgement of what should be, the Engine is read all the same: `status` shows it, and smoke tests need free addresses. */
+        /* Without a judgement of what should be, the Engine is read all the same: `status` shows it, and smoke tests need free addresses.
+         */
         c->passing = true;
+        c->pass_began_us = controller_now_us();
         tell_progress(c);
         observer_look(c->observer, c->desired ? c->desired : &c->nothing, c->full_wanted ? REFRESH : 0, on_observed, c);
         return 0;
@@ -424,7 +441,8 @@ static void on_event(json_object *event, void *user)
         if (str_eq(type, "network"))
                 id = json_str(json_path(event, "Actor", "Attributes", NULL), "container");
         /* Health checks and execs of other people's containers come by the thousand. */
-        if (action && (str_has_prefix(action, "exec_") || str_has_prefix(action, "health_") || str_eq(action, "top") || str_eq(action, "attach")))
+        if (action &&
+            (str_has_prefix(action, "exec_") || str_has_prefix(action, "health_") || str_eq(action, "top") || str_eq(action, "attach")))
                 return;
         if (id)
                 observer_forget(c->observer, id);

@@ -11,9 +11,16 @@ static bool is_leaving(const struct observed_container *c)
 const char *action_name(enum action_kind kind)
 {
         static const char *const names[] = {
-                [ACTION_EGRESS] = "allow",       [ACTION_IMAGE] = "pull",     [ACTION_SMOKE] = "smoke-test", [ACTION_NETWORK] = "create-network",
-                [ACTION_CREATE] = "create",      [ACTION_VERIFY] = "verify",  [ACTION_START] = "start",      [ACTION_REMOVE] = "remove",
-                [ACTION_NETWORK_REMOVE] = "remove-network", [ACTION_EGRESS_REMOVE] = "deny",
+                [ACTION_EGRESS] = "allow",
+                [ACTION_IMAGE] = "pull",
+                [ACTION_SMOKE] = "smoke-test",
+                [ACTION_NETWORK] = "create-network",
+                [ACTION_CREATE] = "create",
+                [ACTION_VERIFY] = "verify",
+                [ACTION_START] = "start",
+                [ACTION_REMOVE] = "remove",
+                [ACTION_NETWORK_REMOVE] = "remove-network",
+                [ACTION_EGRESS_REMOVE] = "deny",
         };
         return names[kind];
 }
@@ -21,8 +28,10 @@ const char *action_name(enum action_kind kind)
 const char *server_state_name(enum server_state s)
 {
         static const char *const names[] = {
-                [SERVER_RUNNING] = "running",   [SERVER_STARTING] = "starting", [SERVER_STOPPED] = "stopped",         [SERVER_DISABLED] = "disabled", [SERVER_WAITING] = "waiting",
-                [SERVER_REFUSED] = "refused",   [SERVER_QUARANTINED] = "quarantined", [SERVER_BLOCKED] = "blocked", [SERVER_ERROR] = "error",       [SERVER_REMOVED] = "removed",
+                [SERVER_RUNNING] = "running",         [SERVER_STARTING] = "starting", [SERVER_STOPPED] = "stopped",
+                [SERVER_DISABLED] = "disabled",       [SERVER_WAITING] = "waiting",   [SERVER_REFUSED] = "refused",
+                [SERVER_QUARANTINED] = "quarantined", [SERVER_BLOCKED] = "blocked",   [SERVER_ERROR] = "error",
+                [SERVER_REMOVED] = "removed",
         };
         return names[s];
 }
@@ -30,7 +39,8 @@ const char *server_state_name(enum server_state s)
 static void act(struct plan_server *p, enum action_kind kind, const char *object, const char *id, const char *reason)
 {
         p->actions = mem_realloc(p->actions, p->n_actions + 1, sizeof(*p->actions));
-        p->actions[p->n_actions++] = (struct action){.kind = kind, .object = mem_strdup(object), .id = mem_strdup(id), .reason = mem_strdup(reason)};
+        p->actions[p->n_actions++] =
+                (struct action){.kind = kind, .object = mem_strdup(object), .id = mem_strdup(id), .reason = mem_strdup(reason)};
 }
 
 static void conclude(struct plan_server *p, enum server_state state, const char *why)
@@ -81,8 +91,9 @@ static const struct observed_container *foreign_holder(const struct observed *o,
 
 static bool network_fits(const struct observed_network *n, const struct desired_server *s)
 {
-        return str_eq(n->name, s->names.network) && str_eq(n->server, s->name) && str_eq(n->role, "server") && str_eq(n->spec, s->names.spec_hash) &&
-               str_eq(n->bridge, s->names.bridge) && n->subnet && n->internal == (s->entry->n_egress == 0);
+        return str_eq(n->name, s->names.network) && str_eq(n->server, s->name) && str_eq(n->role, "server") &&
+               str_eq(n->spec, s->names.spec_hash) && str_eq(n->bridge, s->names.bridge) && n->subnet &&
+               n->internal == (s->entry->n_egress == 0);
 }
 
 static const struct observed_network *network_of(const struct observed *o, const struct desired_server *s)
@@ -91,6 +102,12 @@ static const struct observed_network *network_of(const struct observed *o, const
                 if (network_fits(&o->networks[i], s))
                         return &o->networks[i];
         return NULL;
+}
+
+/* Does this network of ours stand where the wanted one must be, without being it? */
+static bool network_obstructs(const struct observed_network *n, const struct desired_server *s)
+{
+        return !network_fits(n, s) && (str_eq(n->name, s->names.network) || str_eq(n->bridge, s->names.bridge));
 }
 
 bool plan_needs_subnet(const struct desired_server *server, const struct observed *observed)
@@ -117,6 +134,14 @@ static bool belongs(const char *label, const struct plan_input *in)
         return str_eq(label ? label : "", in->name);
 }
 
+static bool is_planned(const struct plan_server *p, const char *id)
+{
+        for (size_t i = 0; i < p->n_actions; i++)
+                if (p->actions[i].kind == ACTION_REMOVE && str_eq(p->actions[i].id, id))
+                        return true;
+        return false;
+}
+
 /* Removes every container of this server that is not in `kept`, then the networks nothing uses. */
 static void plan_removals(struct plan_server *p, const struct plan_input *in, char *const *kept, bool keep_network, const char *reason)
 {
@@ -124,7 +149,8 @@ static void plan_removals(struct plan_server *p, const struct plan_input *in, ch
 
         for (size_t i = 0; i < o->n_containers; i++) {
                 const struct observed_container *c = &o->containers[i];
-                if (!c->ours || !belongs(c->server, in) || is_leaving(c) || strv_contains(kept, c->id) || in_smoke_test(in, c->role, c->spec))
+                if (!c->ours || !belongs(c->server, in) || is_leaving(c) || strv_contains(kept, c->id) ||
+                    in_smoke_test(in, c->role, c->spec) || is_planned(p, c->id))
                         continue;
                 act(p, ACTION_REMOVE, c->name, c->id, reason);
         }
@@ -136,8 +162,8 @@ static void plan_removals(struct plan_server *p, const struct plan_input *in, ch
                 const struct observed_network *n = &o->networks[i];
                 if (!belongs(n->server, in) || network_is_kept(n, names) || in_smoke_test(in, n->role, n->spec))
                         continue;
-                if (keep_network && in->server && network_fits(n, in->server))
-                        continue;
+                if (keep_network && in->server && (network_fits(n, in->server) || network_obstructs(n, in->server)))
+                        continue; /* the one it needs; what stood in its place was planned away before */
                 act(p, ACTION_NETWORK_REMOVE, n->name, n->id, reason);
                 if (n->bridge && str_has_prefix(n->bridge, "bh"))
                         act(p, ACTION_EGRESS_REMOVE, n->bridge, n->bridge, reason);
@@ -161,7 +187,8 @@ static int plan_gate(struct plan_server *p, const struct plan_input *in)
                 return -1;
         }
         if (!f->egress_ok) {
-                _cleanup_free_ char *why = mem_printf("the firewall rules are not in force: %s", f->egress_error ? f->egress_error : "still loading");
+                _cleanup_free_ char *why =
+                        mem_printf("the firewall rules are not in force: %s", f->egress_error ? f->egress_error : "still loading");
                 conclude(p, SERVER_ERROR, why);
                 return -1;
         }
@@ -178,8 +205,29 @@ static void plan_image_and_smoke(struct plan_server *p, const struct plan_input 
 
 static void plan_network(struct plan_server *p, const struct plan_input *in)
 {
-        if (!network_of(in->observed, in->server))
+        const struct observed *o = in->observed;
+
+        for (size_t i = 0; i < o->n_networks; i++)
+                if (str_eq(o->networks[i].server, in->name) && network_obstructs(&o->networks[i], in->server))
+                        act(p, ACTION_NETWORK_REMOVE, o->networks[i].name, o->networks[i].id, "not as it was made");
+        if (!network_of(o, in->server))
                 act(p, ACTION_NETWORK, in->server->names.network, NULL, "missing");
+}
+
+/* A container of this very spec under another name holds the address that the right one needs. */
+static bool obstructs(const struct observed_container *c, const struct plan_input *in)
+{
+        return c->ours && !c->current && in->server && in->server->names.container && str_eq(c->server, in->name) &&
+               str_eq(c->role, "server") && str_eq(c->spec, in->server->names.spec_hash);
+}
+
+static void plan_clear_way(struct plan_server *p, const struct plan_input *in)
+{
+        const struct observed *o = in->observed;
+
+        for (size_t i = 0; i < o->n_containers; i++)
+                if (obstructs(&o->containers[i], in) && !is_leaving(&o->containers[i]))
+                        act(p, ACTION_REMOVE, o->containers[i].name, o->containers[i].id, "not part of the approved state");
 }
 
 /* No usable container: everything up to a running one. */
@@ -187,6 +235,7 @@ static void plan_new(struct plan_server *p, const struct plan_input *in, const c
 {
         if (plan_gate(p, in) < 0)
                 return;
+        plan_clear_way(p, in);
         act(p, ACTION_EGRESS, in->server->names.bridge, NULL, reason);
         plan_image_and_smoke(p, in);
         plan_network(p, in);
@@ -202,6 +251,7 @@ static void plan_restart(struct plan_server *p, const struct plan_input *in, con
 
         if (plan_gate(p, in) < 0)
                 return;
+        plan_clear_way(p, in);
         act(p, ACTION_EGRESS, in->server->names.bridge, NULL, reason);
         plan_image_and_smoke(p, in);
         act(p, ACTION_VERIFY, c->name, c->id, reason);
@@ -228,7 +278,9 @@ static bool is_startable(const struct observed_container *c)
 /* The right container with something wrong: it goes, and a new one comes. */
 static void plan_replace_drifted(struct plan_server *p, const struct plan_input *in, const struct observed_container *c)
 {
-        _cleanup_free_ char *list = c->drift ? strv_join(c->drift, "; ") : mem_printf("the container is %s", c->state);
+        _cleanup_free_ char *list = c->drift                                ? strv_join(c->drift, "; ")
+                                    : !network_of(in->observed, in->server) ? mem_strdup("its network is not as it was made")
+                                                                            : mem_printf("the container is %s", c->state);
         _cleanup_free_ char *reason = mem_printf("drift: %s", list);
 
         act(p, ACTION_REMOVE, c->name, c->id, reason);
@@ -243,8 +295,8 @@ static char **older_to_keep(const struct plan_input *in)
 
         for (size_t i = 0; i < o->n_containers; i++) {
                 const struct observed_container *c = &o->containers[i];
-                if (c->ours && !c->current && str_eq(c->server, in->name) && str_eq(c->role, "server") && str_eq(c->state, "running") &&
-                    desired_covers(in->desired, in->name, c->spec, in->now)) {
+                if (c->ours && !c->current && !obstructs(c, in) && str_eq(c->server, in->name) && str_eq(c->role, "server") &&
+                    str_eq(c->state, "running") && desired_covers(in->desired, in->name, c->spec, in->now)) {
                         kept = strv_append(kept, c->id);
                         break; /* one instance a server: a second old one is a duplicate */
                 }
@@ -258,7 +310,9 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
         const struct observed_container *c = current_of(in->observed, in->name), *foreign = foreign_holder(in->observed, s);
         _cleanup_strv_ char **kept = NULL;
 
-        if (c && str_eq(c->state, "running") && !c->drift) {
+        bool sound = c && !c->drift && network_of(in->observed, s);
+
+        if (sound && str_eq(c->state, "running")) {
                 describe_current(p, s, c);
                 kept = strv_append(kept, c->id);
                 if (!in->facts.rules_ok && in->facts.egress_ok)
@@ -267,7 +321,7 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
         } else if (c && is_leaving(c)) {
                 conclude(p, SERVER_STARTING, "the former container is being removed");
                 kept = strv_append(kept, c->id);
-        } else if (c && is_startable(c) && !c->drift) {
+        } else if (sound && is_startable(c)) {
                 kept = older_to_keep(in);
                 kept = strv_append(kept, c->id);
                 describe_current(p, s, c);
@@ -277,7 +331,9 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
                 kept = strv_append(kept, c->id); /* its removal is planned with its replacement */
                 plan_replace_drifted(p, in, c);
         } else if (foreign) {
-                _cleanup_free_ char *why = mem_printf("a container that is not ours holds the name %s: remove or rename it (docker rename %.12s …)", foreign->name, foreign->id);
+                _cleanup_free_ char *why =
+                        mem_printf("a container that is not ours holds the name %s: remove or rename it (docker rename %.12s …)",
+                                   foreign->name, foreign->id);
                 kept = older_to_keep(in);
                 conclude(p, SERVER_BLOCKED, why);
         } else {

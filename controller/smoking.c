@@ -7,7 +7,7 @@
 
 #include "common/log.h"
 
-#define WAIT_MS 10000U
+#define WAIT_MS      10000U
 #define WAIT_STEP_US 20000U
 
 struct smoking {
@@ -28,14 +28,18 @@ struct smoking {
         void *user;
 };
 
-
 char *image_reference(const struct registry_entry *entry)
 {
         const char *at = strchr(entry->image, '@');
         const char *slash = strrchr(entry->image, '/');
         const char *colon = at ? memrchr(slash ? slash : entry->image, ':', (size_t)(at - (slash ? slash : entry->image))) : NULL;
 
-        return mem_printf("%.*s%s", (int)((colon ? colon : at ? at : entry->image + strlen(entry->image)) - entry->image), entry->image, at ? at : "");
+        return mem_printf("%.*s%s",
+                          (int)((colon ? colon
+                                 : at  ? at
+                                       : entry->image + strlen(entry->image)) -
+                                entry->image),
+                          entry->image, at ? at : "");
 }
 
 const char *smoking_bridge(const struct smoking *s)
@@ -143,7 +147,8 @@ static int begin(struct smoking *s, json_object *inspect, struct err **err)
                 return -1;
         if (address_pool_take(c->pool, s->subnet, err) < 0)
                 return -1;
-        struct smoke_request request = {.entry = s->entry, .image = s->facts, .spec = s->spec, .subnet = s->subnet, .owner = c->conf->audience};
+        struct smoke_request request = {
+                .entry = s->entry, .image = s->facts, .spec = s->spec, .subnet = s->subnet, .owner = c->conf->audience};
         return smoke_start(&s->smoke, c->loop, c->engine, c->conf, &request, before_start, on_smoke, s, err);
 }
 
@@ -192,18 +197,26 @@ static int on_wait(_unused_ sd_event_source *source, _unused_ uint64_t usec, voi
                 return sd_event_source_set_enabled(s->wait, SD_EVENT_ONESHOT);
         }
         if (!c->egress_ok)
-                err_set(&err, ERR_UNAVAILABLE, "the firewall rules are not in force, so nothing is started: %s", c->egress_error ? c->egress_error : "still loading");
+                err_set(&err, ERR_UNAVAILABLE, "the firewall rules are not in force, so nothing is started: %s",
+                        c->egress_error ? c->egress_error : "still loading");
         else
-                err_set(&err, ERR_UNAVAILABLE, "the Engine was not read yet, so no free address is known: %s", c->engine_error ? c->engine_error : "it does not answer");
+                err_set(&err, ERR_UNAVAILABLE, "the Engine was not read yet, so no free address is known: %s",
+                        c->engine_error ? c->engine_error : "it does not answer");
         fail(s, err);
         return 0;
 }
 
-int smoking_start(struct smoking **ret, struct controller *c, const struct registry_entry *entry, smoking_done_fn done, void *user, struct err **err)
+int smoking_start(struct smoking **ret, struct controller *c, const struct registry_entry *entry, smoking_done_fn done, void *user,
+                  struct err **err)
 {
         struct smoking *s = NEW(struct smoking);
 
-        *s = (struct smoking){.c = c, .entry = entry, .done = done, .user = user, .reference = image_reference(entry), .wait_until_ms = controller_now_ms() + WAIT_MS};
+        *s = (struct smoking){.c = c,
+                              .entry = entry,
+                              .done = done,
+                              .user = user,
+                              .reference = image_reference(entry),
+                              .wait_until_ms = controller_now_ms() + WAIT_MS};
         int r = sd_event_add_time_relative(c->loop, &s->wait, CLOCK_MONOTONIC, 0, 1000, on_wait, s);
         c->smokes = mem_realloc(c->smokes, c->n_smokes + 1, sizeof(*c->smokes));
         c->smokes[c->n_smokes++] = s;

@@ -60,7 +60,8 @@ static void add_key(json_object *o, const struct key *key)
 
 static void add_record(json_object *o, const struct desired_server *s)
 {
-        static const char *const transports[] = {[TRANSPORT_STDIO] = "stdio", [TRANSPORT_STREAMABLE_HTTP] = "streamable-http", [TRANSPORT_SSE] = "sse"};
+        static const char *const transports[] = {
+                [TRANSPORT_STDIO] = "stdio", [TRANSPORT_STREAMABLE_HTTP] = "streamable-http", [TRANSPORT_SSE] = "sse"};
 
         json_add_str(o, "verdict", forge_verdict_name(s->verdict));
         json_add_str(o, "transport", transports[s->entry->transport]);

@@ -1,1 +1,341 @@
-int main(void){return 0;}
+/*
+ * The plan is a pure function: every case of what should be and what is, without an Engine.
+ */
+#include "tests/unit/test.h"
+
+#include "controller/plan.h"
+
+#define SPEC_A   "v1:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define SPEC_B   "v1:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
+#define MANIFEST "1111111111111111111111111111111111111111111111111111111111111111"
+
+/* One server "s", approved with spec A; tests bend what they need. */
+struct world {
+        struct registry_entry entry;
+        struct record record;
+        struct desired_server server;
+        struct forge_item items[2];
+        struct record former;
+        struct image_facts image;
+        struct forge_view view;
+        struct shared shared;
+        struct desired desired;
+        struct observed_container containers[4];
+        struct observed_network networks[4];
+        struct observed observed;
+        struct plan_input in;
+};
+
+static char *drift_of_memory[] = {(char *)"HostConfig.Memory: is 1, approved 2", NULL};
+
+static void world_init(struct world *w)
+{
+        memset(w, 0, sizeof(*w));
+        w->entry = (struct registry_entry){.name = (char *)"s", .enabled = true, .image = (char *)"r/i@sha256:x"};
+        w->record = (struct record){.kind = RECORD_APPROVAL, .id = (char *)"f-1", .manifest_sha256 = (char *)MANIFEST};
+        w->server = (struct desired_server){
+                .name = "s", .entry = &w->entry, .verdict = FORGE_APPROVED, .record = &w->record, .may_run = true, .may_stay = true};
+        w->server.names = (struct instance_names){
+                .container = (char *)"s-aaaaaaaa", .network = (char *)"bh-s-aaaaaaaa", .bridge = "bh00000001", .spec_hash = SPEC_A};
+        w->shared = (struct shared){.refs = 1, .value = &w->view};
+        w->desired = (struct desired){.refs = 1, .servers = &w->server, .n = 1, .view = &w->shared};
+        w->observed = (struct observed){.containers = w->containers, .networks = w->networks, .complete = true};
+        w->in = (struct plan_input){.desired = &w->desired, .server = &w->server, .name = "s", .observed = &w->observed};
+        w->in.facts =
+                (struct plan_facts){.image_ok = true, .smoked = MANIFEST, .subnet = "10.213.0.0/29", .egress_ok = true, .rules_ok = true};
+}
+
+static struct observed_container *add_container(struct world *w, const char *name, const char *spec, const char *state)
+{
+        struct observed_container *c = &w->containers[w->observed.n_containers++];
+
+        *c = (struct observed_container){.id = (char *)name,
+                                         .name = (char *)name,
+                                         .server = (char *)"s",
+                                         .spec = (char *)spec,
+                                         .role = (char *)"server",
+                                         .state = (char *)state,
+                                         .ours = true,
+                                         .inspected = true};
+        c->current = str_eq(name, w->server.names.container) && str_eq(spec, w->server.names.spec_hash);
+        return c;
+}
+
+static struct observed_network *add_network(struct world *w, const char *name, const char *spec, const char *bridge)
+{
+        struct observed_network *n = &w->networks[w->observed.n_networks++];
+
+        *n = (struct observed_network){.id = (char *)name,
+                                       .name = (char *)name,
+                                       .server = (char *)"s",
+                                       .spec = (char *)spec,
+                                       .role = (char *)"server",
+                                       .subnet = (char *)"10.213.0.0/29",
+                                       .bridge = (char *)bridge,
+                                       .ours = true,
+                                       .internal = true};
+        return n;
+}
+
+static void add_running(struct world *w)
+{
+        add_container(w, "s-aaaaaaaa", SPEC_A, "running");
+        add_network(w, "bh-s-aaaaaaaa", SPEC_A, "bh00000001");
+}
+
+/* The plan as text: "create s-aaaaaaaa, start s-aaaaaaaa". */
+static void expect(struct world *w, enum server_state state, const char *want)
+{
+        _cleanup_(plan_server_freep) struct plan_server *p = plan_server(&w->in);
+        _cleanup_buf_ struct buf got = {0};
+
+        buf_adds(&got, "");
+        for (size_t i = 0; i < p->n_actions; i++)
+                buf_addf(&got, "%s%s %s", i ? ", " : "", action_name(p->actions[i].kind), p->actions[i].object);
+        assert_string_equal(got.data, want);
+        assert_string_equal(server_state_name(p->state), server_state_name(state));
+        if (state != SERVER_RUNNING)
+                assert_non_null(p->why);
+}
+
+static void test_nothing_there(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        expect(&w, SERVER_STARTING, "allow bh00000001, create-network bh-s-aaaaaaaa, create s-aaaaaaaa, start s-aaaaaaaa");
+        w.in.facts.image_ok = false;
+        w.in.facts.smoked = NULL;
+        expect(&w, SERVER_STARTING,
+               "allow bh00000001, pull r/i@sha256:x, smoke-test s, create-network bh-s-aaaaaaaa, create s-aaaaaaaa, start s-aaaaaaaa");
+        assert_true(plan_needs_subnet(&w.server, &w.observed));
+}
+
+static void test_all_well(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        expect(&w, SERVER_RUNNING, "");
+        assert_false(plan_needs_subnet(&w.server, &w.observed));
+        w.in.facts.rules_ok = false;
+        expect(&w, SERVER_RUNNING, "allow bh00000001");
+}
+
+static void test_ended(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        w.containers[0].state = (char *)"exited";
+        w.containers[0].started_at = 1;
+        expect(&w, SERVER_STARTING, "allow bh00000001, verify s-aaaaaaaa, start s-aaaaaaaa");
+        _cleanup_(plan_server_freep) struct plan_server *p = plan_server(&w.in);
+        assert_true(p->crashed);
+        w.containers[0].state = (char *)"created";
+        expect(&w, SERVER_STARTING, "allow bh00000001, verify s-aaaaaaaa, start s-aaaaaaaa");
+        w.containers[0].state = (char *)"removing";
+        expect(&w, SERVER_STARTING, "");
+        w.containers[0].state = (char *)"paused";
+        expect(&w, SERVER_STARTING, "remove s-aaaaaaaa, allow bh00000001, create s-aaaaaaaa, start s-aaaaaaaa");
+}
+
+static void test_drift(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        w.containers[0].drift = drift_of_memory;
+        expect(&w, SERVER_STARTING, "remove s-aaaaaaaa, allow bh00000001, create s-aaaaaaaa, start s-aaaaaaaa");
+        w.containers[0].state = (char *)"exited";
+        expect(&w, SERVER_STARTING, "remove s-aaaaaaaa, allow bh00000001, create s-aaaaaaaa, start s-aaaaaaaa");
+}
+
+static void test_network_of_another_make(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_network(&w, "bh-s-aaaaaaaa", SPEC_A, "bh00000001")->internal = false;
+        expect(&w, SERVER_STARTING,
+               "allow bh00000001, remove-network bh-s-aaaaaaaa, create-network bh-s-aaaaaaaa, create s-aaaaaaaa, start s-aaaaaaaa");
+        add_container(&w, "s-aaaaaaaa", SPEC_A, "running");
+        expect(&w, SERVER_STARTING,
+               "remove s-aaaaaaaa, allow bh00000001, remove-network bh-s-aaaaaaaa, create-network bh-s-aaaaaaaa, create s-aaaaaaaa, start "
+               "s-aaaaaaaa");
+}
+
+static void test_duplicates_and_strays(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        add_container(&w, "copy", SPEC_A, "running");
+        add_network(&w, "bh-s-cccccccc", "v1:c", "bh0000000c");
+        expect(&w, SERVER_RUNNING, "remove copy, remove-network bh-s-cccccccc, deny bh0000000c");
+        /* what is not ours is not touched */
+        w.containers[1].ours = false;
+        w.containers[1].server = NULL;
+        w.observed.n_networks = 1;
+        expect(&w, SERVER_RUNNING, "");
+}
+
+/* `docker rename`: the address is taken until the renamed one is gone. */
+static void test_renamed(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_container(&w, "renamed", SPEC_A, "running");
+        add_network(&w, "bh-s-aaaaaaaa", SPEC_A, "bh00000001");
+        expect(&w, SERVER_STARTING, "remove renamed, allow bh00000001, create s-aaaaaaaa, start s-aaaaaaaa");
+        add_container(&w, "s-aaaaaaaa", SPEC_A, "created");
+        expect(&w, SERVER_STARTING, "remove renamed, allow bh00000001, verify s-aaaaaaaa, start s-aaaaaaaa");
+}
+
+static void test_foreign_holder(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        struct observed_container *c = add_container(&w, "s-aaaaaaaa", SPEC_A, "running");
+        c->ours = c->current = false;
+        c->server = NULL;
+        expect(&w, SERVER_BLOCKED, "");
+}
+
+static void approve_former(struct world *w, time_t expires)
+{
+        w->former = (struct record){.kind = RECORD_APPROVAL,
+                                    .id = (char *)"f-0",
+                                    .server = (char *)"s",
+                                    .image = &w->image,
+                                    .spec_sha256 = (char *)SPEC_B + 3,
+                                    .expires_at = expires};
+        w->items[0] = (struct forge_item){.record = &w->former};
+        w->view.items = w->items;
+        w->view.n_items = 1;
+        w->in.now = 1000;
+}
+
+static void test_new_before_old(_unused_ void **state)
+{
+        static const char new_first[] = "allow bh00000001, create-network bh-s-aaaaaaaa, create s-aaaaaaaa, start s-aaaaaaaa";
+        struct world w;
+
+        world_init(&w);
+        add_container(&w, "s-bbbbbbbb", SPEC_B, "running");
+        add_network(&w, "bh-s-bbbbbbbb", SPEC_B, "bh00000002");
+        approve_former(&w, 2000);
+        expect(&w, SERVER_STARTING, new_first);
+        /* once the new one runs, the old one goes */
+        add_running(&w);
+        expect(&w, SERVER_RUNNING, "remove s-bbbbbbbb, remove-network bh-s-bbbbbbbb, deny bh00000002");
+        /* the old one does not outlive its own approval */
+        w.observed.n_containers = w.observed.n_networks = 1;
+        approve_former(&w, 999);
+        _cleanup_free_ char *also = mem_printf("%s, remove s-bbbbbbbb, remove-network bh-s-bbbbbbbb, deny bh00000002", new_first);
+        expect(&w, SERVER_STARTING, also);
+}
+
+static void test_new_one_fails_its_test(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_container(&w, "s-bbbbbbbb", SPEC_B, "running");
+        add_network(&w, "bh-s-bbbbbbbb", SPEC_B, "bh00000002");
+        approve_former(&w, 2000);
+        w.in.facts.smoked = "another manifest";
+        expect(&w, SERVER_QUARANTINED, "");
+        w.in.facts.smoked = MANIFEST;
+        w.in.facts.image_refused = "another image";
+        expect(&w, SERVER_REFUSED, "");
+}
+
+static void test_not_to_run(_unused_ void **state)
+{
+        static const char gone[] = "remove s-aaaaaaaa, remove-network bh-s-aaaaaaaa, deny bh00000001";
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        w.server.may_run = w.server.may_stay = false;
+        w.server.verdict = FORGE_REVOKED;
+        w.server.why = (char *)"revoked";
+        expect(&w, SERVER_REFUSED, gone);
+        w.entry.enabled = false;
+        expect(&w, SERVER_DISABLED, gone);
+        w.in.server = NULL;
+        expect(&w, SERVER_REMOVED, gone);
+}
+
+static void test_refused_history_starts_nothing(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        w.server.may_run = false;
+        w.server.verdict = FORGE_HISTORY_REFUSED;
+        w.server.why = (char *)"rolled back";
+        expect(&w, SERVER_REFUSED, "");
+        add_running(&w);
+        _cleanup_(plan_server_freep) struct plan_server *p = plan_server(&w.in);
+        assert_int_equal(p->state, SERVER_RUNNING);
+        assert_string_equal(p->why, "rolled back");
+        assert_int_equal(p->n_actions, 0);
+        w.containers[0].state = (char *)"exited";
+        expect(&w, SERVER_REFUSED, "remove s-aaaaaaaa, remove-network bh-s-aaaaaaaa, deny bh00000001");
+}
+
+static void test_no_start_without_rules(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        w.in.facts.egress_ok = false;
+        expect(&w, SERVER_ERROR, "");
+        add_running(&w);
+        w.containers[0].state = (char *)"exited";
+        expect(&w, SERVER_ERROR, "");
+}
+
+static void test_smoke_tests_are_no_orphans(_unused_ void **state)
+{
+        char *smoking[] = {(char *)SPEC_B, NULL};
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        add_container(&w, "s-bbbbbbbb-smoke", SPEC_B, "running")->role = (char *)"smoke";
+        add_network(&w, "bh-s-bbbbbbbb-smoke", SPEC_B, "bh00000003")->role = (char *)"smoke";
+        w.in.facts.smoking = smoking;
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.smoking = NULL;
+        expect(&w, SERVER_RUNNING, "remove s-bbbbbbbb-smoke, remove-network bh-s-bbbbbbbb-smoke, deny bh00000003");
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_nothing_there),
+                cmocka_unit_test(test_all_well),
+                cmocka_unit_test(test_ended),
+                cmocka_unit_test(test_drift),
+                cmocka_unit_test(test_network_of_another_make),
+                cmocka_unit_test(test_duplicates_and_strays),
+                cmocka_unit_test(test_renamed),
+                cmocka_unit_test(test_foreign_holder),
+                cmocka_unit_test(test_new_before_old),
+                cmocka_unit_test(test_new_one_fails_its_test),
+                cmocka_unit_test(test_not_to_run),
+                cmocka_unit_test(test_refused_history_starts_nothing),
+                cmocka_unit_test(test_no_start_without_rules),
+                cmocka_unit_test(test_smoke_tests_are_no_orphans),
+        };
+        return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
+}
