@@ -11,9 +11,9 @@
 #define SUBNET_SIZE 8U
 
 struct address_pool {
-        uint32_t base;   /* host byte order */
-        uint32_t slots;  /* how many /29 it has */
-        uint32_t hint;   /* below it nothing is free */
+        uint32_t base;  /* host byte order */
+        uint32_t slots; /* how many /29 it has */
+        uint32_t hint;  /* below it nothing is free */
         unsigned char *used;
         char text[SUBNET_MAX];
 };
@@ -128,7 +128,8 @@ int address_pool_take(struct address_pool *p, char out[SUBNET_MAX], struct err *
                 strcat(out, "/29");
                 return 0;
         }
-        return err_set(err, ERR_LIMIT, "no free /29 is left in network.pool %s: remove servers or enlarge the pool in bulkhead.conf", p->text);
+        return err_set(err, ERR_LIMIT, "no free /29 is left in network.pool %s: remove servers or enlarge the pool in bulkhead.conf",
+                       p->text);
 }
 
 bool address_pool_owns(const struct address_pool *p, const char *cidr)
@@ -136,7 +137,8 @@ bool address_pool_owns(const struct address_pool *p, const char *cidr)
         unsigned bits = 0;
         uint32_t base = 0;
 
-        return cidr && parse_cidr(cidr, &base, &bits) && bits == SUBNET_BITS && base >= p->base && (base - p->base) / SUBNET_SIZE < p->slots;
+        return cidr && parse_cidr(cidr, &base, &bits) && bits == SUBNET_BITS && base >= p->base &&
+               (base - p->base) / SUBNET_SIZE < p->slots;
 }
 
 static void nth(char out[ADDRESS_MAX], const char *subnet, uint32_t n)

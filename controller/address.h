@@ -9,7 +9,7 @@
 
 #include "common/err.h"
 
-#define SUBNET_MAX 20  /* "255.255.255.255/29" */
+#define SUBNET_MAX  20 /* "255.255.255.255/29" */
 #define ADDRESS_MAX 16 /* "255.255.255.255" */
 
 struct address_pool;

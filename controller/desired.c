@@ -21,8 +21,8 @@ static bool stands(const struct forge_view *view, const struct forge_item *item,
 }
 
 /*
- * Between `approve` and `promote` the newest approval is for an entry that the registry does not have yet. Nothing starts then, but what runs by the
- * approval before it, for exactly the entry that stands there, is not stopped for that.
+ * Between `approve` and `promote` the newest approval is for an entry that the registry does not have yet. Nothing starts then, but what
+ * runs by the approval before it, for exactly the entry that stands there, is not stopped for that.
  */
 static void judge_former(struct desired_server *s, const struct conf *conf, const struct forge_view *view, time_t now)
 {

@@ -1,6 +1,6 @@
 /*
- * What should be: the registry file and the forge's view at one commit, judged together. A value, shared by reference count between the passes and actions
- * that still work from it. Pure, given its inputs.
+ * What should be: the registry file and the forge's view at one commit, judged together. A value, shared by reference count between the
+ * passes and actions that still work from it. Pure, given its inputs.
  */
 #pragma once
 
@@ -28,8 +28,8 @@ struct desired_server {
 
 struct desired {
         unsigned refs;
-        struct shared *registry; /* struct registry */
-        struct shared *view;     /* struct forge_view */
+        struct shared *registry;        /* struct registry */
+        struct shared *view;            /* struct forge_view */
         struct desired_server *servers; /* sorted by name */
         size_t n;
         time_t next_expiry; /* when to judge again; 0 = never */
@@ -41,5 +41,6 @@ struct desired *desired_ref(struct desired *d);
 struct desired *desired_unref(struct desired *d);
 DEFINE_FREEP(struct desired *, desired_unref)
 const struct desired_server *desired_find(const struct desired *d, const char *name);
-/* Does an approval that still stands cover this spec (a container's label)? Then an older instance may stay while its replacement is not up. */
+/* Does an approval that still stands cover this spec (a container's label)? Then an older instance may stay while its replacement is not
+ * up. */
 bool desired_covers(const struct desired *d, const char *server, const char *spec_hash, time_t now);

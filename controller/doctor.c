@@ -22,14 +22,21 @@ static void check(json_object *list, const char *name, bool ok, const char *leve
 
 static void check_engine(const struct controller *c, json_object *list)
 {
-        _cleanup_free_ char *detail = c->engine_error ? mem_strdup(c->engine_error) : mem_printf("%s %s, API 1.%u", engine_is_podman(c->engine) ? "Podman" : "Docker Engine", engine_version(c->engine), engine_api_minor(c->engine));
+        _cleanup_free_ char *detail = c->engine_error
+                                              ? mem_strdup(c->engine_error)
+                                              : mem_printf("%s %s, API 1.%u", engine_is_podman(c->engine) ? "Podman" : "Docker Engine",
+                                                           engine_version(c->engine), engine_api_minor(c->engine));
 
-        check(list, "engine", c->observed_once && !c->engine_error, "error", detail, "start the Engine, and let the service user's group open its socket (engine.socket in bulkhead.conf)");
+        check(list, "engine", c->observed_once && !c->engine_error, "error", detail,
+              "start the Engine, and let the service user's group open its socket (engine.socket in bulkhead.conf)");
 }
 
 static void check_egress(const struct controller *c, json_object *list)
 {
-        check(list, "egress", c->egress_ok, "error", c->egress_ok ? "guard and policy are in force, read back from the kernel" : c->egress_error ? c->egress_error : "still loading",
+        check(list, "egress", c->egress_ok, "error",
+              c->egress_ok      ? "guard and policy are in force, read back from the kernel"
+              : c->egress_error ? c->egress_error
+                                : "still loading",
               "see `bulkhead egress show` and the manual's page on egress");
 }
 
@@ -37,10 +44,16 @@ static void check_inputs(const struct controller *c, json_object *list)
 {
         const struct forge_view *view = c->view ? c->view->value : NULL;
 
-        check(list, "registry", !c->registry_error && c->registry, "error", c->registry_error ? c->registry_error : c->conf->registry_path, "mend the file; until then the last good one stays in force");
-        check(list, "approvals", view && !c->view_error && !view->refused, "error", c->view_error ? c->view_error : view && view->refused ? view->refused : c->conf->approvals_repository,
+        check(list, "registry", !c->registry_error && c->registry, "error", c->registry_error ? c->registry_error : c->conf->registry_path,
+              "mend the file; until then the last good one stays in force");
+        check(list, "approvals", view && !c->view_error && !view->refused, "error",
+              c->view_error           ? c->view_error
+              : view && view->refused ? view->refused
+                                      : c->conf->approvals_repository,
               "put the repository's history back to where it was, or restore the state from a backup");
-        check(list, "signatures", c->conf->signatures_required, "warning", c->conf->signatures_required ? "required" : "approvals.signatures is \"none\": anybody who can write the repository can approve",
+        check(list, "signatures", c->conf->signatures_required, "warning",
+              c->conf->signatures_required ? "required"
+                                           : "approvals.signatures is \"none\": anybody who can write the repository can approve",
               "set approvals.signatures to required");
 }
 
@@ -49,14 +62,19 @@ static void check_state_dir(const struct controller *c, json_object *list)
         struct statvfs fs;
         bool writable = access(c->conf->state_dir, W_OK) == 0;
         bool room = statvfs(c->conf->state_dir, &fs) == 0 && fs.f_bavail * fs.f_frsize >= (64U << 20);
-        _cleanup_free_ char *detail = mem_printf("%s%s", c->conf->state_dir, !writable ? " cannot be written" : !room ? " has less than 64 MiB free" : "");
+        _cleanup_free_ char *detail = mem_printf("%s%s", c->conf->state_dir,
+                                                 !writable ? " cannot be written"
+                                                 : !room   ? " has less than 64 MiB free"
+                                                           : "");
 
         check(list, "state", writable && room, "error", detail, "make it the service user's (mode 0750) and keep room on its disk");
 }
 
 static void check_identity(json_object *list)
 {
-        check(list, "service-user", geteuid() != 0, "error", geteuid() ? "the controller does not run as root" : "the controller runs as root", "start it through its unit or with --user");
+        check(list, "service-user", geteuid() != 0, "error",
+              geteuid() ? "the controller does not run as root" : "the controller runs as root",
+              "start it through its unit or with --user");
 }
 
 json_object *doctor_json(struct controller *c)
