@@ -159,7 +159,7 @@ images() {
 configure_host() {
         step "Configuration and your signing key"
         audience=$(sed -n 's/^audience: *//p' "$conf" 2>/dev/null || true)
-        [ -n "$audience" ] || audience=$(hostname -f 2>/dev/null | tr -cd 'A-Za-z0-9.-' | cut -c 1-64)
+        [ -n "$audience" ] || audience=$({ hostname -f 2>/dev/null || hostname; } | tr -cd 'A-Za-z0-9.-' | cut -c 1-64)
         [ -n "$audience" ] || audience=localhost
         principal=operator@$audience
         if [ -e "$conf" ]; then
