@@ -228,7 +228,7 @@ class Host:
         """Refused (or whatever it is called) with that verdict, a reason, and no container that runs."""
         def check():
             server = self.server(name)
-            if not server or server["state"] == "running" or not server.get("why"):
+            if not server or server["state"] not in ("refused", "quarantined", "blocked", "error") or not server.get("why"):
                 raise AssertionError(server)
             if verdict and server.get("verdict") != verdict:
                 raise AssertionError(server)
@@ -285,8 +285,8 @@ class Host:
             (self.dir / "index").unlink()
         if base:
             self.git("read-tree", base)
-        for path in remove:
-            self.git("update-index", "--force-remove", path)
+        if remove:
+            self.git("update-index", "--index-info", input="".join(f"0 {'0' * 40}\t{path}\n" for path in remove))
         for path, content in files.items():
             if isinstance(content, tuple):
                 mode, obj = content
@@ -302,6 +302,10 @@ class Host:
         new = self.git(*args)
         self.set_tip(new)
         return new
+
+    def restart_history(self, files):
+        """Makes the repository one commit with just these files: what a host sees that has never read it before."""
+        return self.commit(files, parents=[])
 
     def set_tip(self, commit):
         self.git("update-ref", "refs/heads/main", commit)
@@ -323,8 +327,8 @@ class Host:
         record = {**content, "id": "f-" + hashlib.sha256(canonical(content)).hexdigest()[:16]}
         return record, (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
 
-    def add_record(self, record, key=None, namespace=NAMESPACE, signature=True):
-        """Signs and commits a record as it is given, right or wrong; returns it with its id."""
+    def record_files(self, record, key=None, namespace=NAMESPACE, signature=True):
+        """{path: bytes} of a record as it is given, right or wrong, and of its signature (True: made now; bytes; None: without)."""
         record, text = self.encode(record)
         path = f"{record['server']}/{record['id']}.yaml"
         files = {path: text}
@@ -332,8 +336,11 @@ class Host:
             files[path + ".sig"] = self.sign(text, key, namespace)
         elif signature:
             files[path + ".sig"] = signature
-        self.commit(files)
-        return record
+        return files
+
+    def add_record(self, record, **how):
+        self.commit(self.record_files(record, **how))
+        return self.encode(record)[0]
 
     def new_key(self, name):
         path = self.dir / name
