@@ -138,3 +138,69 @@ int parse_mounts(const struct reader *r, const struct place *at, json_object *va
         }
         return 0;
 }
+
+/* -- over all servers ----------------------------------------------------------------------------------------------------- */
+
+static int compare_sources(const void *a, const void *b)
+{
+        return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+/* Sources that some server may write, sorted; borrowed strings, owned list. */
+static const char **writable_sources(const struct registry *reg, size_t *ret_n)
+{
+        const char **list = NULL;
+        size_t n = 0;
+
+        for (size_t i = 0; i < reg->n_entries; i++) {
+                const struct registry_entry *e = reg->entries[i];
+
+                for (size_t k = 0; k < e->n_mounts; k++) {
+                        if (!e->mounts[k].writable)
+                                continue;
+                        if ((n & (n - 1)) == 0)
+                                list = mem_realloc(list, n ? 2 * n : 1, sizeof(*list));
+                        list[n++] = e->mounts[k].source;
+                }
+        }
+        if (n > 1)
+                qsort(list, n, sizeof(*list), compare_sources);
+        *ret_n = n;
+        return list;
+}
+
+/* The nearest directory above path that is in the list; owned, NULL = none. */
+static char *writable_above(const char *path, const char **list, size_t n)
+{
+        _cleanup_free_ char *dir = mem_strdup(path);
+        const char *key = dir;
+
+        for (char *slash = strrchr(dir, '/'); n && slash && slash != dir; slash = strrchr(dir, '/')) {
+                *slash = '\0';
+                if (bsearch(&key, list, n, sizeof(*list), compare_sources))
+                        return TAKE_PTR(dir);
+        }
+        return NULL;
+}
+
+int check_mounts_apart(const struct reader *r, const struct place *servers, const struct registry *reg, struct err **err)
+{
+        size_t n = 0;
+        _cleanup_free_ const char **writable = writable_sources(reg, &n);
+
+        for (size_t i = 0; i < reg->n_entries; i++) {
+                const struct registry_entry *e = reg->entries[i];
+
+                for (size_t k = 0; k < e->n_mounts; k++) {
+                        _cleanup_free_ char *above = writable_above(e->mounts[k].source, writable, n);
+
+                        if (above)
+                                return reader_fail(r, PLACE_KEY(PLACE_ITEM(PLACE_KEY(PLACE_KEY(servers, e->name), "mounts"), k), "source"),
+                                                   err,
+                                                   "lies below %s, which a server may write and so put a link to anywhere here; choose "
+                                                   "directories apart",
+                                                   above);
+                }
+        }
+        return 0;
+}

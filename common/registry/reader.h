@@ -78,6 +78,8 @@ int parse_tools(const struct reader *r, const struct place *at, json_object *val
 int parse_headers(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
 int parse_resources(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
 int parse_smoke_test(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
+/* No mount's source may lie below one that a server may write: that server could replace it by a link out of the allowed roots. */
+_must_check_ int check_mounts_apart(const struct reader *r, const struct place *servers, const struct registry *reg, struct err **err);
 /* Reads one whole entry at its place. */
 _must_check_ int entry_read(struct registry_entry **ret, const struct reader *r, const struct place *at, const char *name,
                             json_object *value, struct err **err);

@@ -66,7 +66,7 @@ static int parse_servers(const struct reader *r, const struct place *at, json_ob
                 reg->n_entries++;
         }
         qsort(reg->entries, reg->n_entries, sizeof(reg->entries[0]), compare_entries);
-        return 0;
+        return check_mounts_apart(r, at, reg, err);
 }
 
 static const struct key registry_keys[] = {

@@ -20,10 +20,10 @@ enum lifecycle { LIFECYCLE_ALWAYS_ON, LIFECYCLE_ON_DEMAND };
 enum protocol { PROTOCOL_ANY, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
 
 struct egress_rule {
-        char *host;            /* a DNS name, or NULL when cidr is set */
-        char *cidr;            /* canonical "192.0.2.0/24"; NULL when host is set */
+        char *host;             /* a DNS name, or NULL when cidr is set */
+        char *cidr;             /* canonical "192.0.2.0/24"; NULL when host is set */
         enum protocol protocol; /* tcp by default */
-        uint16_t *ports;       /* at least one for tcp and udp; ascending, no doubles */
+        uint16_t *ports;        /* at least one for tcp and udp; ascending, no doubles */
         size_t n_ports;
 };
 
@@ -42,30 +42,30 @@ struct registry_entry {
         char *name;
         bool enabled;
         enum source_type source;
-        char *image;      /* "host/name@sha256:…" or "host/name:tag@sha256:…" for docker_image: always with a digest */
+        char *image; /* "host/name@sha256:…" or "host/name:tag@sha256:…" for docker_image: always with a digest */
         enum transport transport;
-        uint16_t port;    /* HTTP transports */
-        char *path;       /* HTTP transports, "/mcp" by default */
-        char **entrypoint; /* NULL = the image's */
-        char **args;       /* NULL = the image's */
+        uint16_t port;       /* HTTP transports */
+        char *path;          /* HTTP transports, "/mcp" by default */
+        char **entrypoint;   /* NULL = the image's */
+        char **args;         /* NULL = the image's */
         struct env_var *env; /* sorted by name */
         size_t n_env;
-        char **secrets;    /* names, sorted */
+        char **secrets; /* names, sorted */
         struct egress_rule *egress;
         size_t n_egress;
         struct mount *mounts;
         size_t n_mounts;
-        char *user;        /* "65532:65532" by default */
-        char *runtime;     /* NULL = the Engine's default */
+        char *user;    /* "65532:65532" by default */
+        char *runtime; /* NULL = the Engine's default */
         struct env_var *sysctls;
         size_t n_sysctls;
         uint64_t memory, nano_cpus, pids, tmpfs; /* bytes, 1e-9 cpu, count, bytes */
         enum lifecycle lifecycle;
         uint64_t idle_timeout_ms;
-        json_object *smoke_call; /* {"tool": …, "arguments": {…}} or NULL */
-        json_object *json;       /* the entry as it was written */
+        json_object *smoke_call;       /* {"tool": …, "arguments": {…}} or NULL */
+        json_object *json;             /* the entry as it was written */
         char entry_sha256[SHA256_HEX]; /* of the canonical entry without "enabled" and "description": neither is a new thing to approve */
-        unsigned line;           /* of its key in the file; 0 when it did not come from a file */
+        unsigned line;                 /* of its key in the file; 0 when it did not come from a file */
 };
 
 struct registry {
@@ -77,9 +77,11 @@ struct registry {
 
 _must_check_ int registry_load(struct registry **ret, const char *path, const struct conf *conf, struct err **err);
 /* The same from memory; name is for messages. */
-_must_check_ int registry_parse(struct registry **ret, const char *text, size_t n, const char *name, const struct conf *conf, struct err **err);
+_must_check_ int registry_parse(struct registry **ret, const char *text, size_t n, const char *name, const struct conf *conf,
+                                struct err **err);
 /* One entry, e.g. the `entry:` of a proposal. where is for messages. json is borrowed (a reference is taken). */
-_must_check_ int registry_entry_parse(struct registry_entry **ret, const char *name, json_object *json, const char *where, const struct conf *conf, struct err **err);
+_must_check_ int registry_entry_parse(struct registry_entry **ret, const char *name, json_object *json, const char *where,
+                                      const struct conf *conf, struct err **err);
 const struct registry_entry *registry_find(const struct registry *r, const char *name);
 /* [a-z0-9-]{1,40} */
 bool registry_name_valid(const char *name);

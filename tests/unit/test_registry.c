@@ -411,6 +411,27 @@ static void refuses_bad_mounts(_unused_ void **state)
         refused(DOC("\"mounts\": [{\"source\": \"/srv/data/a\", \"target\": \"/d\", \"read_only\": false}]"), "3:56", "unknown key");
 }
 
+/* What a server may write is no place for another mount: it could put a link there. */
+static void keeps_mounts_apart(_unused_ void **state)
+{
+        static const char form[] = "{\"version\": \"1.0\", \"servers\": {\n"
+                                   "\"a\": {" BASE ", \"mounts\": [{\"source\": \"/srv/data/a\", \"target\": \"/x\", \"writable\": %s}]},\n"
+                                   "\"b\": {" BASE ", \"mounts\": [\n{\"source\": \"%s\", \"target\": \"/x\"}]}}}";
+        static const struct {
+                const char *writable, *source;
+                bool refused;
+        } cases[] = {{"true", "/srv/data/a/b", true}, {"true", "/srv/data/a/b/c/d", true}, {"true", "/srv/data/a", false},
+                     {"true", "/srv/data", false},    {"true", "/srv/data/ab", false},     {"false", "/srv/data/a/b", false}};
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_free_ char *text = mem_printf(form, cases[i].writable, cases[i].source);
+                if (cases[i].refused)
+                        refused(text, "4:2", "servers.b.mounts[0].source: lies below /srv/data/a, which a server may write");
+                else
+                        registry_free(parse(text));
+        }
+}
+
 static void refuses_variables(_unused_ void **state)
 {
         static const struct bad cases[] = {
@@ -631,25 +652,16 @@ static void shipped_files_load(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(reads_everything),
-                cmocka_unit_test(reads_egress),
-                cmocka_unit_test(has_safe_defaults),
-                cmocka_unit_test(hash_covers_what_is_approved),
-                cmocka_unit_test(refuses_bad_documents),
-                cmocka_unit_test(refuses_bad_names),
-                cmocka_unit_test(refuses_bad_entries),
-                cmocka_unit_test(refuses_bad_numbers),
-                cmocka_unit_test(refuses_bad_images),
-                cmocka_unit_test(refuses_bad_egress),
-                cmocka_unit_test(refuses_bad_mounts),
-                cmocka_unit_test(refuses_variables),
-                cmocka_unit_test(refuses_wishes),
-                cmocka_unit_test(refuses_what_comes_later),
-                cmocka_unit_test(refuses_too_much),
-                cmocka_unit_test(parses_one_entry),
-                cmocka_unit_test(writes_one_entry),
-                cmocka_unit_test(creates_the_file),
-                cmocka_unit_test(keeps_the_file_when_unsure),
+                cmocka_unit_test(reads_everything),         cmocka_unit_test(reads_egress),
+                cmocka_unit_test(has_safe_defaults),        cmocka_unit_test(hash_covers_what_is_approved),
+                cmocka_unit_test(refuses_bad_documents),    cmocka_unit_test(refuses_bad_names),
+                cmocka_unit_test(refuses_bad_entries),      cmocka_unit_test(refuses_bad_numbers),
+                cmocka_unit_test(refuses_bad_images),       cmocka_unit_test(refuses_bad_egress),
+                cmocka_unit_test(refuses_bad_mounts),       cmocka_unit_test(keeps_mounts_apart),
+                cmocka_unit_test(refuses_variables),        cmocka_unit_test(refuses_wishes),
+                cmocka_unit_test(refuses_what_comes_later), cmocka_unit_test(refuses_too_much),
+                cmocka_unit_test(parses_one_entry),         cmocka_unit_test(writes_one_entry),
+                cmocka_unit_test(creates_the_file),         cmocka_unit_test(keeps_the_file_when_unsure),
                 cmocka_unit_test(shipped_files_load),
         };
 
