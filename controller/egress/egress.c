@@ -243,16 +243,29 @@ bool egress_in_force(const struct egress *e, const char *bridge)
         return i && e->sound && i->in_force && !i->adopted;
 }
 
+static int entry_address_cmp(const void *key, const void *entry)
+{
+        uint32_t x = *(const uint32_t *)key, y = ((const struct entry *)entry)->address;
+
+        return x < y ? -1 : x > y;
+}
+
 /* Entries of one address are neighbours. */
 static void adopt_entries(struct instance *i, const struct rules *known)
 {
-        _cleanup_rules_ struct rules mine = {};
+        const struct entry *first = known->n_entries
+                                            ? bsearch(&i->address, known->entries, known->n_entries, sizeof(*first), entry_address_cmp)
+                                            : NULL,
+                           *end = first;
 
-        for (size_t k = 0; k < known->n_entries; k++)
-                if (known->entries[k].address == i->address)
-                        rules_add_entry(&mine, known->entries[k]);
-        i->n_entries = mine.n_entries;
-        i->entries = TAKE_PTR(mine.entries);
+        if (!first)
+                return;
+        while (first > known->entries && first[-1].address == i->address)
+                first--;
+        while (end < known->entries + known->n_entries && end->address == i->address)
+                end++;
+        i->n_entries = (size_t)(end - first);
+        i->entries = mem_dup(first, i->n_entries * sizeof(*first));
 }
 
 static bool has_address(const struct egress *e, uint32_t address)

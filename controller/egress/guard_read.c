@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "controller/egress/guard_text.h"
+
 static const struct json_limits limits = {.max_bytes = 64U << 20, .max_depth = 64};
 
 static int counter_cmp(const void *a, const void *b)
@@ -115,18 +117,43 @@ static char *form_line(const char *kind, json_object *o, unsigned *n_rules)
         return mem_printf("%s %s %s %s", kind, str_eq(kind, "rule") ? json_str(o, "chain") : "", number, text);
 }
 
+/* The reference has the same chains without hooks, so hooks are compared here and are not form. */
+static bool read_hook(struct guard_state *s, json_object *chain)
+{
+        if (!json_get(chain, "hook"))
+                return true;
+        for (size_t i = 0; i < GUARD_HOOKS; i++) {
+                const struct guard_hook *h = &guard_hooks[i];
+
+                if (!str_eq(json_str(chain, "name"), h->chain))
+                        continue;
+                s->hooks++;
+                return str_eq(json_str(chain, "hook"), h->hook) && json_int(chain, "prio", INT64_MAX) == h->priority &&
+                       str_eq(json_str(chain, "type"), "filter") && str_eq(json_str(chain, "policy"), "accept");
+        }
+        return false;
+}
+
 static int read_item(struct guard_state *s, const char *kind, json_object *o, char ***lines, unsigned *n_rules, bool *strange)
 {
         if (str_eq(kind, "metainfo"))
                 return 0;
         if (str_eq(kind, "table")) {
-                /* "dormant" switches every hook off. nft 1.0.6 prints the flags' names wrong in JSON: any flag is one too many. */
+                /* "dormant" switches every hook off. nft 1.0.6 prints the flags' names wrong in JSON: so any flag is one too many. */
                 if (json_get(o, "flags"))
                         *strange = true;
                 return 0;
         }
         if (str_eq(kind, "set") && !read_elements(s, o))
                 *strange = true;
+        if (str_eq(kind, "chain")) {
+                static const char *const keys[] = {"type", "hook", "prio", "policy"};
+
+                if (!read_hook(s, o))
+                        *strange = true;
+                for (size_t i = 0; i < ELEMENTSOF(keys); i++)
+                        json_object_object_del(o, keys[i]);
+        }
         if (str_eq(kind, "counter") && json_str(o, "name")) {
                 json_object *total = json_object_new_object();
 

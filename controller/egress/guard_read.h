@@ -14,14 +14,16 @@ struct guard_counter {
 };
 
 struct guard_state {
-        char form[SHA256_HEX];          /* of tables' flags, chains, sets and rules, without handles, elements and counts */
+        char form[SHA256_HEX];          /* of chains, sets and rules, without hooks, handles, elements and counts */
+        unsigned hooks;                 /* chains hooked as guard_hooks says */
         struct rules rules;             /* elements only */
         struct guard_counter *counters; /* one per bridge, sorted by it */
         size_t n_counters;
         json_object *totals; /* named counters: {"spoofed": {"packets": …, "bytes": …}, …} */
 };
 
-/* strange: set when an element was found that we could not have written (it is left out of rules). */
+/* strange: set when something was found that we could not have written: an element (it is left out of rules), a hook, a flag of the table.
+ */
 _must_check_ int guard_state_parse(struct guard_state *ret, const char *text, size_t n, bool *strange, struct err **err);
 const struct guard_counter *guard_state_counter(const struct guard_state *s, const char *bridge);
 void guard_state_deinit(struct guard_state *s);

@@ -18,28 +18,39 @@ static void add_sets(struct buf *b)
                     "\tcounter host { }\n");
 }
 
-static void add_hooks(struct buf *b, uint32_t mark)
-{
+const struct guard_hook guard_hooks[GUARD_HOOKS] = {
         /* Before the policy (filter): a mark of anybody else's making is worth nothing. */
-        buf_adds(b, "\tchain scrub {\n"
-                    "\t\ttype filter hook forward priority filter - 10; policy accept;\n");
+        {"scrub", "forward", -10},
+        /* After it: an accept elsewhere does not end what is decided here. */
+        {"forward", "forward", 10},
+        {"input", "input", 10},
+        {"output", "output", 10},
+};
+
+static void begin_hook(struct buf *b, const struct guard_hook *h, bool hooked)
+{
+        buf_addf(b, "\tchain %s {\n", h->chain);
+        if (hooked)
+                buf_addf(b, "\t\ttype filter hook %s priority filter %c %d; policy accept;\n", h->hook, h->priority < 0 ? '-' : '+',
+                         abs(h->priority));
+}
+
+static void add_hooks(struct buf *b, uint32_t mark, bool hooked)
+{
+        begin_hook(b, &guard_hooks[0], hooked);
         buf_addf(b, "\t\tiifname \"bh*\" meta mark set meta mark & 0x%08x\n", ~mark);
         buf_addf(b, "\t\toifname \"bh*\" meta mark set meta mark & 0x%08x\n", ~mark);
         buf_adds(b, "\t}\n");
-        /* After it: an accept elsewhere does not end what is decided here. */
-        buf_adds(b, "\tchain forward {\n"
-                    "\t\ttype filter hook forward priority filter + 10; policy accept;\n"
-                    "\t\tiifname \"bh*\" oifname \"bh*\" counter name between goto refused\n"
+        begin_hook(b, &guard_hooks[1], hooked);
+        buf_adds(b, "\t\tiifname \"bh*\" oifname \"bh*\" counter name between goto refused\n"
                     "\t\tiifname \"bh*\" goto from_server\n"
                     "\t\toifname \"bh*\" goto to_server\n"
-                    "\t}\n"
-                    "\tchain input {\n"
-                    "\t\ttype filter hook input priority filter + 10; policy accept;\n"
-                    "\t\tiifname \"bh*\" goto to_host\n"
-                    "\t}\n"
-                    "\tchain output {\n"
-                    "\t\ttype filter hook output priority filter + 10; policy accept;\n"
-                    "\t\toifname \"bh*\" goto from_host\n"
+                    "\t}\n");
+        begin_hook(b, &guard_hooks[2], hooked);
+        buf_adds(b, "\t\tiifname \"bh*\" goto to_host\n"
+                    "\t}\n");
+        begin_hook(b, &guard_hooks[3], hooked);
+        buf_adds(b, "\t\toifname \"bh*\" goto from_host\n"
                     "\t}\n");
 }
 
@@ -118,17 +129,15 @@ static void add_refusals(struct buf *b)
                     "\t}\n");
 }
 
-static void add_table(struct buf *b, const struct guard_params *p, const char *table, bool dormant)
+static void add_table(struct buf *b, const struct guard_params *p, const char *table, bool hooked)
 {
         buf_addf(b, "table inet %s {\n", table);
-        if (dormant)
-                buf_adds(b, "\tflags dormant;\n");
         add_sets(b);
         /* nft resolves a goto when it reads it only if the chain is known: targets first. */
         add_refusals(b);
         add_forward(b, p->mark);
         add_host(b, p);
-        add_hooks(b, p->mark);
+        add_hooks(b, p->mark, hooked);
         buf_adds(b, "}\n");
 }
 
@@ -136,13 +145,13 @@ void guard_text_load(struct buf *b, const struct guard_params *p)
 {
         buf_adds(b, "add table inet " GUARD_TABLE "\n"
                     "flush table inet " GUARD_TABLE "\n");
-        add_table(b, p, GUARD_TABLE, false);
+        add_table(b, p, GUARD_TABLE, true);
 }
 
 void guard_text_reference(struct buf *b, const struct guard_params *p, const char *table)
 {
-        buf_addf(b, "add table inet %s { flags dormant; }\ndelete table inet %s\n", table, table);
-        add_table(b, p, table, true);
+        buf_addf(b, "add table inet %s\ndelete table inet %s\n", table, table);
+        add_table(b, p, table, false);
 }
 
 static void add_elements(struct buf *b, const char *verb, const struct rules *rules, enum guard_set set)
@@ -172,7 +181,7 @@ void guard_text_replace(struct buf *b, const struct guard_params *p, const struc
 {
         buf_adds(b, "add table inet " GUARD_TABLE "\n"
                     "delete table inet " GUARD_TABLE "\n");
-        add_table(b, p, GUARD_TABLE, false);
+        add_table(b, p, GUARD_TABLE, true);
         for (enum guard_set set = 0; set < GUARD_SETS; set++)
                 add_elements(b, "add", rules, set);
 }

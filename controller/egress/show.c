@@ -111,7 +111,7 @@ static json_object *show_json(const struct show *s, struct guard_state *guard, b
                 if (!s->server || str_eq(e->instances[i]->server, s->server))
                         json_object_array_add(instances, instance_json(e, guard, e->instances[i]));
         json_add(o, "instances", instances);
-        json_add_bool(g, "right", !strange && str_eq(guard->form, e->form));
+        json_add_bool(g, "right", !strange && guard->hooks == GUARD_HOOKS && str_eq(guard->form, e->form));
         json_add(g, "dropped", json_object_get(guard->totals));
         json_add(o, "guard", g);
         json_add_str(p, "backend", e->backend == BACKEND_LEGACY ? "iptables-legacy" : "iptables-nft");
