@@ -9,6 +9,8 @@
 
 /* On top of the server's own time: what the Engine may take for networks and containers. */
 #define ENGINE_TIME_MS 60000U
+#define CLEAN_ROUNDS   4U
+#define CLEAN_USEC     250000U /* doubled each time */
 
 static void ask_owner(struct smoke *s);
 
@@ -106,6 +108,7 @@ static void smoke_free(struct smoke *s)
         json_freep(&s->info);
         smoke_result_free(s->result);
         err_free(s->err);
+        err_free(s->clean_err);
         sd_event_unref(s->loop);
         free(s);
 }
@@ -117,8 +120,36 @@ struct smoke *smoke_cancel(struct smoke *s)
         return NULL;
 }
 
+static int on_clean_again(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
+{
+        struct smoke *s = user;
+
+        s->watch = sd_event_source_disable_unref(s->watch);
+        s->step = CLEAN_UP;
+        steps[CLEAN_UP].run(s);
+        return 0;
+}
+
+/* Something could not be removed: the Engine may have been away for a moment. */
+static bool clean_again(struct smoke *s)
+{
+        if (!s->clean_err)
+                return false;
+        s->watch = sd_event_source_disable_unref(s->watch);
+        if (++s->clean_rounds < CLEAN_ROUNDS &&
+            sd_event_add_time_relative(s->loop, &s->watch, CLOCK_MONOTONIC, CLEAN_USEC << s->clean_rounds, 0, on_clean_again, s) >= 0) {
+                s->clean_err = err_free(s->clean_err);
+                return true;
+        }
+        if (!s->err)
+                s->err = TAKE_PTR(s->clean_err);
+        return false;
+}
+
 static void complete(struct smoke *s)
 {
+        if (clean_again(s))
+                return;
         struct smoke_result *result = TAKE_PTR(s->result);
         struct err *err = TAKE_PTR(s->err);
         smoke_done_fn done = s->done;
@@ -158,10 +189,11 @@ void smoke_fail(struct smoke *s, struct err *err)
 {
         if (s->step < ELEMENTSOF(steps) && err_code(err) != ERR_TIMEOUT)
                 err_wrap(&err, "smoke test of %s: %s", s->request.entry->name, steps[s->step].what);
-        if (s->err)
+        struct err **slot = s->cleaning ? &s->clean_err : &s->err;
+        if (*slot)
                 err_free(err);
         else
-                s->err = err;
+                *slot = err;
         /* While cleaning up, what can still be removed is. */
         if (!s->cleaning)
                 s->step = CLEAN_UP - 1;

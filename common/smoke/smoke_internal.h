@@ -54,7 +54,9 @@ struct smoke {
         struct spawn *helper;
 
         struct smoke_result *result;
-        struct err *err;
+        struct err *err;       /* why there is no result */
+        struct err *clean_err; /* what could not be removed in this round */
+        unsigned clean_rounds;
 };
 
 /* -- smoke.c: the order of things ------------------------------------------------------------------------------------------ */

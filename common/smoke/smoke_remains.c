@@ -81,13 +81,19 @@ static void on_removed(struct smoke *s, _unused_ int status, _unused_ json_objec
 
 static void on_container_removed(struct smoke *s, int status, json_object *body, struct err *err)
 {
-        mem_replace(&s->container_id, NULL);
+        if (!err) {
+                mem_replace(&s->container_id, NULL);
+                s->container_asked = false;
+        }
         on_removed(s, status, body, err);
 }
 
 static void on_network_removed(struct smoke *s, int status, json_object *body, struct err *err)
 {
-        mem_replace(&s->network_id, NULL);
+        if (!err) {
+                mem_replace(&s->network_id, NULL);
+                s->network_asked = false;
+        }
         on_removed(s, status, body, err);
 }
 
