@@ -294,7 +294,8 @@ static int check_together(const struct reader *r, const struct place *at, struct
         if (!e->idle_timeout_ms)
                 e->idle_timeout_ms = DEFAULT_IDLE_MS;
         if (e->tmpfs > e->memory)
-                return reader_fail(r, PLACE_KEY(PLACE_KEY(at, "resources"), json_path(o, "resources", "tmpfs", NULL) ? "tmpfs" : "memory"),
+                return reader_fail(r,
+                                   PLACE_KEY(PLACE_KEY(at, "resources"), json_get(json_get(o, "resources"), "tmpfs") ? "tmpfs" : "memory"),
                                    err, "tmpfs is larger than memory, which it counts against; raise memory or lower tmpfs");
         return 0;
 }

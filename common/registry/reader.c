@@ -198,7 +198,7 @@ int read_word(const struct reader *r, const struct place *at, json_object *value
         if (read_string(r, at, value, 64, &s, err) < 0)
                 return -1;
         for (unsigned i = 0; words[i]; i++) {
-                if (strcmp(words[i], s) == 0) {
+                if (str_eq(words[i], s)) {
                         *ret = i;
                         return 0;
                 }

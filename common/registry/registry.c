@@ -65,7 +65,7 @@ static int parse_servers(const struct reader *r, const struct place *at, json_ob
                         return -1;
                 reg->n_entries++;
         }
-        qsort(reg->entries, reg->n_entries, sizeof(reg->entries[0]), compare_entries);
+        qsort(reg->entries, reg->n_entries, sizeof(struct registry_entry *), compare_entries);
         return check_mounts_apart(r, at, reg, err);
 }
 

@@ -11,18 +11,18 @@
 
 static const char empty_registry[] = "{\"$schema\": \"./mcp.servers.schema.json\", \"version\": \"1.0\", \"servers\": {}}";
 
-/* Two writers at once would each keep the other's entry out: one lock for the directory, dropped with the descriptor. */
+/* *ret is the caller's to close, also after an error. Two writers at once would each keep the other's entry out: one lock for the
+ * directory, dropped with the descriptor. */
 static int lock_directory(int *ret, const char *path, struct err **err)
 {
         _cleanup_free_ char *copy = mem_strdup(path);
         const char *dir = dirname(copy);
-        _cleanup_fd_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-        if (fd < 0)
+        *ret = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (*ret < 0)
                 return err_sys(err, errno, "cannot open the registry's directory %s", dir);
-        if (flock(fd, LOCK_EX) < 0)
+        if (flock(*ret, LOCK_EX) < 0)
                 return err_sys(err, errno, "cannot lock the registry's directory %s", dir);
-        *ret = TAKE_FD(fd);
         return 0;
 }
 

@@ -146,7 +146,7 @@ static void judge_endpoint(struct judge *j, const char *name, json_object *endpo
 
 void judge_network(struct judge *j)
 {
-        json_object *networks = json_path(j->inspect, "NetworkSettings", "Networks", NULL);
+        json_object *networks = json_get(json_get(j->inspect, "NetworkSettings"), "Networks");
 
         if (!json_object_is_type(networks, json_type_object) || json_object_object_length(networks) == 0) {
                 judge_add(j, "NetworkSettings.Networks", "none", j->host->network);
@@ -162,7 +162,7 @@ void judge_network(struct judge *j)
 /* What is really mounted, beside what HostConfig asked for: a volume here was put there by a foreign hand. */
 static bool mount_approved(struct judge *j, json_object *m)
 {
-        json_object *wanted = json_path(j->want, "HostConfig", "Mounts", NULL);
+        json_object *wanted = json_get(json_get(j->want, "HostConfig"), "Mounts");
 
         for (size_t i = 0; i < json_object_array_length(wanted); i++) {
                 json_object *w = json_object_array_get_idx(wanted, i);
@@ -174,7 +174,7 @@ static bool mount_approved(struct judge *j, json_object *m)
         }
         /* Newer Engines and Podman list the tmpfs mounts too. */
         return str_eq(json_str(m, "Type"), "tmpfs") && json_str(m, "Destination") &&
-               json_str(json_path(j->want, "HostConfig", "Tmpfs", NULL), json_str(m, "Destination"));
+               json_str(json_get(json_get(j->want, "HostConfig"), "Tmpfs"), json_str(m, "Destination"));
 }
 
 void judge_mounts(struct judge *j)
@@ -189,8 +189,8 @@ void judge_mounts(struct judge *j)
                 if (!mount_approved(j, m))
                         judge_add_json(j, "Mounts", m, NULL);
         }
-        if (binds != json_object_array_length(json_path(j->want, "HostConfig", "Mounts", NULL)))
-                judge_add_json(j, "Mounts", mounts, json_path(j->want, "HostConfig", "Mounts", NULL));
+        if (binds != json_object_array_length(json_get(json_get(j->want, "HostConfig"), "Mounts")))
+                judge_add_json(j, "Mounts", mounts, json_get(json_get(j->want, "HostConfig"), "Mounts"));
 }
 
 char **spec_drift(const struct spec *spec, const struct spec_host *host, json_object *inspect)

@@ -93,7 +93,7 @@ static void judge_ports(struct judge *j, const char *where, json_object *is, _un
 static void judge_volumes(struct judge *j, const char *where, json_object *is, _unused_ json_object *want)
 {
         _cleanup_strv_ char **approved = NULL;
-        json_object *volumes = json_path(j->spec->canonical, "image", "volumes", NULL);
+        json_object *volumes = json_get(json_get(j->spec->canonical, "image"), "volumes");
 
         if (json_object_array_length(volumes) > 0 && !json_to_strv(&approved, volumes))
                 judge_add_json(j, where, is, volumes);

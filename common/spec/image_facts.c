@@ -132,7 +132,7 @@ static void read_platform_digest(struct image_facts *f, json_object *inspect)
                 return;
         }
         for (size_t i = 0; json_object_is_type(manifests, json_type_array) && i < json_object_array_length(manifests); i++) {
-                json_object *m = json_object_array_get_idx(manifests, i), *platform = json_path(m, "ImageData", "Platform", NULL);
+                json_object *m = json_object_array_get_idx(manifests, i), *platform = json_get(json_get(m, "ImageData"), "Platform");
                 _cleanup_free_ char *name = read_platform(platform, "os", "architecture", "variant");
                 const char *id = json_str(m, "ID");
 
@@ -164,7 +164,7 @@ static int read_inspect(struct image_facts *f, json_object *inspect, struct err 
 {
         const char *id = json_str(inspect, "Id");
         _cleanup_free_ char *prefixed = id && str_is_hex(id, 64) ? mem_printf("sha256:%s", id) : NULL; /* Podman leaves the prefix out */
-        json_object *layers = json_path(inspect, "RootFS", "Layers", NULL);
+        json_object *layers = json_get(json_get(inspect, "RootFS"), "Layers");
 
         id = prefixed ? prefixed : id;
         if (!id || !str_is_digest(id))
