@@ -67,7 +67,8 @@ static void load_registry(struct controller *c)
                 return;
         }
         if (r->n_entries > c->conf->max_servers) {
-                mem_replace(&c->registry_error, mem_printf("%s declares %zu servers, more than controller.max_servers = %u", c->conf->registry_path, r->n_entries, c->conf->max_servers));
+                mem_replace(&c->registry_error, mem_printf("%s declares %zu servers, more than controller.max_servers = %u",
+                                                           c->conf->registry_path, r->n_entries, c->conf->max_servers));
                 registry_free(r);
                 return;
         }
@@ -178,7 +179,8 @@ static void watch_directory_of(struct controller *c, const char *path)
                 *slash = '\0';
         /* A directory that is not there yet is found by the resync. */
         if (inotify_add_watch(c->inotify, dir, what) < 0 && errno != ENOENT)
-                log_warning("cannot watch a directory: changes there are seen at the next resync only", "directory", dir, "reason", strerror(errno));
+                log_warning("cannot watch a directory: changes there are seen at the next resync only", "directory", dir, "reason",
+                            strerror(errno));
 }
 
 static void watch_all(struct controller *c)

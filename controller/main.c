@@ -42,8 +42,9 @@ static void usage(FILE *out)
 static int parse_options(struct options *o, int argc, char **argv)
 {
         static const struct option longs[] = {
-                {"config", required_argument, NULL, 'c'}, {"debug", no_argument, NULL, 'd'},      {"help", no_argument, NULL, 'h'},
-                {"init-state", no_argument, NULL, 'i'},   {"print-guard", no_argument, NULL, 'p'}, {"load-guard", no_argument, NULL, 'l'},
+                {"config", required_argument, NULL, 'c'}, {"debug", no_argument, NULL, 'd'},
+                {"help", no_argument, NULL, 'h'},         {"init-state", no_argument, NULL, 'i'},
+                {"print-guard", no_argument, NULL, 'p'},  {"load-guard", no_argument, NULL, 'l'},
                 {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
         };
         int ch;
@@ -101,7 +102,9 @@ static int guard_text(char **ret, const struct conf *conf, struct err **err)
         uid_t controller = 0, broker = 0;
 
         if (uid_of(&controller, conf->service_user) < 0)
-                return err_set(err, ERR_NOT_FOUND, "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s", conf->service_user, conf->path);
+                return err_set(err, ERR_NOT_FOUND,
+                               "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s",
+                               conf->service_user, conf->path);
         bool have_broker = uid_of(&broker, conf->broker_user) == 0;
         *ret = egress_guard_text(conf, controller, broker, have_broker);
         return 0;
@@ -130,7 +133,9 @@ static int init_state(const struct conf *conf, struct err **err)
         _cleanup_free_ char *file = mem_printf("%s/forge.json", conf->state_dir);
 
         if (!user)
-                return err_set(err, ERR_NOT_FOUND, "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s", conf->service_user, conf->path);
+                return err_set(err, ERR_NOT_FOUND,
+                               "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s",
+                               conf->service_user, conf->path);
         int r = state_init(conf, err);
         if (r < 0)
                 return -1;
@@ -193,7 +198,8 @@ static int assemble(struct controller *c, struct err **err)
         c->nothing.refs = 1;
         if (prepare_loop(c, err) < 0 || address_pool_new(&c->pool, c->conf->pool, err) < 0)
                 return -1;
-        if (engine_new(&c->engine, c->loop, c->conf->engine_socket, err) < 0 || egress_new(&c->egress, c->loop, c->conf, on_egress_event, c, err) < 0)
+        if (engine_new(&c->engine, c->loop, c->conf->engine_socket, err) < 0 ||
+            egress_new(&c->egress, c->loop, c->conf, on_egress_event, c, err) < 0)
                 return -1;
         c->observer = observer_new(c->engine, c->conf);
         c->smoked = smoked_load(c->conf);

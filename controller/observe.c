@@ -6,18 +6,18 @@
 
 #include "controller/address.h"
 
-#define LIST_MAX_BYTES (64U << 20)
+#define LIST_MAX_BYTES     (64U << 20)
 #define INSPECTS_IN_FLIGHT 8
 
 /* What the last inspect of a container said. Nothing of the inspect itself is kept: it carries the whole seccomp profile. */
 struct memory {
         char *id;
-        char *state;    /* summary it was inspected under */
-        char *spec;     /* spec hash it was judged against */
+        char *state; /* summary it was inspected under */
+        char *spec;  /* spec hash it was judged against */
         char **drift;
         char *address;
         time_t started_at;
-        uint64_t age;   /* number of the look that inspected it */
+        uint64_t age; /* number of the look that inspected it */
         bool seen;
 };
 
@@ -149,7 +149,8 @@ static char *label(json_object *labels, const char *key)
 
 static bool is_current(const struct desired_server *s, const struct observed_container *c)
 {
-        return s && s->names.container && str_eq(c->role, "server") && str_eq(c->name, s->names.container) && str_eq(c->spec, s->names.spec_hash);
+        return s && s->names.container && str_eq(c->role, "server") && str_eq(c->name, s->names.container) &&
+               str_eq(c->spec, s->names.spec_hash);
 }
 
 /* Does some desired server want this container name? Names end in "-" + 8 hex. */
@@ -176,7 +177,10 @@ static void read_container(struct observer *o, json_object *item)
         if (!json_str(item, "Id") || (!ours && !name_is_wanted(o->desired, name)))
                 return;
         struct observed_container *c = &now->containers[now->n_containers++];
-        *c = (struct observed_container){.id = mem_strdup(json_str(item, "Id")), .name = mem_strdup(name), .state = mem_strdup(json_str(item, "State")), .ours = ours};
+        *c = (struct observed_container){.id = mem_strdup(json_str(item, "Id")),
+                                         .name = mem_strdup(name),
+                                         .state = mem_strdup(json_str(item, "State")),
+                                         .ours = ours};
         if (!ours)
                 return;
         c->server = label(labels, LABEL_SERVER);
@@ -452,7 +456,8 @@ static void on_networks(_unused_ int status, json_object *body, struct err *err,
 
 void observer_look(struct observer *o, struct desired *desired, size_t refresh, observe_done_fn done, void *user)
 {
-        static const struct engine_request containers = {.method = "GET", .path = "/containers/json", .query = "all=1", .max_answer = LIST_MAX_BYTES};
+        static const struct engine_request containers = {
+                .method = "GET", .path = "/containers/json", .query = "all=1", .max_answer = LIST_MAX_BYTES};
         static const struct engine_request networks = {.method = "GET", .path = "/networks", .max_answer = LIST_MAX_BYTES};
 
         o->look++;

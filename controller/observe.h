@@ -1,6 +1,6 @@
 /*
- * What is: containers and networks as the Engine shows them, and what a full inspect of each container said about drift. The lists are read at every pass; an
- * inspect is remembered until an event, a changed summary or its age asks for a new one. Used by the controller only.
+ * What is: containers and networks as the Engine shows them, and what a full inspect of each container said about drift. The lists are read
+ * at every pass; an inspect is remembered until an event, a changed summary or its age asks for a new one. Used by the controller only.
  */
 #pragma once
 
@@ -10,11 +10,11 @@
 #include "common/engine/engine.h"
 #include "controller/desired.h"
 
-#define LABEL_OWNER "io.bulkhead.owner"
-#define LABEL_SERVER "io.bulkhead.server"
-#define LABEL_SPEC "io.bulkhead.spec"
+#define LABEL_OWNER    "io.bulkhead.owner"
+#define LABEL_SERVER   "io.bulkhead.server"
+#define LABEL_SPEC     "io.bulkhead.spec"
 #define LABEL_APPROVAL "io.bulkhead.approval"
-#define LABEL_ROLE "io.bulkhead.role"
+#define LABEL_ROLE     "io.bulkhead.role"
 /* Value of io.bulkhead.scope: the set of secrets an instance has. One set until secrets arrive. */
 #define INSTANCE_SCOPE "default"
 
@@ -23,10 +23,10 @@ struct observed_container {
         char *server, *spec, *approval, *role; /* labels; NULL when not ours */
         char *state;                           /* created running paused restarting removing exited dead */
         bool ours;
-        bool current;     /* name, server and spec are those of the desired instance */
-        bool inspected;   /* drift below is known */
-        char **drift;     /* NULL = none */
-        char *address;    /* in its network, from the inspect */
+        bool current;   /* name, server and spec are those of the desired instance */
+        bool inspected; /* drift below is known */
+        char **drift;   /* NULL = none */
+        char *address;  /* in its network, from the inspect */
         time_t started_at;
 };
 

@@ -9,16 +9,16 @@
 #include "controller/observe.h"
 
 enum action_kind {
-        ACTION_EGRESS,         /* put the instance's rules in force and read them back */
-        ACTION_IMAGE,          /* pull by digest unless it is here; compare with the record */
-        ACTION_SMOKE,          /* smoke test in quarantine, manifest compared with the record */
-        ACTION_NETWORK,        /* create its network */
-        ACTION_CREATE,         /* create its container and inspect it against the spec */
-        ACTION_VERIFY,         /* inspect an existing container against the spec before it starts */
+        ACTION_EGRESS,  /* put the instance's rules in force and read them back */
+        ACTION_IMAGE,   /* pull by digest unless it is here; compare with the record */
+        ACTION_SMOKE,   /* smoke test in quarantine, manifest compared with the record */
+        ACTION_NETWORK, /* create its network */
+        ACTION_CREATE,  /* create its container and inspect it against the spec */
+        ACTION_VERIFY,  /* inspect an existing container against the spec before it starts */
         ACTION_START,
-        ACTION_REMOVE,         /* end and remove a container */
+        ACTION_REMOVE, /* end and remove a container */
         ACTION_NETWORK_REMOVE,
-        ACTION_EGRESS_REMOVE,  /* take the rules of a bridge away */
+        ACTION_EGRESS_REMOVE, /* take the rules of a bridge away */
 };
 const char *action_name(enum action_kind kind); /* "create" */
 
@@ -29,7 +29,18 @@ struct action {
         char *reason;
 };
 
-enum server_state { SERVER_RUNNING, SERVER_STARTING, SERVER_STOPPED, SERVER_DISABLED, SERVER_WAITING, SERVER_REFUSED, SERVER_QUARANTINED, SERVER_BLOCKED, SERVER_ERROR, SERVER_REMOVED };
+enum server_state {
+        SERVER_RUNNING,
+        SERVER_STARTING,
+        SERVER_STOPPED,
+        SERVER_DISABLED,
+        SERVER_WAITING,
+        SERVER_REFUSED,
+        SERVER_QUARANTINED,
+        SERVER_BLOCKED,
+        SERVER_ERROR,
+        SERVER_REMOVED
+};
 const char *server_state_name(enum server_state s); /* "running" */
 
 /* What the controller knows of a server beside the desired and the observed. */
@@ -40,23 +51,23 @@ struct plan_facts {
         const char *subnet;        /* for a new network; taken from the pool by the caller */
         bool egress_ok;            /* guard and policy as a whole are in force */
         const char *egress_error;
-        bool rules_ok;             /* this instance's rules are in force */
-        char *const *smoking;      /* spec hashes that are in a smoke test now: their containers and networks are not orphans */
+        bool rules_ok;        /* this instance's rules are in force */
+        char *const *smoking; /* spec hashes that are in a smoke test now: their containers and networks are not orphans */
 };
 
 struct plan_server {
         char *name;
         enum server_state state;
-        char *why;              /* for status; NULL when all is well */
+        char *why; /* for status; NULL when all is well */
         struct action *actions;
         size_t n_actions;
-        char *container;        /* name and id of the current instance; NULL when none */
+        char *container; /* name and id of the current instance; NULL when none */
         char *id;
         char *address;
         char *bridge;
         time_t started_at;
         char **drift;
-        bool crashed;           /* the current instance ended by itself or by a foreign hand: count it for the backoff */
+        bool crashed; /* the current instance ended by itself or by a foreign hand: count it for the backoff */
 };
 
 struct plan_input {

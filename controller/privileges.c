@@ -30,7 +30,9 @@ static int set_capabilities(struct err **err)
                 if (cap_set_flag(caps, flags[i], ELEMENTSOF(kept), kept, CAP_SET) < 0)
                         return err_sys(err, errno, "cannot prepare capabilities");
         if (cap_set_proc(caps) < 0)
-                return err_sys(err, errno, "cannot keep CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE: start the controller with these three (AmbientCapabilities=, cap_add), or as root");
+                return err_sys(err, errno,
+                               "cannot keep CAP_NET_ADMIN, CAP_NET_RAW and CAP_NET_BIND_SERVICE: start the controller with these three "
+                               "(AmbientCapabilities=, cap_add), or as root");
         return 0;
 }
 
@@ -53,9 +55,12 @@ static int become_service_user(const struct conf *conf, struct err **err)
         struct stat st;
 
         if (!user)
-                return err_set(err, ERR_NOT_FOUND, "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s", conf->service_user, conf->path);
+                return err_set(err, ERR_NOT_FOUND,
+                               "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s",
+                               conf->service_user, conf->path);
         if (user->pw_uid == 0)
-                return err_set(err, ERR_DENIED, "the service user \"%s\" is root: name an ordinary system user in %s", conf->service_user, conf->path);
+                return err_set(err, ERR_DENIED, "the service user \"%s\" is root: name an ordinary system user in %s", conf->service_user,
+                               conf->path);
         uid_t uid = user->pw_uid;
         gid_t gid = user->pw_gid;
         groups[n++] = gid;
@@ -63,7 +68,8 @@ static int become_service_user(const struct conf *conf, struct err **err)
                 groups[n++] = st.st_gid;
         if (operators)
                 groups[n++] = operators->gr_gid;
-        if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setgroups(n, groups) < 0 || setresgid(gid, gid, gid) < 0 || setresuid(uid, uid, uid) < 0)
+        if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setgroups(n, groups) < 0 || setresgid(gid, gid, gid) < 0 ||
+            setresuid(uid, uid, uid) < 0)
                 return err_sys(err, errno, "cannot become the service user \"%s\"", conf->service_user);
         return 0;
 }

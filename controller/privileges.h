@@ -8,7 +8,8 @@
 #include "common/err.h"
 
 /*
- * Started as uid 0: takes conf->service_user's uid and gid, the group of the Engine's socket and the operators' group; CAP_NET_ADMIN, CAP_NET_RAW and
- * CAP_NET_BIND_SERVICE stay, ambient too. Started as another uid: raises them to ambient. no_new_privs in both cases. Refuses to go on as root.
+ * Started as uid 0: takes conf->service_user's uid and gid, the group of the Engine's socket and the operators' group; CAP_NET_ADMIN,
+ * CAP_NET_RAW and CAP_NET_BIND_SERVICE stay, ambient too. Started as another uid: raises them to ambient. no_new_privs in both cases.
+ * Refuses to go on as root.
  */
 _must_check_ int privileges_drop(const struct conf *conf, struct err **err);

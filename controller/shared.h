@@ -1,6 +1,6 @@
 /*
- * A reference count around a value that several owners read: the registry and the forge's view, which outlive a reload while an action still
- * works from them. Single-threaded. Used by the controller only.
+ * A reference count around a value that several owners read: the registry and the forge's view, which outlive a reload while an action
+ * still works from them. Single-threaded. Used by the controller only.
  */
 #pragma once
 

@@ -44,7 +44,8 @@ int state_load_forge(struct forge_state **ret, const struct conf *conf, struct e
                 if (err_code(cause) == ERR_NOT_FOUND) {
                         err_free(cause);
                         return err_set(err, ERR_NOT_FOUND,
-                                       "the state of what this host approved is lost (%s): nothing starts. If this is a new host, run `bulkhead-controller --init-state`; "
+                                       "the state of what this host approved is lost (%s): nothing starts. If this is a new host, run "
+                                       "`bulkhead-controller --init-state`; "
                                        "else restore the file from a backup",
                                        path);
                 }

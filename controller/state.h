@@ -1,6 +1,6 @@
 /*
- * What the controller must not forget, in small files written tmp + fsync + rename: what the forge accepted, and which images passed their smoke test.
- * A missing forge state refuses: it is made once, by `bulkhead-controller --init-state`, and never silently again.
+ * What the controller must not forget, in small files written tmp + fsync + rename: what the forge accepted, and which images passed their
+ * smoke test. A missing forge state refuses: it is made once, by `bulkhead-controller --init-state`, and never silently again.
  */
 #pragma once
 
@@ -20,4 +20,5 @@ struct smoked *smoked_free(struct smoked *s);
 DEFINE_FREEP(struct smoked *, smoked_free)
 /* Borrowed; NULL = not tested yet. */
 const char *smoked_manifest(const struct smoked *s, const char *spec_hash);
-_must_check_ int smoked_remember(struct smoked *s, const struct conf *conf, const char *spec_hash, const char *manifest_sha256, struct err **err);
+_must_check_ int smoked_remember(struct smoked *s, const struct conf *conf, const char *spec_hash, const char *manifest_sha256,
+                                 struct err **err);
