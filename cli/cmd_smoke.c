@@ -95,12 +95,12 @@ static void print(const struct outcome *o, struct out *out)
         fputc('\n', out->f);
         review_print_image(o->image, out);
         out_field(out, s->passed ? STYLE_GREEN : STYLE_RED, "Smoke test", s->passed ? "pass" : "FAIL");
-        out_field(out, STYLE_RED, "Why", s->passed ? NULL : s->why);
+        out_field_again(out, STYLE_RED, "Why", s->passed ? NULL : s->why);
         out_field(out, STYLE_PLAIN, "Protocol", s->protocol);
         out_field(out, STYLE_PLAIN, "Took", took);
         out_field(out, STYLE_PLAIN, "Tools", tools);
         if (!s->passed)
-                out_field(out, STYLE_DIM, "Its last words", s->stderr_tail);
+                out_field_again(out, STYLE_DIM, "Its last words", s->stderr_tail);
         if (s->manifest && json_parse(&manifest, s->manifest, strlen(s->manifest), "manifest", &limits, NULL) == 0) {
                 findings = vet_manifest(manifest);
                 review_print_findings(findings, out);

@@ -15,7 +15,7 @@ static void add(struct findings *f, const char *text)
 {
         json_object_array_add(f->list, json_object_new_string(text));
         if (!f->c->json) {
-                _cleanup_free_ char *safe = text_escape(text);
+                _cleanup_free_ char *safe = out_escape_again(text);
                 out_line(&f->c->errors, STYLE_RED, "%s", safe);
         }
 }

@@ -53,7 +53,7 @@ static int exit_code_of(const struct cli *c, const struct err *err)
 static int fail(struct cli *c, const struct err *err)
 {
         int code = exit_code_of(c, err);
-        _cleanup_free_ char *safe = text_escape(err_msg(err));
+        _cleanup_free_ char *safe = out_escape_again(err_msg(err));
 
         if (c->json) {
                 _cleanup_json_ json_object *o = json_object_new_object();

@@ -56,13 +56,40 @@ void out_text(struct out *o, enum style style, const char *text)
         end(o, style);
 }
 
+char *out_escape_again(const char *s)
+{
+        _cleanup_free_ char *bare = mem_strdup(s);
+
+        for (char *p = bare; *p; p++)
+                if (*p == '\\')
+                        *p = '/';
+        _cleanup_free_ char *escaped = text_escape(bare);
+        return strcmp(escaped, bare) == 0 ? mem_strdup(s) : text_escape(s);
+}
+
+static void put_field(struct out *o, enum style style, const char *label, const char *safe)
+{
+        fprintf(o->f, "  %-*s ", LABEL_WIDTH, label);
+        begin(o, style);
+        fputs(safe, o->f);
+        end(o, style);
+        fputc('\n', o->f);
+}
+
+void out_field_again(struct out *o, enum style style, const char *label, const char *value)
+{
+        if (!value || !*value)
+                return;
+        _cleanup_free_ char *safe = out_escape_again(value);
+        put_field(o, style, label, safe);
+}
+
 void out_field(struct out *o, enum style style, const char *label, const char *value)
 {
         if (!value || !*value)
                 return;
-        fprintf(o->f, "  %-*s ", LABEL_WIDTH, label);
-        out_text(o, style, value);
-        fputc('\n', o->f);
+        _cleanup_free_ char *safe = text_escape(value);
+        put_field(o, style, label, safe);
 }
 
 /* -- JSON for people ------------------------------------------------------------------------------------------------------- */
@@ -166,7 +193,7 @@ struct table *table_new(const char *const *headers, size_t n)
 
 void table_cell(struct table *t, enum style style, const char *text)
 {
-        char *safe = text_escape(text && *text ? text : "-");
+        char *safe = out_escape_again(text && *text ? text : "-");
         size_t column = t->n_cells % t->n_columns;
 
         t->cells = mem_realloc(t->cells, t->n_cells + 1, sizeof(struct cell));

@@ -24,12 +24,19 @@ void out_line(struct out *o, enum style style, const char *fmt, ...) _printf_(3,
 void out_text(struct out *o, enum style style, const char *text);
 /* "  Label        value" with the value escaped; NULL or "" prints nothing. */
 void out_field(struct out *o, enum style style, const char *label, const char *value);
+/*
+ * Text that its sender may have escaped already (reasons, errors, the end of a server's output): a copy that is safe on a terminal, without
+ * doubling the backslashes of text that is safe as it stands. What people sign is shown by out_text(), where a backslash is always one of
+ * the text's own.
+ */
+char *out_escape_again(const char *s);
+void out_field_again(struct out *o, enum style style, const char *label, const char *value);
 /* A JSON value in full for people: nested, one member a line, strings escaped, their newlines kept as indented lines. */
 void out_value(struct out *o, unsigned indent, json_object *value);
 /* JSON for programs: indented, one newline at the end. */
 void out_json(struct out *o, json_object *value);
 
-/* A table. Cells are copied; NULL or "" prints "-". */
+/* A table. Cells are copied, and escaped as by out_escape_again(); NULL or "" prints "-". */
 struct table;
 struct table *table_new(const char *const *headers, size_t n);
 void table_cell(struct table *t, enum style style, const char *text);

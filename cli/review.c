@@ -157,7 +157,7 @@ static void print_smoke(const struct smoke_result *s, struct out *o)
 
         heading(o, "Smoke test");
         out_field(o, s->passed ? STYLE_GREEN : STYLE_RED, "Result", s->passed ? "pass" : "FAIL");
-        out_field(o, STYLE_RED, "Why", s->passed ? NULL : s->why);
+        out_field_again(o, STYLE_RED, "Why", s->passed ? NULL : s->why);
         out_field(o, STYLE_PLAIN, "At", text_format_time(at, s->at));
         out_field(o, STYLE_PLAIN, "Protocol", s->protocol);
         out_field(o, STYLE_PLAIN, "Took", took);

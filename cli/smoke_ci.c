@@ -224,6 +224,7 @@ int smoke_ci_run(struct cli *c, const char *engine_socket, const struct registry
         sigemptyset(&mask);
         sigaddset(&mask, SIGINT);
         sigaddset(&mask, SIGTERM);
+        sigaddset(&mask, SIGCHLD); /* sd-event learns of ended helpers only so */
         sigprocmask(SIG_BLOCK, &mask, NULL);
         progress_init(&ci.progress, &c->errors);
         /* Never the host's own owner label: a running controller would take our container for an orphan of its own. */

@@ -49,7 +49,7 @@ static enum style state_style(const char *state)
 
 static void alarm_line(struct out *o, const char *what, const char *why)
 {
-        _cleanup_free_ char *safe = text_escape(why);
+        _cleanup_free_ char *safe = out_escape_again(why);
 
         out_line(o, STYLE_RED, "! %s%s%s", what, *safe ? ": " : "", safe);
 }
@@ -170,7 +170,7 @@ void view_server(struct out *o, json_object *s, time_t now)
         out_text(o, STYLE_BOLD, json_str(s, "name"));
         fputc('\n', o->f);
         out_field(o, state_style(json_str(s, "state")), "State", json_str(s, "state"));
-        out_field(o, STYLE_PLAIN, "Why", why);
+        out_field_again(o, STYLE_PLAIN, "Why", why);
         out_field(o, STYLE_PLAIN, "For", at ? span(since, at, now) : NULL);
         out_field(o, STYLE_PLAIN, "Restarts", restarts);
         out_field(o, STYLE_PLAIN, "Approval", json_str(s, "approval"));
@@ -185,7 +185,7 @@ void view_server(struct out *o, json_object *s, time_t now)
         out_field(o, STYLE_PLAIN, "Address", json_str(s, "address"));
         out_field(o, STYLE_PLAIN, "Transport", json_str(s, "transport"));
         for (size_t i = 0; drift && json_object_is_type(drift, json_type_array) && i < json_object_array_length(drift); i++)
-                out_field(o, STYLE_RED, "Drift", json_object_get_string(json_object_array_get_idx(drift, i)));
+                out_field_again(o, STYLE_RED, "Drift", json_object_get_string(json_object_array_get_idx(drift, i)));
 }
 
 void view_actions(struct out *o, json_object *actions)

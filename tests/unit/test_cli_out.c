@@ -118,6 +118,24 @@ static void test_value(_unused_ void **state)
         sink_close(&s);
 }
 
+static void test_escape_again(_unused_ void **state)
+{
+        static const struct {
+                const char *in, *out;
+        } cases[] = {
+                {"plain", "plain"},
+                {"said \\x1b[2J and \\\\", "said \\x1b[2J and \\\\"}, /* escaped already: as it is */
+                {"raw \x1b and \\x1b", "raw \\x1b and \\\\x1b"},      /* not escaped: all of it is now */
+                {"\xe2\x80\xae\\", "\\u{202e}\\\\"},
+                {"", ""},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_free_ char *got = out_escape_again(cases[i].in);
+                assert_string_equal(got, cases[i].out);
+        }
+}
+
 static void test_bytes(_unused_ void **state)
 {
         char b[32];
@@ -259,6 +277,7 @@ int main(void)
                 cmocka_unit_test(test_table_in_colour_is_aligned_alike),
                 cmocka_unit_test(test_colour_is_for_terminals),
                 cmocka_unit_test(test_value),
+                cmocka_unit_test(test_escape_again),
                 cmocka_unit_test(test_bytes),
                 cmocka_unit_test(test_diff),
                 cmocka_unit_test(test_diff_by_name),
