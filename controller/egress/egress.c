@@ -70,19 +70,22 @@ static void request(struct egress *e, egress_done_fn done, void *user, struct er
 static int on_start(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
 {
         struct egress *e = user;
-        _cleanup_err_ struct err *err = NULL;
 
         if (e->round)
                 return 0;
         struct request *requests = TAKE_PTR(e->requests);
         size_t n = e->n_requests;
-        bool full = e->want_full;
 
         e->n_requests = 0;
-        e->want_full = false;
-        if (round_start(e, requests, n, full, &err) < 0)
-                egress_round_done(e, requests, n, 0, NULL, err);
+        round_start(e, requests, n);
         return 0;
+}
+
+void egress_look(struct egress *e, bool guard)
+{
+        e->want_look = true;
+        e->want_guard |= guard;
+        egress_kick(e, false);
 }
 
 void egress_kick(struct egress *e, bool full)
@@ -310,6 +313,27 @@ static int by_address(const void *a, const void *b)
         return (*x)->address < (*y)->address ? -1 : (*x)->address > (*y)->address;
 }
 
+size_t egress_elements(const struct instance *i, struct element out[GUARD_SETS])
+{
+        struct element element = {.address = i->address};
+        size_t n = 0;
+
+        memcpy(element.bridge, i->bridge, sizeof(element.bridge));
+        memcpy(element.server, i->server, sizeof(element.server));
+        element.set = SET_PAIRS;
+        out[n++] = element;
+        element.set = SET_DENIED;
+        out[n++] = element;
+        element.port = i->http_port;
+        element.set = SET_HTTP;
+        if (i->http_port)
+                out[n++] = element;
+        element.set = SET_OWN;
+        if (i->http_port && i->smoke)
+                out[n++] = element;
+        return n;
+}
+
 void egress_target(const struct egress *e, struct rules *ret)
 {
         _cleanup_free_ struct instance **sorted = mem_dup(e->instances, e->n_instances * sizeof(struct instance *));
@@ -319,21 +343,11 @@ void egress_target(const struct egress *e, struct rules *ret)
                 qsort(sorted, e->n_instances, sizeof(struct instance *), by_address);
         for (size_t k = 0; k < e->n_instances; k++) {
                 const struct instance *i = sorted[k];
-                struct element element = {.address = i->address};
+                struct element elements[GUARD_SETS];
+                size_t n = egress_elements(i, elements);
 
-                memcpy(element.bridge, i->bridge, sizeof(element.bridge));
-                memcpy(element.server, i->server, sizeof(element.server));
-                element.set = SET_PAIRS;
-                rules_add_element(ret, &element);
-                element.set = SET_DENIED;
-                rules_add_element(ret, &element);
-                element.port = i->http_port;
-                element.set = SET_HTTP;
-                if (i->http_port)
-                        rules_add_element(ret, &element);
-                element.set = SET_OWN;
-                if (i->http_port && i->smoke)
-                        rules_add_element(ret, &element);
+                for (size_t m = 0; m < n; m++)
+                        rules_add_element(ret, &elements[m]);
                 for (size_t m = 0; m < i->n_entries; m++)
                         rules_add_entry(ret, i->entries[m]);
         }
@@ -379,7 +393,7 @@ void egress_round_done(struct egress *e, struct request *requests, size_t n, uin
                 if (e->loaded)
                         schedule_retry(e);
         }
-        if (e->n_requests || e->want_full)
+        if (e->n_requests || e->want_full || e->want_look)
                 egress_kick(e, false);
         if (e->changed && foreign)
                 e->changed(foreign, !err, e->user);

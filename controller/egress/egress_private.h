@@ -53,6 +53,8 @@ struct egress {
         struct request *requests; /* waiting for the next round */
         size_t n_requests;
         bool want_full;         /* the next round reads everything */
+        bool want_look;         /* … or guard and policy, and counts the entries */
+        bool want_guard;        /* … after it has loaded the guard, unseen */
         sd_event_source *start; /* a round begins when the loop is idle: wishes made until then go together */
         sd_event_source *retry;
         uint64_t retry_ms;
@@ -74,16 +76,21 @@ struct egress {
 
 /* Makes a round begin soon; full: it reads everything back first. */
 void egress_kick(struct egress *e, bool full);
+/* Somebody changed the guard (then it is loaded at once, before anything is read) or the policy. */
+void egress_look(struct egress *e, bool guard);
 struct instance *egress_find(const struct egress *e, const char *bridge);
 /* Turns pairs in the kernel that nobody wished for yet into instances, so that running servers keep what they have until told otherwise. */
 void egress_adopt(struct egress *e);
+/* The elements an instance stands for; returns their number. */
+size_t egress_elements(const struct instance *i, struct element out[GUARD_SETS]);
 /* What the kernel should hold, sorted. */
 void egress_target(const struct egress *e, struct rules *ret);
 /* The round has ended: answers its requests. err is borrowed. */
 void egress_round_done(struct egress *e, struct request *requests, size_t n, uint64_t generation, const char *foreign, struct err *err);
 
 /* round.c */
-_must_check_ int round_start(struct egress *e, struct request *requests, size_t n_requests, bool full, struct err **err);
+/* Takes the requests and what is wanted of e. The round answers by egress_round_done(). */
+void round_start(struct egress *e, struct request *requests, size_t n_requests);
 struct round *round_free(struct round *r);
 
 /* show.c */

@@ -41,7 +41,7 @@ enum step {
         STEP_READ_GUARD,
         STEP_READ_SET,
         STEP_READ_POLICY,
-        STEP_TEST_SET,
+        STEP_TEST, /* single elements and entries, and the number of entries */
 };
 
 struct round {
@@ -52,12 +52,14 @@ struct round {
         enum step steps[16];
         size_t n_steps, at;
         unsigned turns; /* in which something was written */
+        bool look;      /* guard and policy are read, too */
         bool full;      /* the last reading covered everything */
         bool read;      /* something was read back since the last write */
 
         struct rules target;
         struct rules before; /* what we left behind, while all is read again */
         bool has_before;
+        bool unseen;              /* the guard was loaded before anything was read */
         struct rules_delta delta; /* of the turn */
         bool guard_exists, guard_right, set_exists, set_right;
         char *strange; /* what was wrong with the set */
@@ -398,12 +400,18 @@ static void run_conntrack(struct round *r)
                 finish(r, err);
 }
 
+/* 1: all of it is in the kernel; 0: not. */
 static int test_instance(struct round *r, const struct instance *i, struct err **err)
 {
+        struct element elements[GUARD_SETS];
+        size_t n = egress_elements(i, elements);
+
+        for (size_t k = 0; k < n; k++) {
+                int there = set_link_test_element(r->e->set_link, &elements[k], err);
+                if (there <= 0)
+                        return there;
+        }
         for (size_t k = 0; k < i->n_entries; k++) {
-                /* Wished for since this round began: the next one's business. */
-                if (!rules_has_entry(&r->target, &i->entries[k]))
-                        continue;
                 int there = set_link_test(r->e->set_link, &i->entries[k], err);
                 if (there <= 0)
                         return there;
@@ -411,8 +419,8 @@ static int test_instance(struct round *r, const struct instance *i, struct err *
         return 1;
 }
 
-/* The entries of what was just set, and the number of all. 1: as wished; 0: not. */
-static int test_set(struct round *r, struct err **err)
+/* What was just set is there, what was taken away is not, and there is nothing beside. 1: as wished; 0: not. */
+static int test(struct round *r, struct err **err)
 {
         size_t count;
 
@@ -420,8 +428,18 @@ static int test_set(struct round *r, struct err **err)
                 return -1;
         if (count != r->target.n_entries)
                 return 0;
+        for (size_t i = 0; i < r->delta.remove.n_elements; i++) {
+                int there = set_link_test_element(r->e->set_link, &r->delta.remove.elements[i], err);
+                if (there != 0)
+                        return there < 0 ? -1 : 0;
+        }
         for (size_t i = 0; i < r->e->n_instances; i++) {
-                int right = r->e->instances[i]->in_force ? 1 : test_instance(r, r->e->instances[i], err);
+                const struct instance *instance = r->e->instances[i];
+
+                /* Wished for since this round began: the next one's business. */
+                if (instance->in_force || instance->generation > r->generation)
+                        continue;
+                int right = test_instance(r, instance, err);
                 if (right <= 0)
                         return right;
         }
@@ -436,17 +454,23 @@ static void tell(struct round *r, const char *what)
 static void run_tests(struct round *r)
 {
         _cleanup_err_ struct err *err = NULL;
-        int right = test_set(r, &err);
+        struct rules *known = &r->e->known;
 
-        if (right > 0) {
-                free(r->e->known.entries);
-                r->e->known.entries = mem_dup(r->target.entries, r->target.n_entries * sizeof(struct entry));
-                r->e->known.n_entries = r->e->known.cap_entries = r->target.n_entries;
+        if (test(r, &err) > 0) {
+                free(known->entries);
+                known->entries = mem_dup(r->target.entries, r->target.n_entries * sizeof(struct entry));
+                known->n_entries = known->cap_entries = r->target.n_entries;
+                if (!r->look) {
+                        free(known->elements);
+                        known->elements = mem_dup(r->target.elements, r->target.n_elements * sizeof(struct element));
+                        known->n_elements = known->cap_elements = r->target.n_elements;
+                }
         } else {
                 /* Then all of it is looked at. */
                 r->e->known_valid = false;
-                tell(r, "the entries of the set " POLICY_SET " were changed");
+                tell(r, "sets of the guard or the policy were changed");
         }
+        r->read = true;
         r->at++;
         next(r);
 }
@@ -462,10 +486,11 @@ static void plan_read(struct round *r, bool full)
                 plan(r, STEP_READ_REFERENCE);
                 plan(r, STEP_DROP_REFERENCE);
         }
-        plan(r, STEP_READ_GUARD);
-        plan(r, full ? STEP_READ_SET : STEP_TEST_SET);
-        if (full)
+        if (full || r->look) {
+                plan(r, STEP_READ_GUARD);
                 plan(r, STEP_READ_POLICY);
+        }
+        plan(r, full ? STEP_READ_SET : STEP_TEST);
         r->full = full;
 }
 
@@ -478,8 +503,9 @@ static void plan_write(struct round *r)
 {
         bool set = r->delta.add.n_entries || r->delta.remove.n_entries || !r->set_right;
         bool policy = !policy_state_right(&r->e->policy);
-        bool full = !r->guard_right || policy || !r->set_right || r->delta.add.n_entries > MAX_TESTS;
+        bool full = r->full || !r->set_right || r->delta.add.n_entries > MAX_TESTS;
 
+        r->look |= !r->guard_right || policy;
         r->turns++;
         r->read = false;
         /* A guard that is missing comes first of all; else permissions go before the pair they belong to. */
@@ -493,7 +519,7 @@ static void plan_write(struct round *r)
                 plan(r, STEP_WRITE_POLICY);
         if (changes_pairs(&r->delta))
                 plan(r, STEP_CONNTRACK);
-        plan_read(r, full || r->full);
+        plan_read(r, full);
 }
 
 /* Compares what was read first with what we left behind. */
@@ -506,7 +532,9 @@ static void judge_foreign(struct round *r)
         r->has_before = false;
         rules_diff(&delta, &r->before, &r->e->known);
         rules_deinit(&r->before);
-        if (!r->guard_right)
+        if (r->unseen)
+                tell(r, "the guard was changed or removed");
+        else if (!r->guard_right)
                 tell(r, r->guard_exists ? "the guard's rules were changed" : "the guard was removed");
         else if (delta.add.n_elements || delta.remove.n_elements)
                 tell(r, "the elements of the guard's sets were changed");
@@ -547,8 +575,7 @@ static void judge(struct round *r)
         }
         rules_delta_deinit(&r->delta);
         rules_diff(&r->delta, &r->e->known, &r->target);
-        if (r->full)
-                judge_foreign(r);
+        judge_foreign(r);
         if (r->read && rules_delta_empty(&r->delta) && r->guard_right && r->set_right && policy_state_right(&r->e->policy)) {
                 if (r->target.n_entries > MAX_TESTS)
                         malloc_trim(0); /* a dump of 100,000 lines was in memory */
@@ -595,7 +622,7 @@ static void next(struct round *r)
         case STEP_READ_POLICY:
                 run(r, read_policy, NULL);
                 return;
-        case STEP_TEST_SET:
+        case STEP_TEST:
                 run_tests(r);
                 return;
         case STEP_CONNTRACK:
@@ -606,25 +633,55 @@ static void next(struct round *r)
         }
 }
 
-int round_start(struct egress *e, struct request *requests, size_t n_requests, bool full, _unused_ struct err **err)
+/* Keeps what we left behind, to tell what others did to it. A look does not read the entries again. */
+static void remember(struct round *r, bool full)
+{
+        struct egress *e = r->e;
+
+        if (!e->known_valid)
+                return;
+        r->has_before = true;
+        if (full) {
+                r->before = e->known;
+                e->known = (struct rules){};
+                e->known_valid = false;
+                return;
+        }
+        r->before = (struct rules){
+                .elements = mem_dup(e->known.elements, e->known.n_elements * sizeof(struct element)),
+                .n_elements = e->known.n_elements,
+                .entries = mem_dup(e->known.entries, e->known.n_entries * sizeof(struct entry)),
+                .n_entries = e->known.n_entries,
+        };
+}
+
+/* The guard was seen to go: every millisecond counts, so it is loaded first and looked at afterwards. */
+static void plan_guard(struct round *r)
+{
+        r->unseen = true;
+        r->turns++;
+        plan(r, STEP_WRITE_GUARD);
+}
+
+void round_start(struct egress *e, struct request *requests, size_t n_requests)
 {
         struct round *r = NEW(struct round);
+        bool full = e->want_full || !e->known_valid;
 
         r->e = e;
         r->requests = requests;
         r->n_requests = n_requests;
         r->generation = e->generation;
+        r->look = e->want_look;
         r->guard_right = r->set_exists = r->set_right = true;
         e->round = r;
         egress_target(e, &r->target);
-        if (full || !e->known_valid) {
-                if (e->known_valid) {
-                        r->before = e->known;
-                        r->has_before = true;
-                        e->known = (struct rules){};
-                        e->known_valid = false;
-                }
-                plan_read(r, true);
+        if (e->want_guard && e->loaded)
+                plan_guard(r);
+        e->want_full = e->want_look = e->want_guard = false;
+        if (full || r->look) {
+                remember(r, full);
+                plan_read(r, full);
         } else {
                 rules_diff(&r->delta, &e->known, &r->target);
                 if (rules_delta_empty(&r->delta))
@@ -633,5 +690,4 @@ int round_start(struct egress *e, struct request *requests, size_t n_requests, b
                         plan_write(r);
         }
         next(r);
-        return 0;
 }

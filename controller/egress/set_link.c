@@ -2,7 +2,9 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/netfilter.h>
 #include <linux/netfilter/ipset/ip_set.h>
+#include <linux/netfilter/nf_tables.h>
 #include <sys/socket.h>
 
 #include "common/file.h"
@@ -54,7 +56,7 @@ static int finish(struct set_link *l, int *ret_errno, size_t *count, struct err 
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n < 0)
-                        return err_sys(err, errno, "no answer from the kernel about the set " POLICY_SET);
+                        return err_sys(err, errno, "no answer from the kernel about a set");
                 for (struct nlmsghdr *h = (struct nlmsghdr *)data; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
                         if (h->nlmsg_seq != l->sequence)
                                 continue;
@@ -127,5 +129,43 @@ int set_link_test(struct set_link *l, const struct entry *entry, struct err **er
                 return 0;
         if (code)
                 return err_set(err, ERR_SYSTEM, "cannot test an entry of the set " POLICY_SET ": the kernel says %d", code);
+        return 1;
+}
+
+/* A key of several fields: each begins at a multiple of four bytes. */
+static size_t element_key(char key[24], const struct element *element)
+{
+        const uint32_t address = htonl(element->address);
+        const uint16_t port = htons(element->port);
+
+        memset(key, 0, 24);
+        memcpy(key, element->bridge, sizeof(element->bridge));
+        memcpy(key + 16, &address, sizeof(address));
+        memcpy(key + 20, &port, sizeof(port));
+        return element->set == SET_HTTP || element->set == SET_OWN ? 24 : 20;
+}
+
+int set_link_test_element(struct set_link *l, const struct element *element, struct err **err)
+{
+        _cleanup_buf_ struct buf b = {};
+        const char *set = guard_set_names[element->set];
+        char key[24];
+        size_t n = element_key(key, element);
+        int code;
+
+        nl_begin(&b, NFNL_SUBSYS_NFTABLES, NFT_MSG_GETSETELEM, NLM_F_ACK, ++l->sequence, NFPROTO_INET);
+        nl_put(&b, NFTA_SET_ELEM_LIST_TABLE, GUARD_TABLE, sizeof(GUARD_TABLE));
+        nl_put(&b, NFTA_SET_ELEM_LIST_SET, set, strlen(set) + 1);
+        size_t list = nl_nest(&b, NFTA_SET_ELEM_LIST_ELEMENTS), elem = nl_nest(&b, NFTA_LIST_ELEM), value = nl_nest(&b, NFTA_SET_ELEM_KEY);
+        nl_put(&b, NFTA_DATA_VALUE, key, n);
+        nl_nest_end(&b, value);
+        nl_nest_end(&b, elem);
+        nl_nest_end(&b, list);
+        if (nl_send(l->fd, &b, err) < 0 || finish(l, &code, NULL, err) < 0)
+                return -1;
+        if (code == ENOENT)
+                return 0;
+        if (code)
+                return err_sys(err, code, "cannot test an element of the guard's set %s", set);
         return 1;
 }

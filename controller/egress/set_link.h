@@ -15,3 +15,5 @@ DEFINE_FREEP(struct set_link *, set_link_free)
 _must_check_ int set_link_count(struct set_link *l, size_t *ret, struct err **err);
 /* 1: it is in the set (for a /32: it, or a network that holds it), 0: it is not. */
 _must_check_ int set_link_test(struct set_link *l, const struct entry *entry, struct err **err);
+/* 1: the element is in its set of the guard, 0: it is not, or there is no such set. */
+_must_check_ int set_link_test_element(struct set_link *l, const struct element *element, struct err **err);

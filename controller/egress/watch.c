@@ -32,7 +32,7 @@ static int on_debounce(_unused_ sd_event_source *source, _unused_ uint64_t now, 
 {
         struct watch *w = user;
 
-        egress_kick(w->e, true);
+        egress_look(w->e, false);
         return 0;
 }
 
@@ -43,7 +43,7 @@ static void alarm_in(struct watch *w, uint64_t usec)
         if (!w->e->loaded)
                 return;
         if (usec == 0) {
-                egress_kick(w->e, true);
+                egress_look(w->e, true);
                 return;
         }
         /* Not pushed further by later changes: a busy host must not keep us from looking. */
@@ -52,7 +52,7 @@ static void alarm_in(struct watch *w, uint64_t usec)
         w->debounce = sd_event_source_disable_unref(w->debounce);
         int r = sd_event_add_time_relative(w->e->loop, &w->debounce, CLOCK_MONOTONIC, usec, 1000, on_debounce, w);
         if (r < 0)
-                egress_kick(w->e, true);
+                egress_look(w->e, false);
 }
 
 /* A rule of the filter table concerns us when it is in our chain, or was a jump on the way to it. */
