@@ -213,7 +213,8 @@ int engine_new(struct engine **ret, sd_event *loop, const char *socket_path, str
         curl_multi_setopt(e->multi, CURLMOPT_SOCKETDATA, e);
         curl_multi_setopt(e->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
         curl_multi_setopt(e->multi, CURLMOPT_TIMERDATA, e);
-        curl_multi_setopt(e->multi, CURLMOPT_MAXCONNECTS, 8L);
+        /* Those in use count, and at the bound a finished one is closed: room for all that run, an event stream and some pulls. */
+        curl_multi_setopt(e->multi, CURLMOPT_MAXCONNECTS, (long)ENGINE_PARALLEL + 4);
         *ret = TAKE_PTR(e);
         return 0;
 }

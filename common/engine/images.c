@@ -158,8 +158,11 @@ static bool pull_step(struct engine_call *c, int *status, json_object **body, st
                 return pull_inspected(p, *body, err);
         if (lines_end(&p->lines, pull_line, p, NULL) < 0)
                 return false;
-        if (!*err && p->seen.error)
-                return pull_failed(p, err), false;
+        if (p->seen.error) { /* tells more than that the stream then broke off */
+                *err = err_free(*err);
+                pull_failed(p, err);
+                return false;
+        }
         /* An answer that says no is final. One that broke off says nothing: the Engine may have finished. */
         if (*err && *status != 0)
                 return false;

@@ -246,6 +246,9 @@ void transfer_done(struct engine_call *c, CURLcode code)
 
         if (!transfer_deliver(c))
                 return;
+        /* To curl, a header that ends in the middle is an answer. */
+        if (code == CURLE_OK && status == 0)
+                code = CURLE_GOT_NOTHING;
         if (code != CURLE_OK) {
                 (void)transport_error(c, code, &err);
                 /* Only an answer over its bound comes from the Engine that we know. */

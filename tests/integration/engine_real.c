@@ -311,7 +311,7 @@ static void step_run(struct run *r)
 
 static void step_remove(struct run *r)
 {
-        struct engine_waiter second = { 0 };
+        struct engine_waiter second = {0};
         _cleanup_err_ struct err *err = NULL;
 
         engine_network_remove(r->engine, r->name, engine_waiter_done, fresh(r));
