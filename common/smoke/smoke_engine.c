@@ -220,12 +220,13 @@ void smoke_attach(struct smoke *s)
                 smoke_next(s);
 }
 
-/* An Engine that answers "no" to a start says that this image does not run (no such program, not executable): that is a result. */
+/* An Engine that refuses a start says that this image does not run (no such program, not executable): that is a result. 5xx is its own
+ * trouble. */
 static void on_started(struct smoke *s, int status, _unused_ json_object *body, struct err *err)
 {
         _cleanup_free_ char *safe = NULL;
 
-        if (err && (status == 0 || status > 500)) {
+        if (err && (status == 0 || status >= 500)) {
                 smoke_fail(s, err_dup(err));
                 return;
         }

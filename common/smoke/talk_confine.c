@@ -47,7 +47,7 @@ static int add_rules(scmp_filter_ctx f)
         for (size_t i = 0; i < ELEMENTSOF(allowed) && r >= 0; i++)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, allowed[i], 0);
         for (size_t i = 0; i < ELEMENTSOF(set_flags) && r >= 0; i++)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, set_flags[i]));
+                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, set_flags[i], 0));
         /* Memory, but never memory to run. */
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(mmap), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, PROT_EXEC, 0));
@@ -61,7 +61,7 @@ static int add_rules(scmp_filter_ctx f)
                 r = seccomp_rule_add(f, SCMP_ACT_ERRNO(0), SCMP_SYS(connect), 0);
         /* abort() */
         if (r >= 0)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid(), 0));
         return r;
 }
 
@@ -125,7 +125,7 @@ int talk_confine_check(int fd)
         bad += refused("fork", pid > 0);
         if (pid > 0)
                 waitpid(pid, NULL, 0);
-        bad += refused("kill", kill(getppid(), 0) >= 0);
+        bad += refused("kill", kill(getpid(), 0) >= 0);
         p = mmap(NULL, 4096, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         bad += refused("executable memory", p != MAP_FAILED);
         return bad;

@@ -125,13 +125,21 @@ static void on_ready(struct smoke *s, const char *bridge, const char *address, _
         smoke_continue(s, NULL);
 }
 
+static int on_after_cancel(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
+{
+        struct run *r = user;
+
+        return sd_event_exit(r->loop, 0);
+}
+
+/* Goes on for a while: what the Engine still answers must find nobody. */
 static int on_cancel(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
 {
         struct run *r = user;
 
         r->smoke = smoke_cancel(r->smoke);
         r->code = 3;
-        return sd_event_exit(r->loop, 0);
+        return sd_event_add_time_relative(r->loop, NULL, CLOCK_MONOTONIC, 1000000, 0, on_after_cancel, r);
 }
 
 static int make_test(struct run *r, struct engine *engine, const struct options *o, const struct conf *conf,

@@ -245,7 +245,7 @@ static void test_broken_frames(_unused_ void **state)
                 int pair[2];
 
                 assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
-                _cleanup_(talk_stdio_freep) struct talk_stdio *t = talk_stdio_new(pair[0], 1000, &io);
+                _cleanup_(talk_stdio_freep) _unused_ struct talk_stdio *t = talk_stdio_new(pair[0], 1000, &io);
                 assert_int_equal(write(pair[1], table[i].bytes, table[i].n), table[i].n);
                 assert_fails(io.receive(io.self, &text, &n, &status, talk_now_ms() + 1000, &err), "attach stream");
                 close(pair[0]);
