@@ -64,30 +64,16 @@ static void begin_test(struct ci *ci)
                 finish(ci, err);
 }
 
-/* Which platform's manifest it is, the registry knows and the Engine may not; without the answer, image_id still binds the content. */
-static void on_distribution(_unused_ int status, json_object *body, struct err *err, void *user)
-{
-        struct ci *ci = user;
-        _cleanup_err_ struct err *why = NULL;
-
-        if (!err && body && image_facts_add_distribution(ci->image, body, &why) < 0) {
-                finish(ci, why);
-                return;
-        }
-        if (spec_build(&ci->spec, ci->entry, ci->image, &why) < 0)
-                finish(ci, why);
-        else
-                begin_test(ci);
-}
-
+/* Facts as the Engine tells them, as the controller takes them: asking the registry for more would give another container's hash. */
 static void have_image(struct ci *ci, json_object *inspect)
 {
         _cleanup_err_ struct err *err = NULL;
 
-        if (image_facts_from_inspect(&ci->image, inspect, ci->entry->image, &err) < 0)
+        if (image_facts_from_inspect(&ci->image, inspect, ci->entry->image, &err) < 0 ||
+            spec_build(&ci->spec, ci->entry, ci->image, &err) < 0)
                 finish(ci, err);
         else
-                engine_distribution_inspect(ci->engine, ci->entry->image, on_distribution, ci);
+                begin_test(ci);
 }
 
 static void on_pulled(_unused_ int status, json_object *body, struct err *err, void *user)
