@@ -43,79 +43,98 @@ static void expect_none(struct fixture *f, json_object *section, const char *key
         assert_null(text);
 }
 
-/* Every way to spoil a value that keeps it JSON: each leaf, each missing and each additional item. Owned values; at most n. */
-static size_t spoil(json_object *v, json_object **out, size_t n)
+static json_object *copy_of(json_object *v)
+{
+        json_object *copy = NULL;
+
+        assert_int_equal(json_object_deep_copy(v, &copy, NULL), 0);
+        return copy;
+}
+
+#define SPOILT_MAX 64
+static size_t spoil(json_object *v, json_object **out);
+
+/* One more, none, one fewer, and each one spoilt. */
+static size_t spoil_array(json_object *v, json_object **out)
+{
+        size_t made = 0, n = json_object_array_length(v);
+
+        out[made] = copy_of(v);
+        json_object_array_add(out[made++], json_object_new_string("x"));
+        if (n)
+                out[made++] = json_object_new_array();
+        if (n > 1) {
+                out[made] = copy_of(v);
+                assert_int_equal(json_object_array_del_idx(out[made++], n - 1, 1), 0);
+        }
+        for (size_t i = 0; i < n; i++) {
+                json_object *sub[SPOILT_MAX];
+                size_t k = spoil(json_object_array_get_idx(v, i), sub);
+
+                for (size_t s = 0; s < k; s++) {
+                        assert_true(made < SPOILT_MAX);
+                        out[made] = copy_of(v);
+                        json_object_array_put_idx(out[made++], i, sub[s]);
+                }
+        }
+        return made;
+}
+
+static size_t spoil_object(json_object *v, json_object **out)
 {
         size_t made = 0;
 
+        out[made] = copy_of(v);
+        json_add_str(out[made++], "bh-x", "y");
+        json_object_object_foreach (v, key, member) {
+                json_object *sub[SPOILT_MAX];
+                size_t k = spoil(member, sub);
+
+                for (size_t s = 0; s < k; s++) {
+                        assert_true(made < SPOILT_MAX);
+                        out[made] = copy_of(v);
+                        json_add(out[made++], key, sub[s]);
+                }
+        }
+        return made;
+}
+
+static size_t spoil_string(json_object *v, json_object **out)
+{
+        _cleanup_free_ char *longer = mem_printf("%sx", json_object_get_string(v));
+        size_t made = 0;
+
+        out[made++] = json_object_new_string(longer);
+        if (json_object_get_string_len(v))
+                out[made++] = json_object_new_string("");
+        return made;
+}
+
+/* Every way to spoil a value that keeps it JSON. Owned values, at most SPOILT_MAX; how many. */
+static size_t spoil(json_object *v, json_object **out)
+{
         switch (json_object_get_type(v)) {
         case json_type_null:
-                out[made++] = json_object_new_int(7);
-                out[made++] = json_object_new_string("x");
-                out[made++] = fixture_value("[\"x\"]");
-                break;
+                out[0] = json_object_new_int(7);
+                out[1] = json_object_new_string("x");
+                out[2] = fixture_value("[\"x\"]");
+                return 3;
         case json_type_boolean:
-                out[made++] = json_object_new_boolean(!json_object_get_boolean(v));
-                break;
+                out[0] = json_object_new_boolean(!json_object_get_boolean(v));
+                return 1;
         case json_type_int:
-                out[made++] = json_object_new_int64(json_object_get_int64(v) + 1);
-                break;
-        case json_type_string: {
-                _cleanup_free_ char *longer = mem_printf("%sx", json_object_get_string(v));
-                out[made++] = json_object_new_string(longer);
-                if (json_object_get_string_len(v))
-                        out[made++] = json_object_new_string("");
-                break;
-        }
-        case json_type_array: {
-                json_object *more = NULL;
-                assert_int_equal(json_object_deep_copy(v, &more, NULL), 0);
-                json_object_array_add(more, json_object_new_string("x"));
-                out[made++] = more;
-                if (json_object_array_length(v))
-                        out[made++] = json_object_new_array();
-                if (json_object_array_length(v) > 1) {
-                        json_object *fewer = NULL;
-                        assert_int_equal(json_object_deep_copy(v, &fewer, NULL), 0);
-                        assert_int_equal(json_object_array_del_idx(fewer, json_object_array_length(v) - 1, 1), 0);
-                        out[made++] = fewer;
-                }
-                for (size_t i = 0; i < json_object_array_length(v); i++) {
-                        json_object *sub[48];
-                        size_t k = spoil(json_object_array_get_idx(v, i), sub, ELEMENTSOF(sub));
-                        for (size_t s = 0; s < k; s++) {
-                                json_object *copy = NULL;
-                                assert_int_equal(json_object_deep_copy(v, &copy, NULL), 0);
-                                json_object_array_put_idx(copy, i, sub[s]);
-                                assert_true(made < n);
-                                out[made++] = copy;
-                        }
-                }
-                break;
-        }
-        case json_type_object: {
-                json_object *more = NULL;
-                assert_int_equal(json_object_deep_copy(v, &more, NULL), 0);
-                json_add_str(more, "bh-x", "y");
-                out[made++] = more;
-                json_object_object_foreach (v, key, member) {
-                        json_object *sub[48];
-                        size_t k = spoil(member, sub, ELEMENTSOF(sub));
-                        for (size_t s = 0; s < k; s++) {
-                                json_object *copy = NULL;
-                                assert_int_equal(json_object_deep_copy(v, &copy, NULL), 0);
-                                json_add(copy, key, sub[s]);
-                                assert_true(made < n);
-                                out[made++] = copy;
-                        }
-                }
-                break;
-        }
+                out[0] = json_object_new_int64(json_object_get_int64(v) + 1);
+                return 1;
+        case json_type_string:
+                return spoil_string(v, out);
+        case json_type_array:
+                return spoil_array(v, out);
+        case json_type_object:
+                return spoil_object(v, out);
         default:
-                break;
+                fail_msg("a value of an inspect that this test cannot spoil");
+                return 0;
         }
-        assert_true(made > 0);
-        return made;
 }
 
 static void spoil_all(struct fixture *f, const char *section_name, const char *const *left_out)
@@ -132,8 +151,8 @@ static void spoil_all(struct fixture *f, const char *section_name, const char *c
                         keys = strv_append(keys, name);
         }
         for (char **key = keys; *key; key++) {
-                json_object *spoilt[64];
-                size_t n = spoil(json_get(section, *key), spoilt, ELEMENTSOF(spoilt));
+                json_object *spoilt[SPOILT_MAX];
+                size_t n = spoil(json_get(section, *key), spoilt);
                 _cleanup_free_ char *where = mem_printf("%s.%s", section_name, *key);
                 for (size_t i = 0; i < n; i++)
                         expect_drift(f, section, *key, spoilt[i], where);
