@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Listeners of the small internet: TCP ports that answer HTTP or echo a line, UDP ports that echo. Every contact is one JSON line in the log."""
+"""Listeners of the small internet: TCP ports that answer HTTP or echo, UDP ports that echo. Every contact is one JSON line in the log."""
 import argparse
 import asyncio
 import json
@@ -33,18 +33,17 @@ def tcp_handler(log):
     async def handle(reader, writer):
         local, peer = writer.get_extra_info("sockname"), writer.get_extra_info("peername")
         try:
-            line = b""
             log.note("tcp", local, peer)
             while True:
-                line = await asyncio.wait_for(reader.readline(), 60)
-                if not line:
+                data = await asyncio.wait_for(reader.read(65536), 60)
+                if not data:
                     break
-                if line.startswith((b"GET ", b"HEAD ", b"POST ")):
+                if data.startswith((b"GET ", b"HEAD ", b"POST ")):
                     body = f"far {local[0]}:{local[1]}\n".encode()
                     writer.write(b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
                     await writer.drain()
                     break
-                writer.write(line)
+                writer.write(data)
                 await writer.drain()
         except (OSError, asyncio.TimeoutError, ValueError):
             pass
