@@ -34,12 +34,20 @@ bool engine_is_podman(const struct engine *e);
 struct engine_call; /* one call in flight */
 
 /*
- * Called exactly once, from the loop, never from inside engine_call_start(). err is NULL when the Engine answered 2xx (or 304, "already
- * so"): then status is its code and body its JSON (NULL when empty). Otherwise err says what failed and carries the Engine's message:
- *   ERR_NOT_FOUND 404 · ERR_CONFLICT 409 · ERR_INVALID 400 and answers that are not HTTP or JSON · ERR_UNAVAILABLE 5xx, no socket, cut off
- * · ERR_TIMEOUT · ERR_LIMIT an answer over its bound · ERR_DENIED 401, 403 or EACCES on the socket. status is 0 when no answer came. All
- * arguments are borrowed. Integers of the body beyond 2^53 are strings of their digits. The callback may start and cancel calls and free
- * the engine. Some conflicts that Engines report as 403 or 500 (address pools that overlap, names in use on Podman) are ERR_CONFLICT too.
+ * Called exactly once, from the loop, never from inside engine_call_start(). It may start and cancel calls and free the engine.
+ *
+ * err is NULL when the Engine answered 2xx (or 304, "already so"): then status is its code and body its JSON (NULL when empty). Otherwise
+ * err says what failed and carries the Engine's message (foreign text, at most 1 KiB of it, not escaped):
+ *
+ * - ERR_NOT_FOUND: 404
+ * - ERR_CONFLICT: 409, and conflicts that some Engines report as 403 or 500 (address pools that overlap, names in use)
+ * - ERR_INVALID: 400 and other refusals, and answers that are not HTTP or JSON
+ * - ERR_DENIED: 401, 403, or no access to the socket
+ * - ERR_UNAVAILABLE: 5xx, no socket, cut off, or an Engine whose API versions do not meet ours
+ * - ERR_TIMEOUT: no complete answer within the call's time
+ * - ERR_LIMIT: an answer over its bound
+ *
+ * status is 0 when no answer came. All arguments are borrowed. Integers of the body beyond 2^53 are strings of their digits.
  */
 typedef void (*engine_done_fn)(int status, json_object *body, struct err *err, void *user);
 
@@ -92,16 +100,20 @@ void engine_image_inspect(struct engine *e, const char *reference, engine_done_f
 void engine_network_list(struct engine *e, const char *label, const char *value, engine_done_fn done, void *user);
 void engine_network_inspect(struct engine *e, const char *id, engine_done_fn done, void *user);
 void engine_network_create(struct engine *e, json_object *body, engine_done_fn done, void *user);
-/* "has active endpoints": disconnects them (only containers with our owner label are ever force-disconnected by the caller) and retries
- * with backoff; 404 = done. */
+/*
+ * While it "has active endpoints": disconnects every container from it, and retries with backoff for 30 s. 404 = done. Force is used only
+ * for endpoints that no container holds any more; where a live container needs it, that is the caller's decision
+ * (engine_network_disconnect()).
+ */
 void engine_network_remove(struct engine *e, const char *id, engine_done_fn done, void *user);
+/* By force: also from a container that does not run. */
 void engine_network_disconnect(struct engine *e, const char *network, const char *container, engine_done_fn done, void *user);
 
 /*
  * Pull by digest. reference "host/name@sha256:…". Errors inside the 200 stream are errors here; a stream that ended early is confirmed by
  * inspecting the digest. progress (may be NULL) is called with bytes so far / known total (0 = unknown) and a status text. max_bytes: of
- * the compressed layers while they come, and of the unpacked image in the end; 0 = no bound. A tag instead of a digest is taken too. done's
- * body is the image inspect.
+ * the compressed layers while they come, and of the unpacked image in the end (which is then there all the same); 0 = no bound. A tag
+ * instead of a digest is taken too. done's body is the image inspect. progress and done get the same user.
  */
 typedef void (*engine_progress_fn)(uint64_t current, uint64_t total, const char *status, void *user);
 void engine_image_pull(struct engine *e, struct engine_call **ret, const char *reference, const char *platform, uint64_t max_bytes,
@@ -112,8 +124,8 @@ void engine_distribution_inspect(struct engine *e, const char *reference, engine
 /*
  * Event stream. `event` is called per event; `lost` whenever the stream (re)started, so that the owner lists again: events before are lost.
  * Reconnects by itself with backoff (100 ms to 5 s, with jitter). `down` (may be NULL) when the stream broke or could not be had at first,
- * once per outage. filters as engine_filters() gives them, or NULL. Never fails today. Free it before its engine. Integers beyond 2^53
- * (timeNano) are strings.
+ * once per outage. filters as engine_filters() gives them (with or without "filters=" in front), or NULL. Never fails today. Free it before
+ * its engine. Integers beyond 2^53 (timeNano) are strings.
  */
 struct engine_events;
 typedef void (*engine_event_fn)(json_object *event, void *user);
