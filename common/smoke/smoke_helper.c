@@ -10,7 +10,7 @@
 #define PROBE_MS      10000U
 #define SETTLE_MS     250U
 #define GRACE_MS      3000U /* the helper keeps to its own deadline; this is for one that does not */
-#define ADDRESS_SPACE (768ULL << 20)
+#define ADDRESS_SPACE (384ULL << 20)
 #define CPU_SECONDS   20U
 #define WATCH_USEC    500000U
 

@@ -110,6 +110,11 @@ class Smoke(Base):
                 self.assertLess(time.monotonic() - began, 20)
                 self.assertTrue(all(" " <= c < "\x7f" for c in result["why"] + result.get("stderr_tail", "")))
 
+    def test_little_text_that_needs_much_memory(self):
+        code, result, _ = self.smoke("mcp/hostile:1", "stdio", "bomb")
+        self.assertEqual(code, 2)
+        self.assertIn("more memory than a smoke test may use", result["why"])
+
     def test_http_server_that_ends_or_never_listens(self):
         code, result, _ = self.smoke("mcp/hostile:1", "streamable-http", "exit-at-start", options=["--port", "80", "--timeout", "20000"])
         self.assertEqual((code, result["duration_ms"] < 15000), (2, True))

@@ -14,6 +14,8 @@ struct harness {
         uint16_t port;
         const char *call;                         /* JSON or NULL */
         unsigned timeout_ms, probe_ms, max_bytes; /* 0 = 10 s, 2 s, 4 MiB */
+        size_t address_space;                     /* of the helper; 0 = unlimited */
+        bool may_die;                             /* nothing is printed when the helper does */
         size_t split;                             /* frames of at most this many bytes; 0 = as they come */
 };
 /* What the helper printed (owned); NULL when it did not exit with 0 and JSON. *took_ms may be NULL. */

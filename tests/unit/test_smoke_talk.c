@@ -352,6 +352,28 @@ static void test_hostile(_unused_ void **state)
         }
 }
 
+/* As the runner starts it: with little memory and time, and the 4 MiB a server may write. Whatever ends it, it is no pass. */
+static void test_bombs(_unused_ void **state)
+{
+        static const char *const modes[] = {"bomb", "keys"};
+
+        for (size_t i = 0; i < ELEMENTSOF(modes); i++) {
+                const char *const argv[] = {HOSTILE, modes[i], NULL};
+                const struct harness h = {.transport = "stdio",
+                                          .server = argv,
+                                          .timeout_ms = 20000,
+                                          .probe_ms = 1000,
+                                          .address_space = 384 << 20,
+                                          .may_die = true};
+                uint64_t took = 0;
+                _cleanup_json_ json_object *o = harness_run(&h, &took);
+
+                print_message("%s: %s after %llu ms\n", modes[i], o ? json_str(o, "why") : "the helper died", (unsigned long long)took);
+                assert_false(json_flag(o, "passed", false));
+                assert_true(took < 25000);
+        }
+}
+
 static void test_asks(_unused_ void **state)
 {
         static const char *const argv[] = {HOSTILE, "asks", NULL};
@@ -381,12 +403,19 @@ static void test_confined(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_messages),         cmocka_unit_test(test_sse_split),
-                cmocka_unit_test(test_sse_bounds),       cmocka_unit_test(test_manifest),
-                cmocka_unit_test(test_manifest_refuses), cmocka_unit_test(test_manifest_items_bound),
-                cmocka_unit_test(test_split_everywhere), cmocka_unit_test(test_broken_frames),
-                cmocka_unit_test(test_honest),           cmocka_unit_test(test_call),
-                cmocka_unit_test(test_hostile),          cmocka_unit_test(test_asks),
+                cmocka_unit_test(test_messages),
+                cmocka_unit_test(test_sse_split),
+                cmocka_unit_test(test_sse_bounds),
+                cmocka_unit_test(test_manifest),
+                cmocka_unit_test(test_manifest_refuses),
+                cmocka_unit_test(test_manifest_items_bound),
+                cmocka_unit_test(test_split_everywhere),
+                cmocka_unit_test(test_broken_frames),
+                cmocka_unit_test(test_honest),
+                cmocka_unit_test(test_call),
+                cmocka_unit_test(test_hostile),
+                cmocka_unit_test(test_asks),
+                cmocka_unit_test(test_bombs),
                 cmocka_unit_test(test_confined),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);

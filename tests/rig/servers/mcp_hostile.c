@@ -195,6 +195,32 @@ static int deep(void)
         return wait_for_end();
 }
 
+/* Much memory for few bytes. */
+static int bomb(void)
+{
+        if (handshake()) {
+                printf("{\"jsonrpc\":\"2.0\",\"id\":%ld,\"result\":{\"tools\":[{}", id_of());
+                for (int i = 0; i < 1300000; i++)
+                        fputs(",{}", stdout);
+                puts("]}}");
+                fflush(stdout);
+        }
+        return wait_for_end();
+}
+
+/* Much time for few bytes, where keys are compared with each other. */
+static int keys(void)
+{
+        if (handshake()) {
+                printf("{\"jsonrpc\":\"2.0\",\"id\":%ld,\"result\":{\"a\":0", id_of());
+                for (int i = 0; i < 300000; i++)
+                        printf(",\"k%x\":0", i);
+                puts("}}");
+                fflush(stdout);
+        }
+        return wait_for_end();
+}
+
 /* A terminal's control sequences, right-to-left marks and the like in names and errors. */
 static int escapes(void)
 {
@@ -257,6 +283,8 @@ static const struct mode {
         {"escapes", escapes},
         {"restless", restless},
         {"asks", asks},
+        {"bomb", bomb},
+        {"keys", keys},
 };
 
 int main(int argc, char **argv)
