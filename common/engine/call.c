@@ -232,7 +232,5 @@ char *engine_filters(const char *key, const char *value)
 
         json_object_array_add(list, json_object_new_string(value));
         json_add(o, key, list);
-        _cleanup_free_ char *escaped =
-                engine_escape(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
-        return mem_printf("filters=%s", escaped);
+        return engine_escape(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 }

@@ -12,7 +12,7 @@ static char *label_query(const char *prefix, const char *label, const char *valu
                 return mem_strdup(prefix);
         pair = value ? mem_printf("%s=%s", label, value) : mem_strdup(label);
         filters = engine_filters("label", pair);
-        return mem_printf("%s%s%s", prefix, *prefix ? "&" : "", filters);
+        return mem_printf("%s%sfilters=%s", prefix, *prefix ? "&" : "", filters);
 }
 
 static void list(struct engine *e, const char *path, const char *prefix, const char *label, const char *value, engine_done_fn done,
