@@ -21,8 +21,14 @@ struct watch {
         int fd;     /* notifications */
         int legacy; /* raw socket to ask iptables-legacy's tables; -1 when unused */
         sd_event_source *io, *debounce, *poll;
-        bool touched; /* the commit being read concerns us … */
-        bool urgent;  /* … and takes the guard away */
+        /* Of the commit being read: */
+        bool touched; /* it concerns us … */
+        bool urgent;  /* … and changes the guard's rules */
+        int jumps;    /* from FORWARD to DOCKER-USER, added less removed */
+        /* Of those since the last look. dockerd takes its jump out and puts it back for every network it makes: then there is nothing to
+         * look at. */
+        bool look;
+        int jumps_missing;
         unsigned own; /* commits of our own still to come */
         struct ipt_getinfo legacy_info;
         bool legacy_known;
@@ -31,8 +37,12 @@ struct watch {
 static int on_debounce(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
 {
         struct watch *w = user;
+        bool look = w->look || w->jumps_missing > 0;
 
-        egress_look(w->e, false);
+        w->look = false;
+        w->jumps_missing = 0;
+        if (look)
+                egress_look(w->e, false);
         return 0;
 }
 
@@ -55,14 +65,43 @@ static void alarm_in(struct watch *w, uint64_t usec)
                 egress_look(w->e, false);
 }
 
-/* A rule of the filter table concerns us when it is in our chain, or was a jump on the way to it. */
-static bool is_on_our_way(unsigned message, const struct nlattr *chain)
+static bool names(const struct nlattr *attrs, size_t left, const char *chain)
 {
-        if (nl_is_string(chain, POLICY_CHAIN))
-                return true;
-        if (message == NFT_MSG_NEWCHAIN || message == NFT_MSG_DELCHAIN || message == NFT_MSG_DELRULE)
-                return nl_is_string(chain, "DOCKER-USER") || nl_is_string(chain, "FORWARD");
-        return false;
+        return attrs && memmem(attrs, left, chain, strlen(chain) + 1);
+}
+
+/* A rule of the filter table concerns us when it is in our chain, or a jump on the way to it. */
+static void read_rule(struct watch *w, bool added, const struct nlattr *attrs, size_t left)
+{
+        const struct nlattr *chain = nl_find(attrs, left, NFTA_RULE_CHAIN);
+
+        if (nl_is_string(chain, POLICY_CHAIN) || nl_is_string(chain, "DOCKER-USER"))
+                w->touched = true;
+        else if (!nl_is_string(chain, "FORWARD"))
+                return;
+        else if (names(attrs, left, "DOCKER-USER"))
+                w->jumps += added ? 1 : -1;
+        else if (!added && names(attrs, left, POLICY_CHAIN))
+                w->touched = true;
+}
+
+static void read_chain(struct watch *w, const struct nlattr *chain)
+{
+        w->touched |= nl_is_string(chain, POLICY_CHAIN) || nl_is_string(chain, "DOCKER-USER") || nl_is_string(chain, "FORWARD");
+}
+
+/* The end of a commit. We cannot tell whose it was, only that one of several was ours. */
+static void read_commit(struct watch *w)
+{
+        if (w->own && (w->touched || w->jumps)) {
+                w->own--;
+        } else if (w->touched || w->jumps) {
+                w->look |= w->touched;
+                w->jumps_missing = MAX(w->jumps_missing - w->jumps, 0);
+                alarm_in(w, w->urgent ? 0 : DEBOUNCE_US);
+        }
+        w->touched = w->urgent = false;
+        w->jumps = 0;
 }
 
 static void read_message(struct watch *w, const struct nlmsghdr *h)
@@ -73,27 +112,22 @@ static void read_message(struct watch *w, const struct nlmsghdr *h)
 
         if (h->nlmsg_type >> 8 != NFNL_SUBSYS_NFTABLES || h->nlmsg_len < NLMSG_SPACE(sizeof(*g)))
                 return;
-        const struct nlattr *attrs = nl_attrs(h, &left);
         if (message == NFT_MSG_NEWGEN) {
-                /* The end of a commit. We cannot tell whose it was, only that one of several was ours. */
-                if (w->own && w->touched)
-                        w->own--;
-                else if (w->touched)
-                        alarm_in(w, w->urgent ? 0 : DEBOUNCE_US);
-                w->touched = w->urgent = false;
+                read_commit(w);
                 return;
         }
-        /* Tables, chains, rules, sets and elements all carry the table's name in attribute 1, and chains and rules the chain's name. */
-        const struct nlattr *table = nl_find(attrs, left, NFTA_TABLE_NAME);
+        /* Tables, chains, rules, sets and elements all carry the table's name in attribute 1. */
+        const struct nlattr *attrs = nl_attrs(h, &left), *table = nl_find(attrs, left, NFTA_TABLE_NAME);
         if (g->nfgen_family == NFPROTO_INET && (nl_is_string(table, GUARD_TABLE) || nl_is_string(table, REFERENCE_TABLE))) {
                 w->touched = true;
-                w->urgent |= nl_is_string(table, GUARD_TABLE) &&
-                             (message == NFT_MSG_DELTABLE || message == NFT_MSG_DELCHAIN || message == NFT_MSG_DELRULE);
+                w->urgent |= nl_is_string(table, GUARD_TABLE) && message != NFT_MSG_NEWSETELEM && message != NFT_MSG_DELSETELEM;
         } else if (g->nfgen_family == NFPROTO_IPV4 && nl_is_string(table, "filter")) {
-                bool chain = message == NFT_MSG_NEWCHAIN || message == NFT_MSG_DELCHAIN;
-
-                w->touched |= message == NFT_MSG_DELTABLE ||
-                              is_on_our_way(message, nl_find(attrs, left, chain ? (unsigned)NFTA_CHAIN_NAME : (unsigned)NFTA_RULE_CHAIN));
+                if (message == NFT_MSG_NEWRULE || message == NFT_MSG_DELRULE)
+                        read_rule(w, message == NFT_MSG_NEWRULE, attrs, left);
+                else if (message == NFT_MSG_NEWCHAIN || message == NFT_MSG_DELCHAIN)
+                        read_chain(w, nl_find(attrs, left, NFTA_CHAIN_NAME));
+                else if (message == NFT_MSG_DELTABLE)
+                        w->touched = true;
         }
 }
 
@@ -109,6 +143,7 @@ static void drain(struct watch *w)
                         continue;
                 /* Notifications were lost: they may have been about us. */
                 if (n < 0 && errno == ENOBUFS) {
+                        w->look = true;
                         alarm_in(w, DEBOUNCE_US);
                         continue;
                 }
