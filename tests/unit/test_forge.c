@@ -437,6 +437,38 @@ static void a_revocation_of_a_server_covers_what_is_below(void **state)
         struct record other = *rig_item(view, one)->record;
         other.server = (char *)"git";
         assert_false(forge_state_revokes(view->next, &other));
+        struct forge_state longer_name = {.revoked = (char *[]){(char *)"git-5<9", NULL}};
+        assert_false(forge_state_revokes(&longer_name, &other));
+}
+
+static void a_revocation_needs_a_signature_and_this_host(void **state)
+{
+        struct rig *rig = *state;
+        _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
+        json_object *elsewhere = rig_record(rig, "Revocation", 3);
+
+        json_object_object_del(elsewhere, "audience");
+        json_add_str(elsewhere, "audience", "vps2.example.org");
+        free(rig_commit_record(rig, rig_record(rig, "Revocation", 2), NULL));
+        free(rig_commit_record(rig, elsewhere, rig->key));
+        _cleanup_view_ struct forge_view *view = rig_read(rig, NULL, RIG_NOW);
+        assert_int_equal(strv_len(view->next->revoked), 0);
+        assert_false(forge_state_revokes(view->next, rig_item(view, id)->record));
+}
+
+/* A revocation that comes with a serial out of order is named as such, and still ends what it names: late is better than never. */
+static void a_revocation_out_of_order_still_ends(void **state)
+{
+        struct rig *rig = *state;
+        _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 5), rig->key);
+        _cleanup_view_ struct forge_view *first = rig_read(rig, NULL, RIG_NOW);
+        json_object *late = rig_record(rig, "Revocation", 4);
+
+        json_add_str(late, "proposal", id);
+        _cleanup_free_ char *late_id = rig_commit_record(rig, late, rig->key);
+        _cleanup_view_ struct forge_view *view = rig_read(rig, first->next, RIG_NOW);
+        assert_refused(view, late_id, FORGE_REFUSAL_SERIAL, "out of order");
+        assert_true(forge_state_revokes(view->next, rig_item(view, id)->record));
 }
 
 static void unsigned_counts_only_where_configured(void **state)
@@ -626,6 +658,90 @@ static void commits_never_replace_and_stay_in_place(void **state)
         assert_fails(repo_read(&rig->conf, "github/none.yaml", 10, &a, NULL, &err), "no github/none.yaml");
 }
 
+static char *object_path(struct rig *rig, const git_oid *id)
+{
+        const char *hex = git_oid_tostr_s(id);
+
+        return mem_printf("%s/objects/%.2s/%s", rig->conf.approvals_repository, hex, hex + 2);
+}
+
+/* Objects are named by their hash: a file that holds something else than its name says is refused, not believed. */
+static void swapped_objects_are_refused(void **state)
+{
+        struct rig *rig = *state;
+        _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key), *path = mem_printf("github/%s.yaml", id),
+                            *text = NULL;
+        _cleanup_free_ char *other_id = rig_commit_record(rig, rig_approval(rig, 2), rig->key);
+        _cleanup_free_ char *other_path = mem_printf("github/%s.yaml", other_id), *other = NULL;
+        _cleanup_err_ struct err *err = NULL;
+        git_oid a, b;
+
+        assert_ok(repo_read(&rig->conf, path, RECORD_MAX_BYTES, &text, NULL, &err));
+        assert_ok(repo_read(&rig->conf, other_path, RECORD_MAX_BYTES, &other, NULL, &err));
+        git_odb_hash(&a, text, strlen(text), GIT_OBJECT_BLOB);
+        git_odb_hash(&b, other, strlen(other), GIT_OBJECT_BLOB);
+        _cleanup_free_ char *from = object_path(rig, &b), *to = object_path(rig, &a), *bytes = NULL;
+        size_t n;
+        assert_ok(file_read(&bytes, &n, from, 1U << 20, FILE_ANY, &err));
+        assert_ok(file_write_atomic(to, bytes, n, 0444, &err));
+        _cleanup_view_ struct forge_view *view = rig_read(rig, NULL, RIG_NOW);
+        assert_refused(view, id, FORGE_REFUSAL_FILE, "git object");
+        assert_counts(view, other_id);
+}
+
+static int pack_one(const git_oid *id, void *user)
+{
+        git_packbuilder_insert(user, id, NULL);
+        return 0;
+}
+
+static void loose_object_goes(struct rig *rig, const char *path)
+{
+        _cleanup_err_ struct err *err = NULL;
+        _cleanup_free_ char *text = NULL;
+        git_oid id;
+
+        assert_ok(repo_read(&rig->conf, path, RECORD_MAX_BYTES, &text, NULL, &err));
+        git_odb_hash(&id, text, strlen(text), GIT_OBJECT_BLOB);
+        _cleanup_free_ char *file = object_path(rig, &id);
+        assert_int_equal(unlink(file), 0);
+}
+
+/* What `git gc` does: objects in a pack, references in packed-refs. */
+static void a_packed_repository_reads_the_same(void **state)
+{
+        struct rig *rig = *state;
+        _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key), *path = mem_printf("github/%s.yaml", id);
+        _cleanup_view_ struct forge_view *first = rig_read(rig, NULL, RIG_NOW);
+        git_repository *repo = NULL;
+        git_packbuilder *pack = NULL;
+        git_refdb *refdb = NULL;
+        git_odb *odb = NULL;
+
+        assert_int_equal(git_repository_open_bare(&repo, rig->conf.approvals_repository), 0);
+        assert_int_equal(git_repository_odb(&odb, repo), 0);
+        assert_int_equal(git_packbuilder_new(&pack, repo), 0);
+        assert_int_equal(git_odb_foreach(odb, pack_one, pack), 0);
+        assert_int_equal(git_packbuilder_write(pack, NULL, 0, NULL, NULL), 0);
+        assert_int_equal(git_repository_refdb(&refdb, repo), 0);
+        assert_int_equal(git_refdb_compress(refdb), 0);
+        git_refdb_free(refdb);
+        git_packbuilder_free(pack);
+        git_odb_free(odb);
+        git_repository_free(repo);
+        loose_object_goes(rig, path);
+        _cleanup_free_ char *loose = mem_printf("%s/refs/heads/main", rig->conf.approvals_repository);
+        assert_int_equal(access(loose, F_OK), -1);
+        _cleanup_view_ struct forge_view *view = rig_read(rig, first->next, RIG_NOW);
+        assert_null(view->refused);
+        assert_counts(view, id);
+        assert_string_equal(view->commit, first->commit);
+        _cleanup_free_ char *next = rig_commit_record(rig, rig_approval(rig, 2), rig->key); /* and goes on */
+        _cleanup_view_ struct forge_view *after = rig_read(rig, view->next, RIG_NOW);
+        assert_null(after->refused);
+        assert_counts(after, next);
+}
+
 static void an_empty_repository_is_empty(void **state)
 {
         struct rig *rig = *state;
@@ -667,6 +783,8 @@ int main(void)
                 CASE(first_acceptance_is_the_verify_time),
                 CASE(a_revocation_in_a_refused_tip_counts),
                 CASE(a_revocation_of_a_server_covers_what_is_below),
+                CASE(a_revocation_needs_a_signature_and_this_host),
+                CASE(a_revocation_out_of_order_still_ends),
                 CASE(unsigned_counts_only_where_configured),
                 CASE(lost_state_refuses),
                 CASE(state_survives_json),
@@ -675,6 +793,8 @@ int main(void)
                 CASE(good_signatures_are_remembered),
                 CASE(fingerprint_tells_every_change),
                 CASE(commits_never_replace_and_stay_in_place),
+                CASE(swapped_objects_are_refused),
+                CASE(a_packed_repository_reads_the_same),
                 CASE(an_empty_repository_is_empty),
         };
 
