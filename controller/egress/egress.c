@@ -380,6 +380,19 @@ static void note_success(struct egress *e, uint64_t generation)
                         e->instances[i]->in_force = true;
 }
 
+static void tell_change(struct egress *e, const char *foreign, const struct err *err)
+{
+        bool was_broken = e->told_broken;
+
+        if (foreign)
+                e->changed(foreign, !err, e->user);
+        else if (err && e->loaded)
+                e->changed(err_msg(err), false, e->user);
+        else if (!err && was_broken)
+                e->changed("the rules are in force again", true, e->user);
+        e->told_broken = err && (foreign || e->loaded);
+}
+
 void egress_round_done(struct egress *e, struct request *requests, size_t n, uint64_t generation, const char *foreign, struct err *err)
 {
         _cleanup_free_ struct request *answered = requests;
@@ -395,10 +408,8 @@ void egress_round_done(struct egress *e, struct request *requests, size_t n, uin
         }
         if (e->n_requests || e->want_full || e->want_look)
                 egress_kick(e, false);
-        if (e->changed && foreign)
-                e->changed(foreign, !err, e->user);
-        else if (e->changed && err && e->loaded)
-                e->changed(err_msg(err), false, e->user);
+        if (e->changed)
+                tell_change(e, foreign, err);
         for (size_t i = 0; i < n; i++) {
                 if (answered[i].done)
                         answered[i].done(answered[i].err ? answered[i].err : err, answered[i].user);

@@ -63,8 +63,9 @@ struct egress {
         /* What the kernel held at the end of the last successful round; worth something only while known_valid. */
         struct rules known;
         bool known_valid;
-        bool loaded; /* one round succeeded */
-        bool sound;  /* the last one did */
+        bool loaded;      /* one round succeeded */
+        bool sound;       /* the last one did */
+        bool told_broken; /* the listener knows that it did not */
         enum backend backend;
         char form[SHA256_HEX]; /* of the guard as this nft prints it; "" before the first round */
         struct policy_state policy;
