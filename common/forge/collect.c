@@ -129,6 +129,30 @@ static int collect_entry(struct found_list *l, git_repository *repo, const git_t
         return 0;
 }
 
+static int compare_names(const void *a, const void *b)
+{
+        const char *const *x = a, *const *y = b;
+
+        return strcmp(*x, *y);
+}
+
+/* git sorts its trees, but a hand-made one need not be sorted. */
+static int check_unique(const git_tree *root, struct err **err)
+{
+        size_t n = git_tree_entrycount(root);
+        _cleanup_free_ const char **names = NEW_N(const char *, n + 1);
+
+        for (size_t i = 0; i < n; i++)
+                names[i] = git_tree_entry_name(git_tree_entry_byindex(root, i));
+        qsort(names, n, sizeof(*names), compare_names);
+        for (size_t i = 1; i < n; i++)
+                if (str_eq(names[i], names[i - 1])) {
+                        _cleanup_free_ char *safe = text_escape(names[i]);
+                        return err_set(err, ERR_INVALID, "the approvals tree names %s twice: rewrite the commit with git", safe);
+                }
+        return 0;
+}
+
 int collect(struct found_list *l, git_repository *repo, const git_oid *commit_id, struct err **err)
 {
         _cleanup_(git_commit_freep) git_commit *commit = NULL;
@@ -140,12 +164,10 @@ int collect(struct found_list *l, git_repository *repo, const git_oid *commit_id
         if (n > 2 * FORGE_MAX_SERVERS)
                 return err_set(err, ERR_LIMIT, "%zu entries in the root of the approvals tree, at most %u are read", n,
                                2 * FORGE_MAX_SERVERS);
-        for (size_t i = 0; i < n; i++) {
-                const git_tree_entry *e = git_tree_entry_byindex(root, i);
-                if (i && str_eq(git_tree_entry_name(e), git_tree_entry_name(git_tree_entry_byindex(root, i - 1))))
-                        return err_set(err, ERR_INVALID, "the approvals tree names one directory twice: rewrite the commit with git");
-                if (collect_entry(l, repo, e, err) < 0)
+        if (check_unique(root, err) < 0)
+                return -1;
+        for (size_t i = 0; i < n; i++)
+                if (collect_entry(l, repo, git_tree_entry_byindex(root, i), err) < 0)
                         return -1;
-        }
         return l->n > FORGE_MAX_RECORDS ? err_set(err, ERR_LIMIT, "more than %u records", FORGE_MAX_RECORDS) : 0;
 }

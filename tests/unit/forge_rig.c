@@ -276,6 +276,40 @@ void rig_rewrite(struct rig *rig, const char *path, const char *data, git_filemo
         rig_move_ref(rig, git_oid_tostr_s(&id));
 }
 
+void rig_raw_root(struct rig *rig, const char *const *names, size_t n)
+{
+        git_repository *repo = open_repo(rig);
+        _cleanup_free_ char *tip = rig_tip(rig);
+        _cleanup_buf_ struct buf raw = {0};
+        git_object *server = NULL;
+        git_commit *parent = NULL;
+        git_tree *tree = NULL;
+        git_signature *who = NULL;
+        git_odb *odb = NULL;
+        git_oid id, tree_id;
+
+        git_oid_fromstr(&id, tip);
+        assert_int_equal(git_commit_lookup(&parent, repo, &id), 0);
+        assert_int_equal(git_revparse_single(&server, repo, "refs/heads/main:github"), 0);
+        for (size_t i = 0; i < n; i++) {
+                buf_addf(&raw, "40000 %s", names[i]);
+                buf_addc(&raw, '\0');
+                buf_add(&raw, git_object_id(server)->id, GIT_OID_RAWSZ);
+        }
+        assert_int_equal(git_repository_odb(&odb, repo), 0);
+        assert_int_equal(git_odb_write(&tree_id, odb, raw.data, raw.len, GIT_OBJECT_TREE), 0);
+        assert_int_equal(git_tree_lookup(&tree, repo, &tree_id), 0);
+        assert_int_equal(git_signature_now(&who, "mallory", "mallory@example.org"), 0);
+        assert_int_equal(git_commit_create(&id, repo, NULL, who, who, NULL, "test", tree, 1, (const git_commit *[]){parent}), 0);
+        git_signature_free(who);
+        git_tree_free(tree);
+        git_object_free(server);
+        git_commit_free(parent);
+        git_odb_free(odb);
+        git_repository_free(repo);
+        rig_move_ref(rig, git_oid_tostr_s(&id));
+}
+
 struct forge_view *rig_read(struct rig *rig, const struct forge_state *state, time_t now)
 {
         static const struct forge_state empty;

@@ -41,6 +41,8 @@ json_object *rig_approval(struct rig *rig, unsigned serial);
 char *rig_commit_record(struct rig *rig, json_object *record, const char *key);
 /* Rewrites the tip's tree: path gets the blob with this mode, or is removed (data NULL). parent: commit on top of the tip, or as a root. */
 void rig_rewrite(struct rig *rig, const char *path, const char *data, git_filemode_t mode, bool parent);
+/* A tip whose root tree has exactly these directories, all with the content of github/: names that no honest tool writes. */
+void rig_raw_root(struct rig *rig, const char *const *names, size_t n);
 /* Points the ref anywhere. */
 void rig_move_ref(struct rig *rig, const char *commit);
 char *rig_tip(struct rig *rig);

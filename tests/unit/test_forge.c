@@ -286,6 +286,32 @@ static void odd_names_are_refused_and_notes_ignored(void **state)
         assert_counts(view, id);
 }
 
+static void names_cannot_climb(void **state)
+{
+        struct rig *rig = *state;
+        _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key), *good = rig_tip(rig);
+        static const char *const names[] = {"..", ".", "github/..", "gi\x1b[2Jthub", "\xff", "github"};
+        static const char *const twice[] = {"github", "other", "github"};
+        static const struct forge_state empty;
+        _cleanup_err_ struct err *err = NULL;
+        struct forge_view *none = NULL;
+
+        rig_raw_root(rig, names, ELEMENTSOF(names));
+        _cleanup_view_ struct forge_view *view = rig_read(rig, NULL, RIG_NOW);
+        assert_counts(view, id);
+        assert_int_equal(view->n_items, ELEMENTSOF(names));
+        assert_int_equal(view->next->n_accepted, 1);
+        for (size_t i = 0; i < view->n_items; i++) {
+                assert_null(strchr(view->items[i].path, 0x1b)); /* escaped: paths are shown and sent as JSON */
+                assert_null(strchr(view->items[i].path, 0xff));
+                if (view->items[i].refused)
+                        assert_non_null(strstr(view->items[i].refused, "not a server's name"));
+        }
+        rig_move_ref(rig, good);
+        rig_raw_root(rig, twice, ELEMENTSOF(twice));
+        assert_fails(forge_read(&none, &rig->conf, &empty, RIG_NOW, &err), "twice");
+}
+
 static void bad_content_is_refused_by_name(void **state)
 {
         struct rig *rig = *state;
@@ -775,6 +801,7 @@ int main(void)
                 CASE(a_deleted_record_refuses_the_tip),
                 CASE(links_and_submodules_are_refused),
                 CASE(odd_names_are_refused_and_notes_ignored),
+                CASE(names_cannot_climb),
                 CASE(bad_content_is_refused_by_name),
                 CASE(serials_are_never_replayed),
                 CASE(two_of_one_serial_both_fall),
