@@ -201,13 +201,13 @@ static int call_tool(struct talk_session *s, struct talk_manifest *m, struct err
 {
         _cleanup_talk_message_ struct talk_message reply = {.id = -1};
         const char *tool = json_str(s->config->call, "tool");
-        json_object *arguments = json_get(s->config->call, "arguments"), *params;
-        _cleanup_strv_ char **tools = talk_manifest_tools(m);
+        json_object *arguments = json_get(s->config->call, "arguments"), *definition = talk_manifest_tool(m, tool), *params;
 
         if (!tool)
                 return 0;
-        if (!strv_contains(tools, tool))
+        if (!definition)
                 return err_set(err, ERR_INVALID, "the smoke test should call the tool \"%s\", which the server does not list", tool);
+        s->params = talk_param_headers(json_get(definition, "inputSchema"), arguments);
         params = json_object_new_object();
         json_add_str(params, "name", tool);
         json_add(params, "arguments", arguments ? json_object_get(arguments) : json_object_new_object());

@@ -36,8 +36,11 @@ struct talk_outgoing {
         const char *method;   /* NULL: this is an answer to the server */
         const char *name;     /* of the tool called, or NULL */
         const char *protocol; /* agreed or offered revision, NULL before */
+        char *const *params;  /* further headers for HTTP (talk_param_headers()), or NULL; borrowed */
         bool modern, request;
 };
+/* "Mcp-Param-NAME: value" for every argument that the tool's inputSchema marks so; owned, NULL = none. */
+char **talk_param_headers(json_object *schema, json_object *arguments);
 
 /* A way to the server. */
 struct talk_io {
@@ -95,5 +98,6 @@ _must_check_ int talk_connection_get(int *ret, int fd, uint64_t until, struct er
 /* -- confinement ---------------------------------------------------------------------------------------------------------- */
 /* From here on: no socket, open, exec, fork, ptrace; what is already open can be used, and memory. */
 _must_check_ int talk_confine(struct err **err);
-/* Tries what must fail; returns the number of things that did not, each named on standard error. fd: an unconnected UDP socket made before. */
+/* Tries what must fail; returns the number of things that did not, each named on standard error. fd: an unconnected UDP socket made before.
+ */
 int talk_confine_check(int fd);

@@ -293,6 +293,8 @@ static int http_send(void *self, const struct talk_outgoing *m, struct err **err
                 add_header(s, "Mcp-Method", m->method);
         if (m->modern && m->name)
                 add_header(s, "Mcp-Name", m->name);
+        for (char *const *p = m->modern ? m->params : NULL; p && *p; p++)
+                s->headers = curl_slist_append(s->headers, *p);
         if (t->session && !m->modern)
                 add_header(s, "Mcp-Session-Id", t->session);
         return begin(t, s, t->endpoint ? t->endpoint : t->config->path, err);

@@ -153,6 +153,16 @@ int talk_manifest_text(struct talk_manifest *m, char **ret, struct err **err)
         return 0;
 }
 
+json_object *talk_manifest_tool(const struct talk_manifest *m, const char *name)
+{
+        json_object *tools = m->items[TALK_TOOLS];
+
+        for (size_t i = 0; tools && i < json_object_array_length(tools); i++)
+                if (str_eq(json_str(json_object_array_get_idx(tools, i), "name"), name))
+                        return json_object_array_get_idx(tools, i);
+        return NULL;
+}
+
 char **talk_manifest_tools(const struct talk_manifest *m)
 {
         char **names = NULL;

@@ -40,5 +40,7 @@ _must_check_ int talk_manifest_page(struct talk_manifest *m, enum talk_list list
  * twice in one list.
  */
 _must_check_ int talk_manifest_text(struct talk_manifest *m, char **ret, struct err **err);
+/* The definition of one tool, borrowed; NULL = the server has none of this name. */
+json_object *talk_manifest_tool(const struct talk_manifest *m, const char *name);
 /* Names of the tools, sorted; owned. After talk_manifest_text(). */
 char **talk_manifest_tools(const struct talk_manifest *m);

@@ -8,6 +8,7 @@ void talk_session_deinit(struct talk_session *s)
 {
         talk_message_deinit(&s->late);
         mem_freep(&s->protocol);
+        strv_freep(&s->params);
 }
 
 static json_object *envelope(void)
@@ -20,8 +21,13 @@ static json_object *envelope(void)
 
 static int send_message(struct talk_session *s, json_object *o, const char *method, const char *name, bool request, struct err **err)
 {
-        const struct talk_outgoing out = {
-                .message = o, .method = method, .name = name, .protocol = s->protocol, .modern = s->modern, .request = request};
+        const struct talk_outgoing out = {.message = o,
+                                          .method = method,
+                                          .name = name,
+                                          .protocol = s->protocol,
+                                          .modern = s->modern,
+                                          .request = request,
+                                          .params = request ? s->params : NULL};
 
         return s->io->send(s->io->self, &out, err);
 }

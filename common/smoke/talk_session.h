@@ -18,6 +18,7 @@ struct talk_session {
         bool modern;
         char *protocol;
         unsigned changed; /* bit per enum talk_list: the server said that this list is a new one */
+        char **params;    /* headers of the next request */
         unsigned noise, foreign_requests;
         long http_status;
 };

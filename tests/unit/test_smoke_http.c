@@ -324,6 +324,30 @@ static void test_hostile(_unused_ void **state)
         }
 }
 
+static void test_param_headers(_unused_ void **state)
+{
+        static const char schema[] =
+                "{\"type\":\"object\",\"properties\":{"
+                "\"a\":{\"x-mcp-header\":\"Region\"},\"b\":{\"x-mcp-header\":\"Count\"},\"c\":{\"x-mcp-header\":\"On\"},"
+                "\"d\":{\"x-mcp-header\":\"Bad\\r\\nName\"},\"e\":{\"x-mcp-header\":\"Text\"},\"f\":{},"
+                "\"g\":{\"properties\":{\"h\":{\"x-mcp-header\":\"Deep\"}}},\"i\":{\"x-mcp-header\":\"None\"}}}";
+        static const char arguments[] = "{\"a\":\"us-west1\",\"b\":42,\"c\":true,\"d\":\"x\",\"e\":\"line1\\nline2\",\"f\":\"f\","
+                                        "\"g\":{\"h\":\"=?base64?literal?=\"},\"i\":null}";
+        _cleanup_json_ json_object *s = NULL, *a = NULL;
+        _cleanup_err_ struct err *err = NULL;
+        _cleanup_strv_ char **headers = NULL;
+        _cleanup_free_ char *all = NULL;
+
+        assert_ok(json_parse(&s, schema, strlen(schema), "schema", NULL, &err));
+        assert_ok(json_parse(&a, arguments, strlen(arguments), "arguments", NULL, &err));
+        headers = talk_param_headers(s, a);
+        all = strv_join(headers, "|");
+        assert_string_equal(all,
+                            "Mcp-Param-Region: us-west1|Mcp-Param-Count: 42|Mcp-Param-On: true|Mcp-Param-Text: =?base64?bGluZTEKbGluZTI=?=|"
+                            "Mcp-Param-Deep: =?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=");
+        assert_null(talk_param_headers(s, NULL));
+}
+
 static void test_nobody_listens(_unused_ void **state)
 {
         uint16_t port;
@@ -339,10 +363,8 @@ static void test_nobody_listens(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_echo),
-                cmocka_unit_test(test_legacy),
-                cmocka_unit_test(test_hostile),
-                cmocka_unit_test(test_nobody_listens),
+                cmocka_unit_test(test_echo),           cmocka_unit_test(test_legacy),        cmocka_unit_test(test_hostile),
+                cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_param_headers),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
