@@ -9,11 +9,9 @@
 #include "common/smoke/smoke.h"
 
 /*
- * Pulls (from allowed registries only, unless the digest is there already) and tests one entry; blocks. *image and *smoke are owned. -1:
- * the test could not be made; the server's failure is a result. What it made on the Engine is gone afterwards, also after SIGINT or
- * SIGTERM.
+ * Pulls, unless the digest is there already (registry_entry_parse() let allowed registries through only), and tests one entry; blocks.
+ * *image and *smoke are owned. -1: the test could not be made; the server's failure is a result. What it made on the Engine is gone
+ * afterwards, also after SIGINT or SIGTERM.
  */
 _must_check_ int smoke_ci_run(struct cli *c, const char *engine_socket, const struct registry_entry *entry, struct image_facts **image,
                               struct smoke_result **smoke, struct err **err);
-/* Is the image's registry in images.registries? */
-_must_check_ int smoke_ci_allowed(const struct conf *conf, const char *image, struct err **err);
