@@ -254,6 +254,8 @@ class Connection(threading.Thread):
             self.client.sock.sendall(head)
             head = self.upstream.head()
         status = record["status"] = int(head.split(b" ")[1])
+        if action in ("kill-after", "cut-after", "truncate", "garble-body") and "/events" in record["path"]:
+            return self.break_events(action, head)
         if action in ("kill-after", "cut-after"):
             for _ in body(self.upstream, head, True, status, method):
                 pass
@@ -272,6 +274,13 @@ class Connection(threading.Thread):
         if action == "kill-reply":
             kill(fault)
         return keep
+
+    def break_events(self, action, head):
+        """An event stream has no end to wait for: it begins (unless it was to be cut or killed at once), says something broken, and ends."""
+        if action in ("truncate", "garble-body"):
+            data = b'{"Type":"container","Act' if action == "truncate" else b"\x00garbage\xff\n"
+            self.client.sock.sendall(head + b"%x\r\n%s\r\n" % (len(data), data))
+        return False
 
     def pass_on(self, head, status, method):
         self.client.sock.sendall(head)
