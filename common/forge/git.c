@@ -52,6 +52,9 @@ int git_directory(char **ret, const struct conf *conf, struct err **err)
 {
         _cleanup_free_ char *path = realpath(conf->approvals_repository, NULL);
 
+        if (!path && errno == ENOENT)
+                return err_set(err, ERR_NOT_FOUND, "there is no approvals repository %s yet: bulkhead propose makes it",
+                               conf->approvals_repository);
         if (!path)
                 return err_sys(err, errno, "approvals repository %s", conf->approvals_repository);
         _cleanup_free_ char *bare = mem_printf("%s/objects", path), *inner = mem_printf("%s/.git", path),

@@ -1,5 +1,6 @@
 #include "common/forge/repo.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <sys/stat.h>
@@ -54,15 +55,27 @@ static int create_repository(git_repository **ret, const struct conf *conf, stru
         return git_open(ret, conf, err); /* with the ownership rules that every reader applies */
 }
 
+/* Nothing there, or an empty directory such as a mount point: anything else is foreign, and we do not build in it. */
+static bool may_create(const char *path)
+{
+        struct dirent **list = NULL;
+        int n = scandir(path, &list, NULL, NULL);
+        int reason = errno;
+
+        for (int i = 0; i < n; i++)
+                free(list[i]);
+        free(list);
+        return n < 0 ? reason == ENOENT : n == 2; /* "." and ".." */
+}
+
 static int open_or_create(git_repository **ret, const struct conf *conf, struct err **err)
 {
         _cleanup_err_ struct err *why = NULL;
 
         if (git_open(ret, conf, &why) == 0)
                 return 0;
-        struct stat st;
-        if (err_code(why) != ERR_NOT_FOUND || lstat(conf->approvals_repository, &st) == 0)
-                return err_move(err, TAKE_PTR(why)); /* something is there: we do not build in a foreign directory */
+        if (err_code(why) != ERR_NOT_FOUND || !may_create(conf->approvals_repository))
+                return err_move(err, TAKE_PTR(why));
         return create_repository(ret, conf, err);
 }
 

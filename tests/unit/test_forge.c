@@ -650,6 +650,19 @@ static void fingerprint_tells_every_change(void **state)
         assert_int_equal(forge_fingerprint(seen[0], &rig->conf, &err), -1);
 }
 
+static void repositories_are_made_in_empty_places_only(void **state)
+{
+        struct rig *rig = *state;
+        _cleanup_err_ struct err *err = NULL;
+        struct repo_file file = {"github/f-0123456789abcdef.yaml", "a", 1};
+
+        assert_ok(dir_make(rig->conf.approvals_repository, 0755, &err)); /* a mount point */
+        _cleanup_free_ char *foreign = rig_write(rig, "approvals.git/notes", "mine");
+        assert_fails(repo_commit(&rig->conf, &file, 1, "alice", "first", NULL, &err), "holds no git repository");
+        assert_int_equal(unlink(foreign), 0);
+        assert_ok(repo_commit(&rig->conf, &file, 1, "alice", "first", NULL, &err));
+}
+
 static void commits_never_replace_and_stay_in_place(void **state)
 {
         struct rig *rig = *state;
@@ -819,6 +832,7 @@ int main(void)
                 CASE(borrowed_objects_and_symbolic_refs_are_refused),
                 CASE(good_signatures_are_remembered),
                 CASE(fingerprint_tells_every_change),
+                CASE(repositories_are_made_in_empty_places_only),
                 CASE(commits_never_replace_and_stay_in_place),
                 CASE(swapped_objects_are_refused),
                 CASE(a_packed_repository_reads_the_same),
