@@ -9,6 +9,7 @@
 
 #define MIN_PREFIX 6
 #define MAX_SERIAL (UINT64_C(1) << 53)
+#define MAX_AHEAD  (UINT64_C(1) << 20) /* a proposal is anybody's word: one with a serial far away does not use them up */
 
 int records_read(struct cli *c, struct forge_view **ret, struct err **err)
 {
@@ -24,13 +25,14 @@ int records_read(struct cli *c, struct forge_view **ret, struct err **err)
         return forge_read(ret, conf, &empty, time(NULL), err);
 }
 
-int records_find(const struct forge_view *view, const char *id, const struct forge_item **ret, struct err **err)
+/* One pass over the records that count, or over those that do not. 1: none found. */
+static int find_among(const struct forge_view *view, const char *id, bool refused, const struct forge_item **ret, struct err **err)
 {
         const struct forge_item *found = NULL;
 
         for (size_t i = 0; i < view->n_items; i++) {
                 const struct forge_item *item = &view->items[i];
-                if (!item->record)
+                if (!item->record || !item->refused == refused)
                         continue;
                 if (str_eq(item->record->id, id)) {
                         *ret = item;
@@ -42,10 +44,20 @@ int records_find(const struct forge_view *view, const char *id, const struct for
                         return err_set(err, ERR_CONFLICT, "several records begin with %s: give the whole id", id);
                 found = item;
         }
-        if (!found)
-                return err_set(err, ERR_NOT_FOUND, "no record %s in the approvals repository (bulkhead pending lists what waits)", id);
         *ret = found;
-        return 0;
+        return found == NULL;
+}
+
+int records_find(const struct forge_view *view, const char *id, const struct forge_item **ret, struct err **err)
+{
+        /* Nobody hides a record behind one of the same name that does not count. */
+        int r = find_among(view, id, false, ret, err);
+
+        if (r > 0)
+                r = find_among(view, id, true, ret, err);
+        if (r > 0)
+                return err_set(err, ERR_NOT_FOUND, "no record %s in the approvals repository (bulkhead pending lists what waits)", id);
+        return r;
 }
 
 const struct record *records_decision(const struct forge_view *view, const char *proposal)
@@ -88,16 +100,24 @@ bool records_is_revoked(const struct forge_view *view, const struct record *appr
 
 int records_next_serial(const struct forge_view *view, const char *server, uint64_t *ret, struct err **err)
 {
-        uint64_t highest = 0;
+        uint64_t highest = 0, proposed = 0;
 
         for (size_t i = 0; i < view->n_items; i++) {
                 const struct record *r = view->items[i].record;
-                if (r && str_eq(r->server, server))
+                if (!r || view->items[i].refused || !str_eq(r->server, server))
+                        continue;
+                if (r->kind != RECORD_PROPOSAL)
                         highest = MAX(highest, r->serial);
         }
+        for (size_t i = 0; i < view->n_items; i++) {
+                const struct record *r = view->items[i].record;
+                if (r && !view->items[i].refused && str_eq(r->server, server) && r->serial <= highest + MAX_AHEAD)
+                        proposed = MAX(proposed, r->serial);
+        }
+        highest = MAX(highest, proposed);
         if (highest >= MAX_SERIAL)
-                return err_set(err, ERR_LIMIT,
-                               "server %s has a record with the last possible serial: look at its records, one is malicious", server);
+                return err_set(err, ERR_LIMIT, "server %s has a signed record with the last possible serial: give the server another name",
+                               server);
         *ret = highest + 1;
         return 0;
 }

@@ -189,6 +189,28 @@ class Forge(CliTest):
         self.assertIn("smoke", self.run_cli("approve", proposal[:8], "--key", self.key, "--yes", code=1).err)
         self.assertIn("no record", self.run_cli("approve", "f-", "--key", self.key, "--yes", code=1).err)
 
+    def test_a_proposal_cannot_use_up_the_serials(self):
+        first = self.propose()
+        text = self.git("show", f"main:echo/{first}.yaml").decode()
+        entry_sha256 = text.split("entry_sha256: ")[1].split("\n")[0].strip('"')
+        image = "127.0.0.1:5000/mcp/echo:1.0"
+        self.add_record({
+            "apiVersion": "bulkhead/v1", "kind": "Proposal", "serial": 2**53, "audience": "test.example", "server": "echo",
+            "source": {"type": "docker_image", "reference": image, "digest": digest("echo")}, "entry_sha256": entry_sha256, "proposed_by": "mallory",
+            "proposed_at": "2026-11-20T10:00:00Z",
+            "entry": {"enabled": True, "source": "docker_image", "image": image + "@" + digest("echo"), "transport": "stdio"},
+        })
+        self.run_cli("validate")
+        self.add_files({f"echo/{first}.smoke.json": self.evidence(first, ECHO)})
+        self.assertEqual(self.approve(first).json()["serial"], 2)
+
+    def test_a_record_that_does_not_count_hides_none(self):
+        proposal = self.proposal_with_evidence()
+        text = self.git("show", f"main:echo/{proposal}.yaml").decode()
+        self.add_files({f"aaa/{proposal}.yaml": text})
+        self.assertIn(f"aaa/{proposal}.yaml", self.run_cli("validate", code=1).err)
+        self.assertEqual(self.approve(proposal).json()["server"], "echo")
+
     def test_without_signatures(self):
         self.write_conf()
         self.conf.write_text(self.conf.read_text().replace("approvals:\n", "approvals:\n  signatures: none\n"))

@@ -111,6 +111,12 @@ class CliTest(unittest.TestCase):
             lines.append(f"M 100644 inline {path}\ndata {len(raw)}\n".encode() + raw + b"\n")
         self.git("fast-import", "--quiet", "--force", input=b"".join(lines))
 
+    def add_record(self, content, path=None):
+        """Commits a record as its author wrote it; JSON is YAML too. Returns its id."""
+        ident = "f-" + hashlib.sha256(canonical(content).encode()).hexdigest()[:16]
+        self.add_files({path or f"{content['server']}/{ident}.yaml": json.dumps({**content, "id": ident})})
+        return ident
+
     def evidence(self, proposal, tools, passed=True, image=None, **smoke):
         """What a smoke test would have left."""
         manifest = canonical({"instructions": "", "prompts": [], "resources": [], "tools": tools})
