@@ -331,7 +331,8 @@ static int judge_container(struct key *key, json_object *inspect, struct err **e
 
         if (!spec)
                 return -1;
-        host.approval = json_str(json_path(inspect, "Config", "Labels", NULL), LABEL_APPROVAL);
+        host.approval = NULL; /* a renewed approval of the same spec is no reason to start anew */
+        observer_describe_engine(key->c->observer, &host);
         _cleanup_strv_ char **drift = spec_drift(spec, &host, inspect);
         if (!drift)
                 return 0;

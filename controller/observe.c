@@ -27,6 +27,9 @@ struct observer {
         struct memory *memory; /* sorted by id */
         size_t n_memory;
         uint64_t look;
+        bool info_known; /* of this Engine, asked once a connection */
+        bool no_swap_limit;
+        char *default_runtime;
 
         /* the look in progress */
         struct observed *now;
@@ -100,6 +103,7 @@ struct observer *observer_free(struct observer *o)
         for (size_t i = 0; i < o->n_memory; i++)
                 memory_deinit(&o->memory[i]);
         free(o->memory);
+        free(o->default_runtime);
         observed_free(o->now);
         desired_unref(o->desired);
         free(o->queue);
@@ -136,6 +140,8 @@ void observer_forget(struct observer *o, const char *id)
 
         for (size_t i = 0; !id && i < o->n_memory; i++)
                 mem_replace(&o->memory[i].state, NULL);
+        if (!id)
+                o->info_known = false;
         if (m)
                 mem_replace(&m->state, NULL);
 }
@@ -320,11 +326,12 @@ static char **judge(struct observer *o, const struct observed_container *c, json
                 .address = address,
                 .dns = gateway,
                 .owner = o->conf->audience,
-                .approval = c->approval, /* a renewed approval of the same spec is no reason to start anew */
+                .approval = NULL, /* a renewed approval of the same spec is no reason to start anew */
                 .scope = INSTANCE_SCOPE,
                 .role = "server",
                 .server = s->name,
         };
+        observer_describe_engine(o, &host);
         return spec_drift(spec, &host, inspect);
 }
 
@@ -454,10 +461,32 @@ static void on_networks(_unused_ int status, json_object *body, struct err *err,
         read_list(user, body, err, "networks", false);
 }
 
+static void on_info(_unused_ int status, json_object *body, struct err *err, void *user)
+{
+        struct observer *o = user;
+
+        if (err) {
+                if (!o->err)
+                        o->err = err_dup(err);
+        } else {
+                mem_replace(&o->default_runtime, mem_strdup(json_str(body, "DefaultRuntime")));
+                o->no_swap_limit = !json_flag(body, "SwapLimit", true);
+                o->info_known = true;
+        }
+        lists_done(o);
+}
+
+void observer_describe_engine(const struct observer *o, struct spec_host *host)
+{
+        host->default_runtime = o->default_runtime;
+        host->no_swap_limit = o->no_swap_limit;
+}
+
 void observer_look(struct observer *o, struct desired *desired, size_t refresh, observe_done_fn done, void *user)
 {
         static const struct engine_request containers = {
                 .method = "GET", .path = "/containers/json", .query = "all=1", .max_answer = LIST_MAX_BYTES};
+        static const struct engine_request info = {.method = "GET", .path = "/info"};
         static const struct engine_request networks = {.method = "GET", .path = "/networks", .max_answer = LIST_MAX_BYTES};
 
         o->look++;
@@ -467,7 +496,9 @@ void observer_look(struct observer *o, struct desired *desired, size_t refresh, 
         o->user = user;
         o->refresh = refresh;
         o->in_flight = 0;
-        o->lists = 2;
+        o->lists = o->info_known ? 2 : 3;
+        if (!o->info_known)
+                engine_call_start(o->engine, NULL, &info, on_info, o);
         engine_call_start(o->engine, NULL, &containers, on_containers, o);
         engine_call_start(o->engine, NULL, &networks, on_networks, o);
 }

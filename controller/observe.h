@@ -53,6 +53,8 @@ struct observer;
 struct observer *observer_new(struct engine *engine, const struct conf *conf);
 struct observer *observer_free(struct observer *o);
 DEFINE_FREEP(struct observer *, observer_free)
+/* Puts into host what GET /info said about this Engine, as a judgement of drift needs it. */
+void observer_describe_engine(const struct observer *o, struct spec_host *host);
 /* What is remembered of this container (an id) or of all (NULL) is stale: inspect again. */
 void observer_forget(struct observer *o, const char *id);
 

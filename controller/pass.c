@@ -218,7 +218,11 @@ static void age_key(struct key *key)
         } else if (key->plan->crashed && !key->exit_counted) {
                 key->exit_counted = true;
                 key->restarts++;
+                /* The first end after a good time is put right at once; only one that comes again waits. */
+                bool first = key->failures == 0;
                 apply_backoff(key);
+                if (first)
+                        key->retry_at_ms = 0;
                 log_warning("a server ended and is started again", "server", key->name, "container",
                             key->plan->container ? key->plan->container : "-");
         }
