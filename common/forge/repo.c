@@ -10,7 +10,7 @@
 #include "common/forge/record.h"
 #include "common/text.h"
 
-#define COMMIT_TRIES 10
+#define COMMIT_TRIES 20
 
 /* What we write must be readable by the service user, whatever the operator's umask; put back on leaving. */
 static void umask_restore(const mode_t *old)

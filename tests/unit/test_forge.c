@@ -1,5 +1,6 @@
 /* Reading: what counts, what is refused, and that history only moves forward. The verdict's own tests are in test_forge_judge.c. */
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/file.h"
@@ -663,6 +664,42 @@ static void repositories_are_made_in_empty_places_only(void **state)
         assert_ok(repo_commit(&rig->conf, &file, 1, "alice", "first", NULL, &err));
 }
 
+#define WRITERS 3
+#define COMMITS 4
+
+/* Several operators at once: nobody's commit is lost. */
+static void concurrent_commits_all_arrive(void **state)
+{
+        struct rig *rig = *state;
+        _cleanup_err_ struct err *err = NULL;
+        pid_t pids[WRITERS];
+        struct repo_file first = {"github/f-0000000000000000.yaml", "a", 1};
+
+        assert_ok(repo_commit(&rig->conf, &first, 1, "alice", "first", NULL, &err));
+        for (unsigned w = 0; w < WRITERS; w++) {
+                pids[w] = fork();
+                if (pids[w])
+                        continue;
+                for (unsigned i = 0; i < COMMITS; i++) {
+                        _cleanup_free_ char *path = mem_printf("server-%u/f-%016u.yaml", w, i);
+                        struct repo_file file = {path, "a", 1};
+                        if (repo_commit(&rig->conf, &file, 1, "alice", "one of many", NULL, NULL) < 0)
+                                _exit(1);
+                }
+                _exit(0);
+        }
+        for (unsigned w = 0; w < WRITERS; w++) {
+                int status = -1;
+                assert_int_equal(waitpid(pids[w], &status, 0), pids[w]);
+                assert_int_equal(status, 0);
+        }
+        for (unsigned w = 0; w < WRITERS; w++)
+                for (unsigned i = 0; i < COMMITS; i++) {
+                        _cleanup_free_ char *path = mem_printf("server-%u/f-%016u.yaml", w, i), *text = NULL;
+                        assert_ok(repo_read(&rig->conf, path, 10, &text, NULL, &err));
+                }
+}
+
 static void commits_never_replace_and_stay_in_place(void **state)
 {
         struct rig *rig = *state;
@@ -833,6 +870,7 @@ int main(void)
                 CASE(good_signatures_are_remembered),
                 CASE(fingerprint_tells_every_change),
                 CASE(repositories_are_made_in_empty_places_only),
+                CASE(concurrent_commits_all_arrive),
                 CASE(commits_never_replace_and_stay_in_place),
                 CASE(swapped_objects_are_refused),
                 CASE(a_packed_repository_reads_the_same),
