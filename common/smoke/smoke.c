@@ -89,13 +89,12 @@ static void forget(struct smoke_pending **slot)
 static void smoke_free(struct smoke *s)
 {
         forget(&s->pending);
-        forget(&s->watching);
         if (s->attaching)
                 engine_call_cancel(s->attaching);
         spawn_cancel(s->helper);
         smoke_connector_free(s->connector);
         sd_event_source_disable_unref(s->deadline);
-        sd_event_source_disable_unref(s->watch);
+        sd_event_source_disable_unref(s->later);
         fd_closep(&s->stream);
         free(s->container);
         free(s->network);
@@ -124,7 +123,7 @@ static int on_clean_again(_unused_ sd_event_source *source, _unused_ uint64_t us
 {
         struct smoke *s = user;
 
-        s->watch = sd_event_source_disable_unref(s->watch);
+        s->later = sd_event_source_disable_unref(s->later);
         s->step = CLEAN_UP;
         steps[CLEAN_UP].run(s);
         return 0;
@@ -135,9 +134,9 @@ static bool clean_again(struct smoke *s)
 {
         if (!s->clean_err)
                 return false;
-        s->watch = sd_event_source_disable_unref(s->watch);
+        s->later = sd_event_source_disable_unref(s->later);
         if (++s->clean_rounds < CLEAN_ROUNDS &&
-            sd_event_add_time_relative(s->loop, &s->watch, CLOCK_MONOTONIC, CLEAN_USEC << s->clean_rounds, 0, on_clean_again, s) >= 0) {
+            sd_event_add_time_relative(s->loop, &s->later, CLOCK_MONOTONIC, CLEAN_USEC << s->clean_rounds, 0, on_clean_again, s) >= 0) {
                 s->clean_err = err_free(s->clean_err);
                 return true;
         }
@@ -287,7 +286,7 @@ int smoke_start(struct smoke **ret, sd_event *loop, struct engine *engine, const
         }
         r = sd_event_add_time_relative(loop, &s->deadline, CLOCK_MONOTONIC, limit, 0, on_deadline, s);
         if (r >= 0)
-                r = sd_event_add_defer(loop, &s->watch, on_begin, s);
+                r = sd_event_add_defer(loop, &s->later, on_begin, s);
         if (r < 0) {
                 smoke_free(s);
                 return err_sys(err, r, "starting a smoke test of %s", request->entry->name);

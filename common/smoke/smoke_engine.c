@@ -211,13 +211,13 @@ static void on_attached(int fd, _unused_ const void *early, size_t n_early, stru
         smoke_next(s);
 }
 
-/* Before the start: what a server writes first would be lost otherwise. */
+/*
+ * Before the start: what a server writes first would be lost otherwise. For HTTP servers too: what they say on standard error explains a
+ * failure, and the end of the stream says at once that they are gone.
+ */
 void smoke_attach(struct smoke *s)
 {
-        if (s->request.entry->transport == TRANSPORT_STDIO)
-                engine_container_attach(s->engine, &s->attaching, s->container_id, on_attached, s);
-        else
-                smoke_next(s);
+        engine_container_attach(s->engine, &s->attaching, s->container_id, on_attached, s);
 }
 
 /* An Engine that refuses a start says that this image does not run (no such program, not executable): that is a result. 5xx is its own

@@ -12,7 +12,6 @@
 #define GRACE_MS      3000U /* the helper keeps to its own deadline; this is for one that does not */
 #define ADDRESS_SPACE (384ULL << 20)
 #define CPU_SECONDS   20U
-#define WATCH_USEC    500000U
 
 static json_object *request_of(const struct smoke *s)
 {
@@ -28,6 +27,7 @@ static json_object *request_of(const struct smoke *s)
         json_add_int(o, "max_bytes", (int64_t)s->conf->smoke_max_output);
         if (e->transport != TRANSPORT_STDIO) {
                 json_add_str(o, "address", s->address);
+                json_add_bool(o, "output", true);
                 json_add_int(o, "port", e->port);
                 json_add_str(o, "path", e->path ? e->path : "/mcp");
         }
@@ -100,64 +100,18 @@ static struct smoke_result *judge(struct spawn_result *out, struct err *err)
         return smoke_result_failed(mem_printf("the program that speaks to the server came to no answer: %.500s", safe));
 }
 
-static void end_talk(struct smoke *s, struct smoke_result *result)
-{
-        s->connector = smoke_connector_free(s->connector);
-        s->watch = sd_event_source_disable_unref(s->watch);
-        if (s->watching) {
-                s->watching->smoke = NULL;
-                s->watching = NULL;
-        }
-        smoke_finish(s, result);
-}
-
 static void on_helper(struct spawn_result *out, struct err *err, void *user)
 {
         struct smoke *s = user;
 
         s->helper = NULL;
-        end_talk(s, judge(out, err));
-}
-
-/* -- HTTP: nobody tells us that the server is gone, so look ---------------------------------------------------------------------- */
-
-static int on_watch(sd_event_source *source, uint64_t usec, void *user);
-
-static void on_seen(struct smoke *s, _unused_ int status, json_object *body, struct err *err)
-{
-        json_object *state = json_get(body, "State");
-
-        if (!err && state && !json_flag(state, "Running", true)) {
-                s->helper = spawn_cancel(s->helper);
-                end_talk(s, smoke_result_failed(mem_strdup("the server ended before the smoke test did")));
-                return;
-        }
-        if (sd_event_source_set_time_relative(s->watch, WATCH_USEC) < 0 || sd_event_source_set_enabled(s->watch, SD_EVENT_ONESHOT) < 0)
-                s->expired = true;
-}
-
-static int on_watch(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
-{
-        struct smoke *s = user;
-
-        engine_container_inspect(s->engine, s->container_id, smoke_answered, smoke_pending_new(s, &s->watching, on_seen));
-        return 0;
-}
-
-static int prepare_http(struct smoke *s, struct err **err)
-{
-        int r;
-
-        if (smoke_connector_new(&s->connector, s->loop, s->address, s->request.entry->port, &s->stream, err) < 0)
-                return -1;
-        s->watch = sd_event_source_disable_unref(s->watch);
-        r = sd_event_add_time_relative(s->loop, &s->watch, CLOCK_MONOTONIC, WATCH_USEC, 0, on_watch, s);
-        return r < 0 ? err_sys(err, r, "watching the container") : 0;
+        s->connector = smoke_connector_free(s->connector);
+        smoke_finish(s, judge(out, err));
 }
 
 /* -- start ----------------------------------------------------------------------------------------------------------------------- */
 
-static int start_helper(struct smoke *s, struct err **err)
+static int start_helper(struct smoke *s, const int *fds, size_t n_fds, struct err **err)
 {
         _cleanup_json_ json_object *request = request_of(s);
         _cleanup_free_ char *text = json_canonical(request),
@@ -171,17 +125,26 @@ static int start_helper(struct smoke *s, struct err **err)
                 /* the manifest as a string in JSON: every quote and backslash of it twice, and the tools' names again */
                 .max_output = (size_t)s->conf->smoke_max_output * 4 + (128U << 10),
                 .timeout_ms = s->conf->smoke_timeout_ms + GRACE_MS,
-                .pass_fds = &s->stream,
-                .n_pass_fds = 1,
+                .pass_fds = fds,
+                .n_pass_fds = n_fds,
                 .drop_caps = true,
                 .max_address_space = ADDRESS_SPACE,
                 .max_cpu_seconds = CPU_SECONDS};
 
-        if (s->request.entry->transport != TRANSPORT_STDIO && prepare_http(s, err) < 0)
+        return spawn_start(&s->helper, s->loop, &o, on_helper, s, err);
+}
+
+static int start_talk(struct smoke *s, struct err **err)
+{
+        bool stdio = s->request.entry->transport == TRANSPORT_STDIO;
+        _cleanup_fd_ int asks = -1;
+
+        if (!stdio && smoke_connector_new(&s->connector, s->loop, s->address, s->request.entry->port, &asks, err) < 0)
                 return -1;
-        if (spawn_start(&s->helper, s->loop, &o, on_helper, s, err) < 0)
+        const int fds[] = {stdio ? s->stream : asks, s->stream};
+        if (start_helper(s, fds, stdio ? 1 : 2, err) < 0)
                 return -1;
-        /* Only the helper holds it now: the end of one is the end of the other. */
+        /* Only the helper holds them now: the end of one is the end of the other. */
         fd_closep(&s->stream);
         s->stream = -1;
         return 0;
@@ -193,6 +156,6 @@ void smoke_talk(struct smoke *s)
 
         if (s->result)
                 smoke_next(s);
-        else if (start_helper(s, &err) < 0)
+        else if (start_talk(s, &err) < 0)
                 smoke_fail(s, err);
 }

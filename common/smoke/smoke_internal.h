@@ -43,13 +43,13 @@ struct smoke {
 
         size_t step;
         bool cleaning, expired, waiting_for_owner;
-        struct smoke_pending *pending, *watching;
+        struct smoke_pending *pending;
         struct engine_call *attaching;
-        sd_event_source *deadline, *watch;
+        sd_event_source *deadline, *later;
         uint64_t begin; /* CLOCK_MONOTONIC, ms */
 
         json_object *image_inspect, *info;
-        int stream; /* what the helper will get as descriptor 3; -1 = none */
+        int stream; /* the attach stream, until the helper has it; -1 = none */
         struct smoke_connector *connector;
         struct spawn *helper;
 

@@ -25,6 +25,7 @@ struct talk_config {
         uint64_t timeout_ms; /* of everything */
         uint64_t probe_ms;   /* how long a stdio server may stay silent on server/discover */
         uint64_t settle_ms;  /* how long we listen for list changes after the last list */
+        bool output;         /* HTTP: descriptor 4 is the attach stream, to be drained */
         size_t max_bytes;    /* everything the server may write, both streams together; also of one message */
 };
 /* From the request on the helper's standard input. */
@@ -74,12 +75,16 @@ struct talk_stdio;
 struct talk_stdio *talk_stdio_new(int fd, size_t max_bytes, struct talk_io *io);
 struct talk_stdio *talk_stdio_free(struct talk_stdio *t);
 DEFINE_FREEP(struct talk_stdio *, talk_stdio_free)
+/* For a server that speaks HTTP: reads what is there and keeps only the tail of standard error. 1 = the server has ended. */
+_must_check_ int talk_stdio_drain(struct talk_stdio *t, struct err **err);
 /* The last TALK_STDERR_TAIL bytes of standard error, owned, raw. */
 char *talk_stdio_stderr(const struct talk_stdio *t, size_t *n);
 
 struct talk_http;
-/* fd: where connections are asked for (talk_connection_get()); stays the caller's. */
-_must_check_ int talk_http_new(struct talk_http **ret, int fd, const struct talk_config *config, struct talk_io *io, struct err **err);
+/* fd: where connections are asked for (talk_connection_get()); stays the caller's. output: what the server writes beside, on output_fd;
+ * NULL = unknown. */
+_must_check_ int talk_http_new(struct talk_http **ret, int fd, struct talk_stdio *output, int output_fd, const struct talk_config *config,
+                               struct talk_io *io, struct err **err);
 struct talk_http *talk_http_free(struct talk_http *t);
 DEFINE_FREEP(struct talk_http *, talk_http_free)
 

@@ -54,6 +54,7 @@ int talk_config_parse(struct talk_config *ret, const char *text, size_t n, struc
                 return err_wrap(err, "request");
         }
         c.max_bytes = (size_t)max;
+        c.output = json_flag(o, "output", false);
         c.call = json_object_get(json_get(o, "call"));
         *ret = c;
         return 0;

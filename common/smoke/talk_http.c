@@ -33,7 +33,8 @@ struct message {
 
 struct talk_http {
         const struct talk_config *config;
-        int fd;
+        int fd, output_fd;
+        struct talk_stdio *output; /* NULL = unknown, or ended */
         CURLM *multi;
         struct stream *streams;
         size_t n_streams;
@@ -367,11 +368,28 @@ static int ended(struct talk_http *t, struct stream *s)
         return t->broken ? -1 : 0;
 }
 
+/* A server that has ended, and one that writes without end, need not be waited for. */
+static int drain(struct talk_http *t)
+{
+        struct err *err = NULL;
+        int r = t->output ? talk_stdio_drain(t->output, &err) : 0;
+
+        if (r < 0)
+                return fail(t, err);
+        if (r == 0)
+                return 0;
+        t->output = NULL;
+        err_set(&err, ERR_UNAVAILABLE, "the server ended");
+        return fail(t, err);
+}
+
 static int step(struct talk_http *t, uint64_t until)
 {
         int running, left;
         CURLMsg *m;
 
+        if (drain(t) < 0)
+                return -1;
         t->until = until;
         curl_multi_perform(t->multi, &running);
         while ((m = curl_multi_info_read(t->multi, &left))) {
@@ -388,11 +406,12 @@ static int step(struct talk_http *t, uint64_t until)
 
 static int wait_some(struct talk_http *t, uint64_t until)
 {
+        struct curl_waitfd output = {.fd = t->output_fd, .events = CURL_WAIT_POLLIN};
         uint64_t now = talk_now_ms();
 
         if (now >= until)
                 return 1;
-        curl_multi_poll(t->multi, NULL, 0, (int)MIN(until - now, (uint64_t)1000), NULL);
+        curl_multi_poll(t->multi, &output, t->output ? 1 : 0, (int)MIN(until - now, (uint64_t)1000), NULL);
         return 0;
 }
 
@@ -439,12 +458,15 @@ static int wait_endpoint(struct talk_http *t, struct err **err)
         return 0;
 }
 
-int talk_http_new(struct talk_http **ret, int fd, const struct talk_config *config, struct talk_io *io, struct err **err)
+int talk_http_new(struct talk_http **ret, int fd, struct talk_stdio *output, int output_fd, const struct talk_config *config,
+                  struct talk_io *io, struct err **err)
 {
         struct talk_http *t = NEW(struct talk_http);
 
         t->fd = fd;
         t->config = config;
+        t->output = output;
+        t->output_fd = output_fd;
         t->last = &t->first;
         t->multi = curl_multi_init();
         curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, 4L);

@@ -1,9 +1,9 @@
 /*
  * bulkhead-smoke-talk: speaks MCP to one untrusted server and prints what it learned as one line of canonical JSON.
  *
- * Started by smoke.c with an empty environment and nothing but: standard input (the request), standard output (the answer), standard error,
- * and descriptor 3 (the attach stream, or where connections are asked for). Confines itself before it reads a byte of the server's. Exit: 0
- * an answer was printed (also when the server failed the test), 1 it could not run, 64 usage.
+ * Started by smoke_helper.c with an empty environment and nothing but: standard input (the request), standard output (the answer), standard
+ * error, and descriptor 3 (the attach stream; for HTTP where connections are asked for, and the attach stream is 4). Confines itself before
+ * it reads a byte of the server's. Exit: 0 an answer was printed (also when the server failed the test), 1 it could not run, 64 usage.
  */
 #include <curl/curl.h>
 #include <stdio.h>
@@ -15,6 +15,7 @@
 #include "common/text.h"
 
 #define STREAM_FD   3
+#define OUTPUT_FD   4 /* HTTP only: the attach stream, of which the tail of standard error is kept */
 #define MAX_REQUEST (1U << 20)
 
 static void add_tail(json_object *o, const struct talk_stdio *stdio)
@@ -57,9 +58,9 @@ static int talk(const struct talk_config *config, struct err **err)
 
         if (talk_confine(err) < 0)
                 return -1;
-        if (config->transport == TALK_STDIO)
-                stdio = talk_stdio_new(STREAM_FD, config->max_bytes, &io);
-        else if (talk_http_new(&http, STREAM_FD, config, &io, &failed) < 0)
+        if (config->transport == TALK_STDIO || config->output)
+                stdio = talk_stdio_new(config->transport == TALK_STDIO ? STREAM_FD : OUTPUT_FD, config->max_bytes, &io);
+        if (config->transport != TALK_STDIO && talk_http_new(&http, STREAM_FD, stdio, OUTPUT_FD, config, &io, &failed) < 0)
                 result.why = mem_strdup(err_msg(failed));
         if (!failed)
                 talk_run(&result, config, &io);

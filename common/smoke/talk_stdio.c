@@ -115,6 +115,17 @@ static int read_some(struct talk_stdio *t, struct err **err)
         return 0;
 }
 
+int talk_stdio_drain(struct talk_stdio *t, struct err **err)
+{
+        if (!t->ended && read_some(t, err) < 0)
+                return -1;
+        for (; t->next < t->n_lines; t->next++)
+                mem_freep(&t->lines[t->next]);
+        t->next = t->n_lines = 0;
+        buf_drop(&t->line, t->line.len);
+        return t->ended;
+}
+
 static int pump(struct talk_stdio *t, uint64_t until, struct err **err)
 {
         struct pollfd p = {.fd = t->fd, .events = (short)(POLLIN | (t->out.len > 0 ? POLLOUT : 0))};
