@@ -37,6 +37,7 @@ struct observer {
         size_t *queue; /* indexes of containers to inspect */
         size_t n_queue, next, in_flight, lists, refresh;
         struct err *err;
+        observe_skip_fn skip;
         observe_done_fn done;
         void *user;
 };
@@ -400,7 +401,7 @@ static void choose_inspects(struct observer *o, size_t refresh)
                 struct observed_container *c = &o->now->containers[i];
                 const struct memory *m = recall(o, c->id);
 
-                if (!c->current)
+                if (!c->current || o->skip(c->server, o->user))
                         continue;
                 if (!m || !m->state || !str_eq(m->state, c->state) || !str_eq(m->spec, c->spec)) {
                         o->queue[o->n_queue++] = i;
@@ -482,7 +483,7 @@ void observer_describe_engine(const struct observer *o, struct spec_host *host)
         host->no_swap_limit = o->no_swap_limit;
 }
 
-void observer_look(struct observer *o, struct desired *desired, size_t refresh, observe_done_fn done, void *user)
+void observer_look(struct observer *o, struct desired *desired, size_t refresh, observe_skip_fn skip, observe_done_fn done, void *user)
 {
         static const struct engine_request containers = {
                 .method = "GET", .path = "/containers/json", .query = "all=1", .max_answer = LIST_MAX_BYTES};
@@ -492,6 +493,7 @@ void observer_look(struct observer *o, struct desired *desired, size_t refresh, 
         o->look++;
         o->now = NEW(struct observed);
         o->desired = desired_ref(desired);
+        o->skip = skip;
         o->done = done;
         o->user = user;
         o->refresh = refresh;

@@ -60,5 +60,10 @@ void observer_forget(struct observer *o, const char *id);
 
 /* observed handed over, NULL on error (the Engine is away, an answer was cut …). Called from the loop. */
 typedef void (*observe_done_fn)(struct observed *observed, struct err *err, void *user);
+/*
+ * Servers that are being worked on: their containers are not inspected (the Engine answers an inspect only after the start that is under
+ * way), and nobody plans for them.
+ */
+typedef bool (*observe_skip_fn)(const char *server, void *user);
 /* One at a time. refresh: how many containers whose inspect is merely old are inspected again, oldest first. desired is referenced. */
-void observer_look(struct observer *o, struct desired *desired, size_t refresh, observe_done_fn done, void *user);
+void observer_look(struct observer *o, struct desired *desired, size_t refresh, observe_skip_fn skip, observe_done_fn done, void *user);

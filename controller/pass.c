@@ -371,6 +371,13 @@ static void on_observed(struct observed *observed, struct err *err, void *user)
                 pass_request(c, DEBOUNCE_MS, false);
 }
 
+static bool is_busy(const char *server, void *user)
+{
+        const struct key *key = pass_find_key(user, server);
+
+        return key && key->busy;
+}
+
 static int on_pass_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
 {
         struct controller *c = user;
@@ -385,7 +392,7 @@ static int on_pass_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, vo
         c->passing = true;
         c->pass_began_us = controller_now_us();
         tell_progress(c);
-        observer_look(c->observer, c->desired ? c->desired : &c->nothing, c->full_wanted ? REFRESH : 0, on_observed, c);
+        observer_look(c->observer, c->desired ? c->desired : &c->nothing, c->full_wanted ? REFRESH : 0, is_busy, on_observed, c);
         return 0;
 }
 

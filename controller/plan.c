@@ -310,7 +310,7 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
         const struct observed_container *c = current_of(in->observed, in->name), *foreign = foreign_holder(in->observed, s);
         _cleanup_strv_ char **kept = NULL;
 
-        bool sound = c && !c->drift && network_of(in->observed, s);
+        bool sound = c && c->inspected && !c->drift && network_of(in->observed, s);
 
         if (sound && str_eq(c->state, "running")) {
                 describe_current(p, s, c);
@@ -321,6 +321,10 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
         } else if (c && is_leaving(c)) {
                 conclude(p, SERVER_STARTING, "the former container is being removed");
                 kept = strv_append(kept, c->id);
+        } else if (c && !c->inspected) { /* it was being worked on during the look: the next one knows */
+                kept = older_to_keep(in);
+                kept = strv_append(kept, c->id);
+                conclude(p, SERVER_STARTING, "not inspected yet");
         } else if (sound && is_startable(c)) {
                 kept = older_to_keep(in);
                 kept = strv_append(kept, c->id);
@@ -350,7 +354,7 @@ static void plan_stay(struct plan_server *p, const struct plan_input *in)
         _cleanup_strv_ char **kept = NULL;
 
         conclude(p, SERVER_REFUSED, in->server->why);
-        if (c && str_eq(c->state, "running") && !c->drift) {
+        if (c && str_eq(c->state, "running") && !c->drift) { /* not inspected yet counts as well: removing wants certainty */
                 describe_current(p, in->server, c);
                 kept = strv_append(kept, c->id);
                 if (!in->facts.rules_ok && in->facts.egress_ok)

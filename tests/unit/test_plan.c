@@ -142,6 +142,19 @@ static void test_ended(_unused_ void **state)
         expect(&w, SERVER_STARTING, "remove s-aaaaaaaa, allow bh00000001, create s-aaaaaaaa, start s-aaaaaaaa");
 }
 
+/* What was not looked at is neither started nor removed. */
+static void test_not_inspected(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        w.containers[0].inspected = false;
+        expect(&w, SERVER_STARTING, "");
+        w.containers[0].state = (char *)"created";
+        expect(&w, SERVER_STARTING, "");
+}
+
 static void test_drift(_unused_ void **state)
 {
         struct world w;
@@ -326,6 +339,7 @@ int main(void)
                 cmocka_unit_test(test_all_well),
                 cmocka_unit_test(test_ended),
                 cmocka_unit_test(test_drift),
+                cmocka_unit_test(test_not_inspected),
                 cmocka_unit_test(test_network_of_another_make),
                 cmocka_unit_test(test_duplicates_and_strays),
                 cmocka_unit_test(test_renamed),
