@@ -239,7 +239,15 @@ class Host:
 
     def settle(self, seconds=30):
         """Until there is nothing left to do."""
-        eventually(f"an empty plan (log: {self.log_tail(5)})", seconds, self.plan_is_empty, pause=0.2)
+        def check():
+            done = self.cli("plan", check=False)
+            if done.returncode != 0:
+                raise AssertionError(f"plan: exit {done.returncode}: {done.stdout}{done.stderr}")
+            return True
+        try:
+            eventually("an empty plan", seconds, check, pause=0.1)
+        except AssertionError as e:
+            raise AssertionError(f"{e}\ncontroller's log:\n{self.log_tail()}") from None
 
     # -- forge ---------------------------------------------------------------------------------------------------------
     def propose(self, server, entry):
