@@ -1,19 +1,16 @@
 #include "controller/egress/conntrack.h"
 
 #include <arpa/inet.h>
-#include <errno.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
-#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "common/file.h"
 #include "controller/egress/nl.h"
+#include "controller/egress/nl_dump.h"
 
 struct conntrack_job {
-        sd_event *loop;
-        sd_event_source *io;
-        int dump;   /* the table is read here … */
-        int remove; /* … and deletions go out here */
+        struct nl_dump *dump;
+        int remove; /* deletions go out here */
         uint32_t *addresses;
         size_t n_addresses;
         struct entry *entries;
@@ -32,9 +29,7 @@ struct conntrack_job *conntrack_cancel(struct conntrack_job *j)
 {
         if (!j)
                 return NULL;
-        sd_event_source_disable_unref(j->io);
-        sd_event_unref(j->loop);
-        fd_closep(&j->dump);
+        nl_dump_cancel(j->dump);
         fd_closep(&j->remove);
         free(j->addresses);
         free(j->entries);
@@ -115,21 +110,13 @@ static int delete_flow(struct conntrack_job *j, const struct nlattr *attrs, size
         return nl_send(j->remove, &b, err);
 }
 
-/* 1: the dump is complete. */
-static int read_message(struct conntrack_job *j, const struct nlmsghdr *h, struct err **err)
+static int on_message(const struct nlmsghdr *h, void *user, struct err **err)
 {
+        struct conntrack_job *j = user;
         struct flow flow, answer;
         size_t left;
-
-        if (h->nlmsg_type == NLMSG_DONE)
-                return 1;
-        if (h->nlmsg_type == NLMSG_ERROR) {
-                int code;
-
-                memcpy(&code, NLMSG_DATA(h), sizeof(code));
-                return code ? err_sys(err, code, "cannot read the connection table") : 1;
-        }
         const struct nlattr *attrs = nl_attrs(h, &left);
+
         if (!read_tuple(&flow, nl_find(attrs, left, CTA_TUPLE_ORIG)))
                 return 0;
         if (!read_tuple(&answer, nl_find(attrs, left, CTA_TUPLE_REPLY)))
@@ -137,36 +124,14 @@ static int read_message(struct conntrack_job *j, const struct nlmsghdr *h, struc
         return matches(j, &flow, &answer) ? delete_flow(j, attrs, left, err) : 0;
 }
 
-static int read_piece(struct conntrack_job *j, struct err **err)
-{
-        char data[32768] __attribute__((aligned(NLMSG_ALIGNTO)));
-        ssize_t n = recv(j->dump, data, sizeof(data), MSG_DONTWAIT);
-
-        if (n < 0 && (errno == EAGAIN || errno == EINTR))
-                return 0;
-        if (n <= 0)
-                return err_sys(err, n < 0 ? errno : EPIPE, "cannot read the connection table");
-        size_t left = (size_t)n;
-        for (const struct nlmsghdr *h = (const struct nlmsghdr *)data; NLMSG_OK(h, left); h = NLMSG_NEXT(h, left)) {
-                int r = read_message(j, h, err);
-                if (r != 0)
-                        return r;
-        }
-        return 0;
-}
-
-static int on_io(_unused_ sd_event_source *source, _unused_ int fd, _unused_ uint32_t events, void *user)
+static void on_done(_unused_ int error, struct err *err, void *user)
 {
         struct conntrack_job *j = user;
-        _cleanup_err_ struct err *err = NULL;
-        int r = read_piece(j, &err);
 
-        if (r == 0)
-                return 0;
-        sd_event_source_set_enabled(j->io, SD_EVENT_OFF);
+        err_wrap(&err, "the connection table");
+        j->dump = NULL;
         j->done(err, j->user);
         conntrack_cancel(j);
-        return 0;
 }
 
 int conntrack_start(struct conntrack_job **ret, sd_event *loop, const uint32_t *addresses, size_t n_addresses, const struct entry *entries,
@@ -175,19 +140,16 @@ int conntrack_start(struct conntrack_job **ret, sd_event *loop, const uint32_t *
         _cleanup_(conntrack_cancelp) struct conntrack_job *j = NEW(struct conntrack_job);
         _cleanup_buf_ struct buf b = {};
 
-        *j = (struct conntrack_job){.loop = sd_event_ref(loop), .dump = -1, .remove = -1, .done = done, .user = user};
-        if (nl_open(&j->dump, err) < 0 || nl_open(&j->remove, err) < 0)
+        *j = (struct conntrack_job){.remove = -1, .done = done, .user = user};
+        if (nl_open(&j->remove, err) < 0)
                 return -1;
         j->addresses = mem_dup(addresses, n_addresses * sizeof(*addresses));
         j->n_addresses = n_addresses;
         j->entries = mem_dup(entries, n_entries * sizeof(*entries));
         j->n_entries = n_entries;
         nl_begin(&b, NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET, NLM_F_DUMP, 1, AF_INET);
-        if (nl_send(j->dump, &b, err) < 0)
+        if (nl_dump_start(&j->dump, loop, &b, on_message, on_done, j, err) < 0)
                 return -1;
-        int r = sd_event_add_io(loop, &j->io, j->dump, EPOLLIN, on_io, j);
-        if (r < 0)
-                return err_sys(err, r, "cannot watch the connection table");
         *ret = TAKE_PTR(j);
         return 0;
 }

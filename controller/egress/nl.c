@@ -91,6 +91,14 @@ const struct nlattr *nl_find(const struct nlattr *list, size_t left, unsigned ty
         return NULL;
 }
 
+const struct nlattr *nl_next(const struct nlattr *a, const struct nlattr *list, size_t *left)
+{
+        size_t n = (size_t)((const char *)a - (const char *)list) + ((a->nla_len + 3U) & ~3U);
+
+        *left = n < *left ? *left - n : 0;
+        return *left ? (const struct nlattr *)((const char *)list + n) : NULL;
+}
+
 const struct nlattr *nl_inside(const struct nlattr *a, size_t *ret_left)
 {
         *ret_left = a ? nl_len(a) : 0;

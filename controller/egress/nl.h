@@ -31,6 +31,8 @@ _must_check_ int nl_send(int fd, struct buf *b, struct err **err);
 const struct nlattr *nl_attrs(const struct nlmsghdr *h, size_t *ret_left);
 /* Finds an attribute in a list of `left` bytes; NULL when absent or cut. */
 const struct nlattr *nl_find(const struct nlattr *list, size_t left, unsigned type);
+/* What follows `a` in its list; *left is that of the list and becomes that of the rest. */
+const struct nlattr *nl_next(const struct nlattr *a, const struct nlattr *list, size_t *left);
 /* The attributes inside an attribute. */
 const struct nlattr *nl_inside(const struct nlattr *a, size_t *ret_left);
 static inline const void *nl_data(const struct nlattr *a)

@@ -2,9 +2,6 @@
 
 #include <netinet/in.h>
 
-#define SET_FORM    "hash:ip,port,net family inet "
-#define SET_MAXELEM "maxelem 1048576"
-
 /* The number of rules does not depend on the number of servers. In the form iptables-save prints, so that a read-back compares as text. */
 static void add_rules(struct buf *b, uint32_t mark)
 {
@@ -103,81 +100,9 @@ static void add_entry(struct buf *b, const char *verb, const struct entry *e)
 void policy_text_set(struct buf *b, const struct rules_delta *delta, bool create)
 {
         if (create)
-                buf_adds(b, "create " POLICY_SET " " SET_FORM "hashsize 4096 " SET_MAXELEM "\n");
+                buf_addf(b, "create " POLICY_SET " hash:ip,port,net family inet hashsize 4096 maxelem %d\n", POLICY_SET_MAX);
         for (size_t i = 0; i < delta->remove.n_entries; i++)
                 add_entry(b, "del", &delta->remove.entries[i]);
         for (size_t i = 0; i < delta->add.n_entries; i++)
                 add_entry(b, "add", &delta->add.entries[i]);
-}
-
-/* "10.213.0.2,tcp:443,198.51.100.0/24"; ipset prints a /32 without its prefix. */
-static bool entry_parse(struct entry *ret, char *text)
-{
-        char *protocol = strchr(text, ','), *port, *net, *end;
-        unsigned prefix;
-
-        if (!protocol)
-                return false;
-        *protocol++ = 0;
-        port = strchr(protocol, ':');
-        if (!port)
-                return false;
-        *port++ = 0;
-        net = strchr(port, ',');
-        if (!net)
-                return false;
-        *net++ = 0;
-        unsigned long number = strtoul(port, &end, 10);
-        if (*end || !*port || number < 1 || number > UINT16_MAX || !address_parse(&ret->address, text) ||
-            cidr_parse(&ret->net, &prefix, net, NULL) < 0 || prefix < 1)
-                return false;
-        if (!str_eq(protocol, "tcp") && !str_eq(protocol, "udp"))
-                return false;
-        ret->protocol = str_eq(protocol, "tcp") ? IPPROTO_TCP : IPPROTO_UDP;
-        ret->port = (uint16_t)number;
-        ret->prefix = (uint8_t)prefix;
-        return true;
-}
-
-static bool set_form_right(const char *line)
-{
-        const char *maxelem = strstr(line, " " SET_MAXELEM);
-
-        /* Extensions change what an entry means (timeouts, nomatch needs none but is refused per entry). */
-        return str_has_prefix(line, "create " POLICY_SET " " SET_FORM) && maxelem && strchr(" ", maxelem[strlen(" " SET_MAXELEM)]) &&
-               !strstr(line, " timeout ") && !strstr(line, " counters") && !strstr(line, " skbinfo") && !strstr(line, " comment");
-}
-
-int policy_set_parse(struct rules *ret, const char *save, struct err **err)
-{
-        static const char add[] = "add " POLICY_SET " ";
-        bool created = false;
-
-        for (const char *line = save, *end; *line; line = *end ? end + 1 : end) {
-                char text[256];
-                struct entry entry = {};
-
-                end = strchrnul(line, '\n');
-                size_t n = (size_t)(end - line);
-                if (!n)
-                        continue;
-                if (n >= sizeof(text))
-                        return err_set(err, ERR_INVALID, "ipset save printed a line of %zu bytes", n);
-                memcpy(text, line, n);
-                text[n] = 0;
-                if (!created && set_form_right(text))
-                        created = true;
-                else if (!created)
-                        return err_set(err, ERR_CONFLICT,
-                                       "the set " POLICY_SET " exists in another form (%s): remove it with \"ipset destroy " POLICY_SET
-                                       "\"",
-                                       text);
-                else if (!str_has_prefix(text, add) || !entry_parse(&entry, text + strlen(add)))
-                        return err_set(err, ERR_INVALID, "the set " POLICY_SET " holds an entry that is not ours: %s", text);
-                else
-                        rules_add_entry(ret, entry);
-        }
-        if (!created)
-                return err_set(err, ERR_INVALID, "ipset save printed nothing about " POLICY_SET);
-        return 0;
 }

@@ -1,6 +1,6 @@
 /*
  * Text of the policy: the chain BULKHEAD-FORWARD for `iptables-restore --noflush`, which marks what the set bulkhead-allow holds, and the
- * set's entries for `ipset restore`; and the reading of what iptables-save and ipset save print. Pure; used only inside controller/egress.
+ * set's entries for `ipset restore`; and the reading of what iptables-save prints. Pure; used only inside controller/egress.
  */
 #pragma once
 
@@ -28,5 +28,3 @@ bool policy_text_has_rules(const char *save);
 
 /* Lines for `ipset restore -exist`; create: the set itself, too. */
 void policy_text_set(struct buf *b, const struct rules_delta *delta, bool create);
-/* Parses `ipset save bulkhead-allow`. -1: the set is not in our form. Entries we could not have written are an error as well. */
-_must_check_ int policy_set_parse(struct rules *ret, const char *save, struct err **err);

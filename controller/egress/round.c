@@ -11,12 +11,13 @@ struct round *round_free(struct round *r)
                 return NULL;
         spawn_cancel(r->spawn);
         conntrack_cancel(r->conntrack);
+        set_dump_cancel(r->set_dump);
         rules_deinit(&r->target);
         rules_deinit(&r->before);
         rules_delta_deinit(&r->delta);
         buf_deinit(&r->foreign);
         err_free(r->err);
-        free(r->strange);
+        err_free(r->set_err);
         free(r->requests);
         free(r);
         return NULL;
@@ -130,7 +131,7 @@ static void judge_foreign(struct round *r)
         if (!policy_state_right(&r->e->policy))
                 round_tell(r, r->e->policy.chain_right ? "the jump to the policy was removed" : "the policy's rules were changed");
         if (!r->set_right)
-                round_tell(r, r->strange ? r->strange : "the set " POLICY_SET " was removed");
+                round_tell(r, r->set_exists ? "the set " POLICY_SET " was given foreign entries" : "the set " POLICY_SET " was removed");
         else if (delta.add.n_entries || delta.remove.n_entries)
                 round_tell(r, "the entries of the set " POLICY_SET " were changed");
 }

@@ -6,6 +6,7 @@
 #include "common/spawn.h"
 #include "controller/egress/conntrack.h"
 #include "controller/egress/egress_private.h"
+#include "controller/egress/set_dump.h"
 
 #define MAX_TURNS 4
 
@@ -48,11 +49,13 @@ struct round {
         bool unseen;              /* the guard was loaded before anything was read */
         struct rules_delta delta; /* of the turn */
         bool guard_exists, guard_right, set_exists, set_right;
-        char *strange; /* what was wrong with the set */
+        bool set_strange; /* it holds entries that are not ours: it is emptied first */
+        struct err *set_err;
         struct buf foreign;
 
         struct spawn *spawn;
         struct conntrack_job *conntrack;
+        struct set_dump *set_dump;
         struct err *err;
 };
 

@@ -12,8 +12,9 @@
 #include "common/mem.h"
 #include "controller/egress/egress.h"
 
-#define GUARD_TABLE "bulkhead"
-#define POLICY_SET  "bulkhead-allow"
+#define GUARD_TABLE    "bulkhead"
+#define POLICY_SET     "bulkhead-allow"
+#define POLICY_SET_MAX 1048576
 
 /* Addresses and networks are in host byte order. */
 struct entry {

@@ -49,34 +49,6 @@ static int take_guard(struct round *r, const struct spawn_result *result, struct
         return 0;
 }
 
-static int take_set(struct round *r, const struct spawn_result *result, struct err **err)
-{
-        _cleanup_rules_ struct rules set = {};
-        _cleanup_err_ struct err *odd = NULL;
-
-        r->set_exists = r->set_right = false;
-        mem_replace(&r->strange, NULL);
-        free(r->e->known.entries);
-        r->e->known.entries = NULL;
-        r->e->known.n_entries = r->e->known.cap_entries = 0;
-        if (result->status != 0) {
-                if (result->errors.data && strstr(result->errors.data, "does not exist"))
-                        return 0;
-                return spawn_result_check(result, "reading the allow-list back (" IPSET ")", err);
-        }
-        r->set_exists = true;
-        if (policy_set_parse(&set, result->out.data ? result->out.data : "", &odd) < 0) {
-                r->strange = mem_strdup(err_msg(odd));
-                return err_code(odd) == ERR_CONFLICT ? err_move(err, TAKE_PTR(odd)) : 0;
-        }
-        rules_sort(&set);
-        r->set_right = true;
-        r->e->known.entries = TAKE_PTR(set.entries);
-        r->e->known.n_entries = set.n_entries;
-        r->e->known.cap_entries = set.cap_entries;
-        return 0;
-}
-
 static int take_reference(struct round *r, const struct spawn_result *result, struct err **err)
 {
         _cleanup_guard_state_ struct guard_state s = {};
@@ -119,8 +91,6 @@ static int take(struct round *r, enum step step, const struct spawn_result *resu
                 return take_reference(r, result, err);
         case STEP_READ_GUARD:
                 return take_guard(r, result, err);
-        case STEP_READ_SET:
-                return take_set(r, result, err);
         case STEP_READ_POLICY:
                 if (spawn_result_check(result, "reading the policy back (" IPTABLES_SAVE ")", err) < 0)
                         return -1;
@@ -218,7 +188,7 @@ static void run_text(struct round *r, enum step step)
         else if (step == STEP_CHANGE_GUARD)
                 guard_text_change(&text, &r->delta);
         else if (step == STEP_WRITE_SET) {
-                if (r->strange)
+                if (r->set_strange)
                         buf_adds(&text, "flush " POLICY_SET "\n");
                 policy_text_set(&text, &r->delta, !r->set_exists);
         } else {
@@ -244,6 +214,40 @@ static void run_other_backend(struct round *r)
 }
 
 /* -- netlink --------------------------------------------------------------------------------------------------------------- */
+
+static void on_set(struct set_state *state, struct err *err, void *user)
+{
+        struct round *r = user;
+        struct rules *known = &r->e->known;
+
+        r->set_dump = NULL;
+        if (!err && state->exists && !state->form_right)
+                err_set(&r->set_err, ERR_CONFLICT,
+                        "the set " POLICY_SET " exists in another form: remove it (iptables -F " POLICY_CHAIN "; ipset destroy " POLICY_SET
+                        ")");
+        if (err || r->set_err) {
+                round_finish(r, err ? err_dup(err) : TAKE_PTR(r->set_err));
+                return;
+        }
+        r->set_exists = state->exists;
+        r->set_strange = state->strange;
+        r->set_right = state->exists && !state->strange;
+        free(known->entries);
+        /* Where it is flushed, all entries have to be added again. */
+        known->entries = r->set_right ? TAKE_PTR(state->rules.entries) : NULL;
+        known->n_entries = r->set_right ? state->rules.n_entries : 0;
+        known->cap_entries = known->n_entries;
+        r->at++;
+        round_next(r);
+}
+
+static void run_set_dump(struct round *r)
+{
+        struct err *err = NULL;
+
+        if (set_dump_start(&r->set_dump, r->e->loop, on_set, r, &err) < 0)
+                round_finish(r, err);
+}
 
 static void on_conntrack(struct err *err, void *user)
 {
@@ -363,7 +367,6 @@ void step_run(struct round *r, enum step step)
 {
         static const char *const read_guard[] = {NFT, "-j", "list", "table", "inet", GUARD_TABLE, NULL};
         static const char *const read_reference[] = {NFT, "-j", "list", "table", "inet", REFERENCE_TABLE, NULL};
-        static const char *const read_set[] = {IPSET, "save", POLICY_SET, NULL};
         static const char *const read_policy[] = {IPTABLES_SAVE, "-t", "filter", NULL};
         static const char *const version[] = {IPTABLES_RESTORE, "--version", NULL};
 
@@ -382,7 +385,7 @@ void step_run(struct round *r, enum step step)
                 run(r, read_guard, NULL);
                 return;
         case STEP_READ_SET:
-                run(r, read_set, NULL);
+                run_set_dump(r);
                 return;
         case STEP_READ_POLICY:
                 run(r, read_policy, NULL);

@@ -351,6 +351,10 @@ TAMPER = [  # what, command, packets that may leak until the repair (None: the g
     ("ipset flush", ["ipset", "flush", "bulkhead-allow"], 0),
     ("an entry deleted", ["ipset", "del", "bulkhead-allow", ADDRESS[ONE] + ",tcp:443,198.51.100.0/24"], 0),
     ("an entry added", ["ipset", "add", "bulkhead-allow", ADDRESS[ONE] + ",tcp:1,203.0.113.0/24"], 0),
+    ("an entry of a kind we never write", ["ipset", "add", "bulkhead-allow", ADDRESS[ONE] + ",sctp:1,203.0.113.0/24", "nomatch"], 0),
+    ("an entry swapped for another", ["sh", "-c", "ipset del bulkhead-allow %s,tcp:443,198.51.100.0/24; ipset add bulkhead-allow %s,tcp:444,198.51.100.0/24" %
+                                      (ADDRESS[ONE], ADDRESS[ONE])], 0),
+    ("the set emptied by a swap", ["sh", "-c", "ipset create other hash:ip,port,net maxelem 1048576; ipset swap other bulkhead-allow; ipset destroy other"], 0),
     ("a pair deleted", ["nft", "delete element inet bulkhead pairs { %s . %s }" % (BRIDGE[ONE], ADDRESS[ONE])], 0),
     ("the guard's output chain flushed", ["nft", "flush chain inet bulkhead output"], 0),
     ("a foreign rule in the guard", ["nft", "insert rule inet bulkhead from_server accept comment flood"], None),
@@ -377,7 +381,7 @@ def wait_right(limit=3.0):
     return None
 
 
-def test_tamper(world, prober):
+def test_tamper(world, drive, prober):
     for what, command, may_leak in TAMPER:
         docker_chains()
         time.sleep(0.3)
@@ -386,6 +390,8 @@ def test_tamper(world, prober):
         time.sleep(0.1)
         before = world.arrived(SINK)
         sh(HOST, *command)
+        if what == "an entry swapped for another":
+            drive.ask("verify")  # the number of entries is the same: only a full comparison sees it
         took = wait_right()
         time.sleep(0.05)
         leaked = world.arrived(SINK) - before
@@ -525,6 +531,15 @@ def test_mix(world, path):
     sh(HOST, "iptables-legacy", "-F")
 
 
+def test_other_form(world, path):
+    sh(HOST, "sh", "-c", "iptables -F BULKHEAD-FORWARD; ipset destroy bulkhead-allow; ipset create bulkhead-allow hash:ip,port,net timeout 0")
+    drive = Drive(world, path)
+    answer = drive.ask("load")
+    check("another form" in answer.get("error", ""), "a set of another form is refused (%s)" % answer.get("error"))
+    drive.kill()
+    sh(HOST, "ipset", "destroy", "bulkhead-allow")
+
+
 def refusals(drive):
     answer = drive.set(ONE, [{"cidr": "198.51.100.1/24", "ports": [443]}])
     check("behind its prefix" in answer.get("error", ""), "a bad rule is refused (%s)" % answer.get("error"))
@@ -581,10 +596,11 @@ def main():
         test_revocation(world, drive, prober)
         test_start(world, drive)
         test_boot_again(drive, text, prober)
-        test_tamper(world, prober)
+        test_tamper(world, drive, prober)
         test_restarting_docker(world, arguments.rounds)
         drive = test_crash(world, path, drive)
         drive.kill()
+        test_other_form(world, path)
         test_mix(world, path)
     finally:
         world.destroy()

@@ -1,10 +1,14 @@
 #include "tests/unit/test.h"
 
+#include <arpa/inet.h>
+#include <linux/netfilter/ipset/ip_set.h>
 #include <netinet/in.h>
 
 #include "controller/egress/guard_read.h"
 #include "controller/egress/guard_text.h"
+#include "controller/egress/nl.h"
 #include "controller/egress/policy_text.h"
+#include "controller/egress/set_dump.h"
 
 #define MARK 0x00200000U
 
@@ -349,41 +353,138 @@ static void a_mix_of_backends_is_seen(_unused_ void **state)
         assert_true(policy_text_has_rules("*filter\n:FORWARD DROP [0:0]\nCOMMIT\n"));
 }
 
-#define CREATE "create bulkhead-allow hash:ip,port,net family inet hashsize 4096 maxelem 1048576 bucketsize 12 initval 0x7ce778e0\n"
+/* A message of the kernel about the set, as ipset's netlink protocol has it. */
+struct message {
+        struct buf b;
+        size_t adt;
+};
+
+static void message_begin(struct message *m, const char *type, uint32_t max, bool timeout)
+{
+        const uint8_t family = AF_INET;
+        const uint32_t value = htonl(max);
+
+        nl_begin(&m->b, NFNL_SUBSYS_IPSET, IPSET_CMD_LIST, 0, 1, AF_INET);
+        nl_put(&m->b, IPSET_ATTR_SETNAME, POLICY_SET, sizeof(POLICY_SET));
+        nl_put(&m->b, IPSET_ATTR_TYPENAME, type, strlen(type) + 1);
+        nl_put(&m->b, IPSET_ATTR_FAMILY, &family, 1);
+        size_t data = nl_nest(&m->b, IPSET_ATTR_DATA);
+        nl_put(&m->b, IPSET_ATTR_MAXELEM | NLA_F_NET_BYTEORDER, &value, sizeof(value));
+        if (timeout)
+                nl_put(&m->b, IPSET_ATTR_TIMEOUT | NLA_F_NET_BYTEORDER, &value, sizeof(value));
+        nl_nest_end(&m->b, data);
+        m->adt = nl_nest(&m->b, IPSET_ATTR_ADT);
+}
+
+static void message_entry(struct message *m, uint32_t address, uint16_t port, uint8_t protocol, uint32_t net, uint8_t prefix, bool flag)
+{
+        const uint32_t values[] = {htonl(address), htonl(net), htonl(4)};
+        const uint16_t number = htons(port);
+        const unsigned types[] = {IPSET_ATTR_IP, IPSET_ATTR_IP2};
+        size_t data = nl_nest(&m->b, IPSET_ATTR_DATA);
+
+        for (size_t i = 0; i < 2; i++) {
+                size_t ip = nl_nest(&m->b, types[i]);
+
+                nl_put(&m->b, IPSET_ATTR_IPADDR_IPV4 | NLA_F_NET_BYTEORDER, &values[i], 4);
+                nl_nest_end(&m->b, ip);
+        }
+        nl_put(&m->b, IPSET_ATTR_PORT | NLA_F_NET_BYTEORDER, &number, 2);
+        nl_put(&m->b, IPSET_ATTR_PROTO, &protocol, 1);
+        nl_put(&m->b, IPSET_ATTR_CIDR2, &prefix, 1);
+        if (flag)
+                nl_put(&m->b, IPSET_ATTR_CADT_FLAGS | NLA_F_NET_BYTEORDER, &values[2], 4);
+        nl_nest_end(&m->b, data);
+}
+
+static void message_read(struct set_state *s, struct message *m)
+{
+        uint32_t n = (uint32_t)m->b.len;
+
+        nl_nest_end(&m->b, m->adt);
+        memcpy(m->b.data, &n, sizeof(n));
+        set_state_read(s, (const struct nlmsghdr *)m->b.data);
+        buf_deinit(&m->b);
+}
 
 static void the_set_is_read_back(_unused_ void **state)
 {
-        static const char *const odd[] = {"add bulkhead-allow 10.213.0.2,tcp:443,198.51.100.0/24 nomatch\n",
-                                          "add bulkhead-allow 10.213.0.2,sctp:443,198.51.100.0/24\n",
-                                          "add bulkhead-allow 10.213.0.2,tcp:0,198.51.100.0/24\n",
-                                          "add bulkhead-allow 10.213.0.2,tcp:65536,198.51.100.0/24\n",
-                                          "add bulkhead-allow 10.213.0.2,tcp:443\n",
-                                          "add other 10.213.0.2,tcp:443,198.51.100.0/24\n",
-                                          "add bulkhead-allow 10.213.0.2,tcp:443,198.51.100.0/24 timeout 5\n"};
-        _cleanup_rules_ struct rules r = {};
-        _cleanup_err_ struct err *err = NULL;
+        _cleanup_set_state_ struct set_state s = {};
+        struct message m = {};
         struct entry e = {.address = 0x0ad50002, .net = 0xc6336400, .port = 443, .protocol = IPPROTO_TCP, .prefix = 24};
 
-        assert_ok(policy_set_parse(
-                &r, CREATE "add bulkhead-allow 10.213.0.2,udp:53,192.0.2.1\nadd bulkhead-allow 10.213.0.2,tcp:443,198.51.100.0/24\n",
-                &err));
-        rules_sort(&r);
-        assert_int_equal(r.n_entries, 2);
-        assert_true(rules_has_entry(&r, &e));
+        message_begin(&m, "hash:ip,port,net", POLICY_SET_MAX, false);
+        message_entry(&m, 0x0ad50002, 53, IPPROTO_UDP, 0xc0000201, 32, false);
+        message_entry(&m, 0x0ad50002, 443, IPPROTO_TCP, 0xc6336400, 24, false);
+        message_read(&s, &m);
+        assert_true(s.exists && s.form_right && !s.strange);
+        assert_int_equal(s.rules.n_entries, 2);
+        rules_sort(&s.rules);
+        assert_true(rules_has_entry(&s.rules, &e));
         e.port = 444;
-        assert_false(rules_has_entry(&r, &e));
-        for (size_t i = 0; i < ELEMENTSOF(odd); i++) {
-                _cleanup_free_ char *text = mem_printf("%s%s", CREATE, odd[i]);
-                _cleanup_rules_ struct rules none = {};
+        assert_false(rules_has_entry(&s.rules, &e));
+}
 
-                assert_fails(policy_set_parse(&none, text, &err), "not ours");
+static void what_we_could_not_have_written_is_strange(_unused_ void **state)
+{
+        static const struct {
+                uint16_t port;
+                uint8_t protocol, prefix;
+                bool flag;
+        } odd[] = {{443, 132, 24, false},
+                   {0, IPPROTO_TCP, 24, false},
+                   {443, IPPROTO_TCP, 0, false},
+                   {443, IPPROTO_TCP, 33, false},
+                   {443, IPPROTO_TCP, 24, true}};
+
+        for (size_t i = 0; i < ELEMENTSOF(odd); i++) {
+                _cleanup_set_state_ struct set_state s = {};
+                struct message m = {};
+
+                message_begin(&m, "hash:ip,port,net", POLICY_SET_MAX, false);
+                message_entry(&m, 0x0ad50002, odd[i].port, odd[i].protocol, 0xc6336400, odd[i].prefix, odd[i].flag);
+                message_read(&s, &m);
+                assert_true(s.strange);
+                assert_int_equal(s.rules.n_entries, 0);
         }
-        assert_fails(policy_set_parse(&r, "", &err), "nothing");
-        assert_fails(
-                policy_set_parse(&r, "create bulkhead-allow hash:ip,port,net family inet hashsize 4096 maxelem 1048576 timeout 0\n", &err),
-                "another form");
-        assert_fails(policy_set_parse(&r, "create bulkhead-allow hash:ip family inet hashsize 4096 maxelem 1048576\n", &err),
-                     "another form");
+}
+
+static void another_form_of_set_is_not_ours(_unused_ void **state)
+{
+        static const struct {
+                const char *type;
+                uint32_t max;
+                bool timeout;
+        } odd[] = {{"hash:ip", POLICY_SET_MAX, false}, {"hash:ip,port,net", 65536, false}, {"hash:ip,port,net", POLICY_SET_MAX, true}};
+
+        for (size_t i = 0; i < ELEMENTSOF(odd); i++) {
+                _cleanup_set_state_ struct set_state s = {};
+                struct message m = {};
+
+                message_begin(&m, odd[i].type, odd[i].max, odd[i].timeout);
+                message_read(&s, &m);
+                assert_true(s.exists && !s.form_right);
+        }
+}
+
+/* Cut at any byte it is read without looking behind its end. */
+static void a_cut_message_is_harmless(_unused_ void **state)
+{
+        struct message m = {};
+
+        message_begin(&m, "hash:ip,port,net", POLICY_SET_MAX, false);
+        message_entry(&m, 0x0ad50002, 53, IPPROTO_UDP, 0xc0000201, 32, false);
+        nl_nest_end(&m.b, m.adt);
+        for (size_t n = NLMSG_HDRLEN; n < m.b.len; n++) {
+                _cleanup_set_state_ struct set_state s = {};
+                _cleanup_free_ char *cut = mem_dup(m.b.data, n);
+                uint32_t length = (uint32_t)n;
+
+                memcpy(cut, &length, sizeof(length));
+                set_state_read(&s, (const struct nlmsghdr *)cut);
+                assert_int_equal(s.rules.n_entries, 0);
+        }
+        buf_deinit(&m.b);
 }
 
 static const char listing[] =
@@ -518,6 +619,9 @@ int main(void)
                 cmocka_unit_test(policy_text_repairs_what_is_missing),
                 cmocka_unit_test(a_mix_of_backends_is_seen),
                 cmocka_unit_test(the_set_is_read_back),
+                cmocka_unit_test(what_we_could_not_have_written_is_strange),
+                cmocka_unit_test(another_form_of_set_is_not_ours),
+                cmocka_unit_test(a_cut_message_is_harmless),
                 cmocka_unit_test(counts_and_handles_are_not_form),
                 cmocka_unit_test(a_dormant_guard_is_not_ours),
                 cmocka_unit_test(hooks_are_compared),
