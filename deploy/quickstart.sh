@@ -44,7 +44,7 @@ install_packages() {
         # The registry's own unit would listen on every address, without a password.
         case $missing in *docker-registry*)
                 if have_systemd; then
-                        systemctl mask -q docker-registry.service && made mask docker-registry.service
+                        systemctl mask -q docker-registry.service 2>/dev/null && made mask docker-registry.service
                 fi ;;
         esac
         remedy="Check that this host reaches its Debian mirror: apt-get update"
@@ -223,6 +223,10 @@ stack_up() {
                 run "See: journalctl -u bulkhead-guard" systemctl enable --now bulkhead-guard.service
                 made unit bulkhead-guard.service
         fi
+        if have_systemd && systemctl is-active -q bulkhead-controller.service; then
+                say "runs as bulkhead-controller.service, and so not in a container"
+                return
+        fi
         run "See the messages above" compose up -d --no-build
         wait_for 60 daemon_answers || {
                 docker logs --tail 20 bulkhead-controller >&2 || true
@@ -277,7 +281,7 @@ result() {
         bulkhead status
         bulkhead plan || die "there is more to do than expected" "Look at: bulkhead status"
         say ""
-        say "Try it: docker kill \$(docker ps -qf label=io.bulkhead.server=$server), iptables -F, nft delete table inet bulkhead; then bulkhead status."
+        say "Try it: docker kill \$(docker ps -qf label=io.bulkhead.server=$server), or nft delete table inet bulkhead; then bulkhead status."
         say "Undo all of it: deploy/teardown.sh"
 }
 

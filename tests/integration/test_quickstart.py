@@ -18,7 +18,8 @@ import unittest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
 NETNS = f"bh-quickstart-{os.getpid()}"
-WORK = "/var/cache/bulkhead-quickstart"
+# Not where a real quickstart keeps its downloads: other ones there would make its next run build another image.
+WORK = {"BULKHEAD_WORK": "/var/cache/bulkhead-rig/quickstart"}
 OVERLAYS = ("etc", "root", "usr/local", "var/cache", "var/lib")
 # Docker cannot keep layers on an overlay: these are plain directories.
 PLAIN = ("/var/lib/docker", "/var/lib/containerd")
@@ -26,7 +27,8 @@ CAPS = 1 << 10 | 1 << 12 | 1 << 13  # NET_BIND_SERVICE, NET_ADMIN, NET_RAW: linu
 
 
 def run(*argv, timeout=900, check=True, **kw):
-    result = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=timeout, check=False, **kw)
+    result = subprocess.run(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, text=True, timeout=timeout, check=False,
+                            env={**os.environ, **WORK}, **kw)
     if check and result.returncode != 0:
         raise AssertionError(f"{' '.join(argv)}: exit {result.returncode}\n{result.stdout[-6000:]}")
     return result
