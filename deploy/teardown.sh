@@ -28,7 +28,8 @@ remove_containers() {
                 say "no Engine answers: none to remove"
                 return
         }
-        # The controller first, or it would put them back.
+        # The controller first, or it would put them back; whoever runs it as a service has quickstart's programs.
+        if have_systemd; then systemctl disable -q --now bulkhead-controller.service 2>/dev/null || true; fi
         compose down >/dev/null 2>&1 || docker rm -f bulkhead-controller >/dev/null 2>&1 || true
         [ -n "$audience" ] || return 0
         for id in $(docker ps -aq --filter "label=io.bulkhead.owner=$audience"); do docker rm -f "$id" >/dev/null || say "container $id stays: see above"; done
