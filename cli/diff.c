@@ -107,7 +107,8 @@ json_object *diff_by_name(json_object *manifest)
 
         if (!json_object_is_type(manifest, json_type_object))
                 return o;
-        json_object_object_foreach (manifest, key, value)
+        json_object_object_foreach (manifest, key, value) {
                 json_add(o, key, json_object_is_type(value, json_type_array) ? named(value) : json_object_get(value));
+        }
         return o;
 }

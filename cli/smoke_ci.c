@@ -121,9 +121,9 @@ static int choose_subnet(struct ci *ci, struct err **err)
         char address[INET_ADDRSTRLEN] = "", text[INET_ADDRSTRLEN];
         struct in_addr a;
 
-        if (sscanf(ci->conf->pool, "%15[0-9.]/%u", address, &bits) != 2 || bits > 29 || inet_pton(AF_INET, address, &a) != 1)
+        if (sscanf(ci->conf->pool, "%15[0-9.]/%u", address, &bits) != 2 || bits < 8 || bits > 29 || inet_pton(AF_INET, address, &a) != 1)
                 return err_set(err, ERR_INVALID, "network.pool \"%s\" is not a network of at least 8 addresses", ci->conf->pool);
-        uint32_t size = bits ? 1U << (32 - bits) : 0;
+        uint32_t size = 1U << (32 - bits);
         uint32_t n = MIN(size / 8, (uint32_t)SUBNETS);
         a.s_addr = htonl(ntohl(a.s_addr) + size - 8 * (1 + (uint32_t)getpid() % n));
         if (!inet_ntop(AF_INET, &a, text, sizeof(text)))

@@ -118,13 +118,26 @@ class Daemon(CliTest):
         self.run_cli("apply", code=1)
 
     def test_egress(self):
-        self.answer("egress", {"ok": True, "guard": ["a", "b"]})
-        self.assertIn("- a", self.run_cli("egress", "show").out)
+        none = {"packets": 0, "bytes": 0}
+        rule = {"rule": "tcp 192.0.2.0/24:443", "in_kernel": True}
+        instance = {"server": "echo", "bridge": "bh12345678", "address": "10.213.0.2", "in_force": True, "rules": [rule], "sent": none,
+                    "denied": {"packets": 3, "bytes": 180}}
+        show = {"instances": [instance], "guard": {"right": True, "dropped": {"ipv6": {"packets": 2, "bytes": 80}}},
+                "policy": {"backend": "iptables-nft", "hook": "DOCKER-USER", "right": True}}
+        self.answer("egress", show)
+        shown = self.run_cli("egress", "show").out
+        for part in ("tcp 192.0.2.0/24:443", "3 packets, 180 B", "Dropped ipv6", "from DOCKER-USER"):
+            self.assertIn(part, shown)
+        self.assertNotIn("NOT", shown)
         self.assertEqual(self.asked[-1], {"verb": "egress", "server": None, "verify": False})
-        self.run_cli("egress", "verify", "echo")
+        self.assertIn("as read back", self.run_cli("egress", "verify", "echo").out)
         self.assertEqual(self.asked[-1], {"verb": "egress", "server": "echo", "verify": True})
-        self.answer("egress", {"ok": False, "error": "table is gone"})
-        self.run_cli("egress", "verify", code=1)
+        # Whatever part is not as it must be, it is not in force.
+        for broken in ({"guard": {"right": False}}, {"policy": {"right": False}}, {"guard": None}, {"error": "nft failed"}, {"ok": False},
+                       {"instances": [{**instance, "in_force": False}]}, {"instances": [{**instance, "rules": [{**rule, "in_kernel": False}]}]}):
+            self.answer("egress", {**show, **broken})
+            self.assertIn("NOT", self.run_cli("egress", "verify", code=1).out, broken)
+            self.run_cli("egress", "show")
 
     def test_the_daemon_says_no(self):
         self.answers["apply"] = [{"ok": False, "error": "operators\x1b only", "exit": 77}]
