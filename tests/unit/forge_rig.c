@@ -205,7 +205,7 @@ json_object *rig_approval(struct rig *rig, unsigned serial)
 char *rig_commit_record(struct rig *rig, json_object *record, const char *key)
 {
         _cleanup_err_ struct err *err = NULL;
-        _cleanup_json_ json_object *owned = record;
+        _cleanup_json_ _unused_ json_object *owned = record;
         char *id = NULL;
         _cleanup_free_ char *text = record_write(record, &id), *sig = key ? rig_sign(key, RECORD_NAMESPACE, text) : NULL;
         _cleanup_free_ char *path = mem_printf("%s/%s.yaml", json_str(record, "server"), id), *sig_path = mem_printf("%s.sig", path);

@@ -207,7 +207,7 @@ static void a_missing_ref_is_refused(void **state)
 static void a_deleted_record_refuses_the_tip(void **state)
 {
         struct rig *rig = *state;
-        _cleanup_free_ char *kept = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
+        _cleanup_free_ _unused_ char *kept = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
         _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 2), rig->key), *path = mem_printf("github/%s.yaml", id);
         _cleanup_view_ struct forge_view *first = rig_read(rig, NULL, RIG_NOW);
 
@@ -515,7 +515,7 @@ static void lost_state_refuses(void **state)
         struct rig *rig = *state;
         _cleanup_err_ struct err *err = NULL;
         _cleanup_view_ struct forge_view *view = NULL;
-        _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
+        _cleanup_free_ _unused_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
 
         assert_fails(forge_read(&view, &rig->conf, NULL, RIG_NOW, &err), "state is lost");
         static const char *const broken[] = {
@@ -544,8 +544,8 @@ static void lost_state_refuses(void **state)
 static void state_survives_json(void **state)
 {
         struct rig *rig = *state;
-        _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key),
-                            *all = rig_commit_record(rig, rig_record(rig, "Revocation", 5), rig->key);
+        _cleanup_free_ _unused_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key),
+                                     *all = rig_commit_record(rig, rig_record(rig, "Revocation", 5), rig->key);
         _cleanup_view_ struct forge_view *view = rig_read(rig, NULL, RIG_NOW);
         _cleanup_json_ json_object *o = forge_state_to_json(view->next);
         _cleanup_(forge_state_freep) struct forge_state *s = NULL;
@@ -589,7 +589,7 @@ static void repositories_others_may_write_are_refused(void **state)
 static void borrowed_objects_and_symbolic_refs_are_refused(void **state)
 {
         struct rig *rig = *state;
-        _cleanup_free_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
+        _cleanup_free_ _unused_ char *id = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
         static const struct forge_state empty;
         _cleanup_err_ struct err *err = NULL;
         struct forge_view *view = NULL;
@@ -629,12 +629,12 @@ static void fingerprint_tells_every_change(void **state)
         struct rig *rig = *state;
         char seen[6][SHA256_HEX];
         _cleanup_err_ struct err *err = NULL;
-        _cleanup_free_ char *a = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
+        _cleanup_free_ _unused_ char *a = rig_commit_record(rig, rig_approval(rig, 1), rig->key);
 
         assert_ok(forge_fingerprint(seen[0], &rig->conf, &err));
         assert_ok(forge_fingerprint(seen[1], &rig->conf, &err));
         assert_string_equal(seen[0], seen[1]);
-        _cleanup_free_ char *b = rig_commit_record(rig, rig_approval(rig, 2), rig->key);
+        _cleanup_free_ _unused_ char *b = rig_commit_record(rig, rig_approval(rig, 2), rig->key);
         assert_ok(forge_fingerprint(seen[1], &rig->conf, &err));
         rig_trust_add(rig, "carol@example.org", NULL, rig->mallory);
         assert_ok(forge_fingerprint(seen[2], &rig->conf, &err));
