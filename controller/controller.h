@@ -112,6 +112,8 @@ void inputs_stop(struct controller *c);
 void inputs_reload(struct controller *c);
 /* Judges registry and view anew, for instance because an approval expired. */
 void inputs_judge(struct controller *c);
+/* Remembers the time of day now and then. */
+void inputs_raise_floor(struct controller *c);
 time_t inputs_now(const struct controller *c); /* the later of the clock and the persisted floor */
 
 /* -- pass.c --------------------------------------------------------------------------------------------------------------- */

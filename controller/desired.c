@@ -8,6 +8,17 @@ static void names_init(struct instance_names *names, const struct conf *conf, co
         strcpy(names->spec_hash, spec->hash);
 }
 
+/* A rejection of its proposal ends an approval as well. */
+static bool is_rejected(const struct forge_view *view, const struct record *approval)
+{
+        for (size_t i = 0; approval->proposal && i < view->n_items; i++) {
+                const struct record *r = view->items[i].record;
+                if (r && !view->items[i].refused && r->kind == RECORD_REJECTION && str_eq(r->proposal, approval->proposal))
+                        return true;
+        }
+        return false;
+}
+
 /* Does this item approve something of the server, signed, unrevoked, unexpired? */
 static bool stands(const struct forge_view *view, const struct forge_item *item, const char *server, time_t now)
 {
@@ -15,7 +26,7 @@ static bool stands(const struct forge_view *view, const struct forge_item *item,
 
         if (!r || item->refused || r->kind != RECORD_APPROVAL || !str_eq(r->server, server) || !r->image || !r->spec_sha256)
                 return false;
-        if (view->next && forge_state_revokes(view->next, r))
+        if ((view->next && forge_state_revokes(view->next, r)) || is_rejected(view, r))
                 return false;
         return !r->expires_at || r->expires_at > now;
 }

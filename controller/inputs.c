@@ -157,6 +157,22 @@ static void read_approvals(struct controller *c)
         }
 }
 
+/* A clock that is set back while we are down must not give an approval more than this of new life. */
+#define FLOOR_STEP_S 600
+
+void inputs_raise_floor(struct controller *c)
+{
+        struct forge_view *view = c->view ? c->view->value : NULL;
+        _cleanup_err_ struct err *err = NULL;
+        time_t now = time(NULL);
+
+        if (!view || !view->next || now < view->next->time_floor + FLOOR_STEP_S)
+                return;
+        view->next->time_floor = now;
+        if (state_save_forge(c->conf, view->next, &err) < 0)
+                log_error("the time of day cannot be remembered", "reason", err_msg(err));
+}
+
 void inputs_reload(struct controller *c)
 {
         const struct shared *before = c->registry;

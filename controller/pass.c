@@ -436,6 +436,7 @@ static int on_resync(sd_event_source *s, _unused_ uint64_t usec, void *user)
         sd_event_source_set_time_relative(s, c->conf->resync_ms * 1000 - r % (c->conf->resync_ms * 100 + 1));
         sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
         inputs_reload(c);
+        inputs_raise_floor(c);
         if (c->desired && c->desired->next_expiry && c->desired->next_expiry <= inputs_now(c))
                 inputs_judge(c);
         egress_verify(c->egress, on_verified, c);
