@@ -390,7 +390,7 @@ class Host:
         for c in self.containers(role=None):
             self.rig.api.remove(c["Id"])
         for n in self.networks():
-            self.rig.api.call("DELETE", f"/networks/{n['Id']}", ok=(204, 404))
+            eventually(f"network {n['Name']} is gone", 10, lambda n=n: self.rig.api.call("DELETE", f"/networks/{n['Id']}", ok=(204, 404)) or True)
 
     def __enter__(self):
         return self

@@ -90,7 +90,11 @@ class Engine:
         return self.call("GET", "/networks", filters={"label": [f"{k}={v}" for k, v in labels.items()]})
 
     def remove(self, container):
-        self.call("DELETE", f"/containers/{container}", ok=(204, 404), force=1, v=1)
+        def gone():
+            # 409: somebody is removing it already.
+            self.call("DELETE", f"/containers/{container}", ok=(204, 404, 409), force=1, v=1)
+            return self.call("GET", f"/containers/{container}/json", ok=(200, 404)).get("message")
+        eventually(f"container {container} is gone", 20, gone)
 
     def events(self, since, until=None, **filters):
         """What happened between two times (seconds, as time.time() gives them), from the Engine's own memory of the last 256 events."""

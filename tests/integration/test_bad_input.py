@@ -1,0 +1,370 @@
+"""Broken and hostile input: refused by name, with the last good state in force and what runs untouched."""
+import json
+import os
+import pwd
+import socket
+import subprocess
+import time
+import unittest
+
+from host import Host
+from rig import eventually, rig
+
+DEEP = "[" * 5000 + "]" * 5000
+
+
+def registry(servers='{}', **more):
+    return json.dumps({"version": "1.0", **more}).rstrip("}") + f', "servers": {servers}}}'
+
+
+ENTRY = '"description": "x", "enabled": true, "source": "docker_image", "image": "127.0.0.1:5000/x@sha256:' + "0" * 64 + '", "transport": "stdio"'
+# Name -> (the file's text, what the message must have beside the file's name).
+BAD_REGISTRIES = {
+    "empty": ("", []),
+    "broken": ('{"version": "1.0",\n "servers": {', []),
+    "not an object": ("[]", []),
+    "duplicate key": ('{"version": "1.0", "version": "1.0", "servers": {}}', ["version"]),
+    "duplicate server": ('{"version": "1.0", "servers": {\n"a": {%s},\n"a": {%s}}}' % (ENTRY, ENTRY), ["a"]),
+    "NUL in a key": ('{"version": "1.0", "ser\\u0000vers": {}, "servers": {}}', []),
+    "NUL in a value": (registry('{"a": {%s, "path": "/x\\u0000y"}}' % ENTRY), []),
+    "2^64": (registry('{"a": {%s, "resources": {"pids": 18446744073709551616}}}' % ENTRY), []),
+    "2^53 + 1": (registry('{"a": {%s, "resources": {"pids": 9007199254740993}}}' % ENTRY), []),
+    "10 MB": (registry(description="x" * (10 << 20)), []),
+    "deep nesting": (registry('{"a": %s}' % DEEP), []),
+    "invalid UTF-8": (b'{"version": "1.0", "servers": {"a\xff\xfe": {}}}', []),
+    "unknown key": (registry('{"a": {%s, "privileged": true}}' % ENTRY), ["privileged"]),
+    "wrong type": (registry('{"a": {%s, "env": ["A=b"]}}' % ENTRY), ["env"]),
+    "path as a name": (registry('{"../../etc/cron.d/x": {%s}}' % ENTRY), []),
+    "slash in a name": (registry('{"a/b": {%s}}' % ENTRY), []),
+    "upper case in a name": (registry('{"Echo": {%s}}' % ENTRY), []),
+    "dots as a name": (registry('{"..": {%s}}' % ENTRY), []),
+    "option as an image": (registry('{"a": {%s}}' % ENTRY.replace("127.0.0.1:5000/x", "--privileged")), ["image"]),
+    "image without a digest": (registry('{"a": {%s}}' % ENTRY.replace("@sha256:" + "0" * 64, ":latest")), ["image"]),
+    "Docker's socket as a mount": (registry('{"a": {%s, "mounts": [{"source": "/var/run/docker.sock", "target": "/s"}]}}' % ENTRY), ["mount"]),
+    "mount outside the roots": (registry('{"a": {%s, "mounts": [{"source": "/etc", "target": "/s"}]}}' % ENTRY), ["mount"]),
+    "address of the host's bits": (registry('{"a": {%s, "egress": [{"cidr": "192.0.2.1/24", "ports": [1]}]}}' % ENTRY), []),
+    "control character": (registry('{"a": {%s}}' % ENTRY.replace('"x"', '"x\\u001b[2J"')), []),
+    "trailing text": (registry() + " {}", []),
+    "byte order mark": ("\ufeff" + registry(), []),
+}
+
+
+class BadRegistry(unittest.TestCase):
+    limit = 120
+
+    @classmethod
+    def setUpClass(cls):
+        cls.host = Host()
+        cls.addClassCleanup(cls.host.close)
+        cls.host.start()
+        cls.host.approve("echo", cls.host.entry("mcp/echo:1"))
+        cls.host.wait_state("echo", "running")
+        cls.good = cls.host.registry_path.read_text()
+
+    def setUp(self):
+        self.before = self.host.container("echo")
+
+    def error(self):
+        return self.host.status()["registry"].get("error")
+
+    def good_again(self):
+        self.host.registry_path.unlink(missing_ok=True)
+        self.host.write_registry_text(self.good)
+        eventually("the good file counts again", 10, lambda: not self.error())
+        now = self.host.container("echo")
+        self.assertEqual((now["Id"], now["State"]["StartedAt"]), (self.before["Id"], self.before["State"]["StartedAt"]), "the running server was touched")
+        self.assertTrue(self.host.alive())
+
+    def refused(self, words=(), name="mcp.servers.json"):
+        said = eventually("status names the file and the fault", 10, self.error)
+        self.assertIn(name, said)
+        for w in words:
+            self.assertIn(w, said)
+        self.assertEqual(self.host.server("echo")["state"], "running")
+        return said
+
+    def test_broken_files(self):
+        for name, (text, words) in BAD_REGISTRIES.items():
+            with self.subTest(name):
+                self.host.write_registry_text(text)
+                said = self.refused(words)
+                self.assertLess(len(said), 2000)
+                self.assertFalse(any(c in said for c in "\x00\x1b"), repr(said))
+                done = self.host.cli("validate", check=False)
+                self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+                self.assertRegex(done.stdout + done.stderr, r"mcp\.servers\.json")
+                self.good_again()
+
+    def test_message_has_line_and_column(self):
+        self.host.write_registry_text('{"version": "1.0",\n  "servers": {\n    "a": {"enabled": maybe}}}')
+        self.assertRegex(self.refused(), r"mcp\.servers\.json:3:\d+")
+        self.good_again()
+
+    def test_half_written_file(self):
+        """Written in place, slowly, as some editors do: only the whole counts."""
+        half = len(self.good) // 2
+        with open(self.host.registry_path, "w", encoding="utf-8") as f:
+            f.write(self.good[:half])
+            f.flush()
+            time.sleep(1)
+            self.assertEqual(self.host.server("echo")["state"], "running")
+            f.write(self.good[half:])
+        self.good_again()
+
+    def test_file_that_others_may_write(self):
+        self.host.registry_path.chmod(0o666)
+        os.utime(self.host.registry_path)
+        self.refused()
+        self.good_again()
+
+    def test_folder_that_others_may_write(self):
+        self.host.registry_path.parent.chmod(0o777)
+        self.addCleanup(self.host.registry_path.parent.chmod, 0o755)
+        self.host.write_registry_text(self.good)
+        self.refused(name=str(self.host.registry_path.parent))
+        self.host.registry_path.parent.chmod(0o755)
+        self.good_again()
+
+    def test_file_of_somebody_else(self):
+        nobody = pwd.getpwnam(self.host.rig.env["RIG_NOBODY"])
+        os.chown(self.host.registry_path, nobody.pw_uid, nobody.pw_gid)
+        self.refused()
+        self.good_again()
+
+    def test_symbolic_link(self):
+        other = self.host.dir / "elsewhere.json"
+        other.write_text(self.good)
+        self.host.registry_path.unlink()
+        self.host.registry_path.symlink_to(other)
+        self.refused()
+        self.good_again()
+
+    def test_missing_file(self):
+        self.host.registry_path.unlink()
+        self.refused()
+        self.good_again()
+
+    def test_fifo_does_not_hang_the_daemon(self):
+        self.host.registry_path.unlink()
+        os.mkfifo(self.host.registry_path)
+        self.refused()
+        self.good_again()
+
+
+class BadRecords(unittest.TestCase):
+    limit = 120
+
+    @classmethod
+    def setUpClass(cls):
+        cls.host = Host()
+        cls.addClassCleanup(cls.host.close)
+        cls.host.start()
+        cls.host.approve("echo", cls.host.entry("mcp/echo:1"))
+        cls.host.wait_state("echo", "running")
+        cls.serial = cls.host.approval("echo")["serial"]
+
+    def setUp(self):
+        self.before = self.host.container("echo")
+
+    def untouched(self):
+        """The commit was read (the tip is the accepted one, or refused with a reason), and the server runs on."""
+        tip = self.host.tip()
+        eventually("the commit was read", 10, lambda: self.host.status()["approvals"].get("commit") == tip or self.host.status()["approvals"].get("refused")
+                   or self.host.status()["approvals"].get("error"))
+        now = self.host.container("echo")
+        self.assertEqual((now["Id"], now["State"]["StartedAt"]), (self.before["Id"], self.before["State"]["StartedAt"]), "the running server was touched")
+        self.assertTrue(self.host.alive())
+
+    def named(self, path):
+        """An operator who asks is told the file's name."""
+        done = self.host.cli("validate", check=False)
+        self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
+        self.assertIn(path, done.stdout + done.stderr)
+
+    def approval(self, **changes):
+        return {**self.host.approval("echo"), "serial": self.serial + 50, **changes}
+
+    def test_broken_texts_with_a_good_signature(self):
+        text = self.host.encode(self.approval())[1]
+        broken = {
+            "broken YAML": b"kind: [Approval\n",
+            "duplicate key": text.replace(b'"serial"', b'"kind": "Approval",\n "serial"', 1),
+            "anchor": b"a: &a [1]\nb: *a\n",
+            "billion laughs": b"a: &a [x,x]\n" + b"".join(b"%c: &%c [*%c,*%c]\n" % (c + 1, c + 1, c, c) for c in range(97, 120)),
+            "tag": b"!!python/object/apply:os.system ['true']\n",
+            "NUL": text.replace(b"a test", b"a\x00test"),
+            "escaped NUL": text.replace(b"a test", b"a\\u0000test"),
+            "2^64": text.replace(b'"serial": %d' % (self.serial + 50), b'"serial": 18446744073709551616'),
+            "negative serial": text.replace(b'"serial": %d' % (self.serial + 50), b'"serial": -1'),
+            "invalid UTF-8": text.replace(b"a test", b"a \xff\xfe test"),
+            "deep nesting": b"a: " + b"[" * 5000 + b"]" * 5000 + b"\n",
+            "too large": text + b"# " + b"x" * (70 << 10) + b"\n",
+            "two documents": text + b"---\n" + text,
+            "unknown key": self.host.encode(self.approval(privileged=True))[1],
+            "another server's folder": self.host.encode(self.approval(server="other"))[1],
+            "empty": b"",
+        }
+        for number, (name, content) in enumerate(broken.items()):
+            with self.subTest(name):
+                path = f"echo/f-{number:016x}.yaml"
+                try:
+                    record_id = json.loads(content)["id"]
+                    path = f"echo/{record_id}.yaml"
+                except ValueError:
+                    pass
+                self.host.commit({path: content, path + ".sig": self.host.sign(content)})
+                self.untouched()
+                self.named(path)
+                self.restart()
+
+    def restart(self):
+        """Puts the history back to the good records, on a host that forgets (the tips above are accepted as far as they are good)."""
+        self.host.stop()
+        self.host.set_tip(self.good_tip())
+        (self.host.state_dir / "forge.json").unlink()
+        self.host.start()
+        self.host.wait_state("echo", "running")
+        self.before = self.host.container("echo")
+
+    def good_tip(self):
+        """The last commit that the command line made."""
+        for commit in self.host.git("log", "--format=%H %s", "refs/heads/main").splitlines():
+            if not commit.endswith(" by hand"):
+                return commit.split()[0]
+        raise AssertionError("no good commit")
+
+    def test_ten_megabytes(self):
+        path = "echo/f-00000000000000ff.yaml"
+        content = b"# " + b"x" * (10 << 20) + b"\n"
+        self.host.commit({path: content, path + ".sig": b"x" * (10 << 20)})
+        self.untouched()
+        self.named(path)
+        self.restart()
+
+    def test_symbolic_links_and_submodules(self):
+        target = self.host.dir / "blob"
+        target.write_bytes(b"../../../../etc/passwd")
+        link = self.host.git("hash-object", "-w", str(target))
+        for mode, obj, path in (("120000", link, "echo/f-00000000000000aa.yaml"), ("160000", self.host.tip(), "echo/f-00000000000000ab.yaml"),
+                                ("120000", link, "linked"), ("160000", self.host.tip(), "module")):
+            with self.subTest(f"{mode} {path}"):
+                self.host.commit({path: (mode, obj)})
+                self.untouched()
+                self.named(path.split(".")[0])
+                self.restart()
+
+    def test_path_tricks(self):
+        """Names that git's own tools refuse to write, written all the same."""
+        blob = self.host.dir / "blob"
+        blob.write_bytes(b"x\n")
+        obj = self.host.git("hash-object", "-w", str(blob))
+        for name in ("..", ".git", "echo\\..\\..", "a" * 300, "ECHO", "echo ", "-rf"):
+            with self.subTest(name):
+                tree = self.tree([("100644", "f-00000000000000ac.yaml", obj)])
+                entries = [line.split(None, 3) for line in self.host.git("ls-tree", "refs/heads/main").splitlines()]
+                root = self.tree([(mode, path, sha) for mode, _, sha, path in entries] + [("40000", name, tree)])
+                commit = self.host.git("commit-tree", root, "-p", self.host.tip(), "-m", "by hand")
+                self.host.set_tip(commit)
+                self.untouched()
+                self.restart()
+
+    def tree(self, entries):
+        """A tree object byte by byte: git's own tools would refuse some of these names."""
+        def order(e):
+            return e[1].encode() + (b"/" if e[0] == "40000" else b"")
+        body = b"".join(f"{mode.lstrip('0')} {name}".encode() + b"\0" + bytes.fromhex(obj) for mode, name, obj in sorted(entries, key=order))
+        return subprocess.run(["git", "--git-dir", str(self.host.repository), "hash-object", "-t", "tree", "-w", "--literally", "--stdin"], input=body,
+                              stdout=subprocess.PIPE, check=True, timeout=30).stdout.decode().strip()
+
+    def test_repository_that_others_may_write(self):
+        with Host(prototype=self.host) as host:
+            self.host.stop()
+            self.host.clean_engine()
+            try:
+                host.repository.chmod(0o777)
+                (host.repository / "refs/heads").chmod(0o777)
+                host.start()
+                host.wait_refused("echo")
+                self.assertEqual(host.starts(), [])
+            finally:
+                self.host.start()
+                self.host.wait_state("echo", "running")
+
+    def test_damaged_repository(self):
+        """The tip names an object that is not there: what ran stays, and status says what is wrong."""
+        good = self.host.tip()
+        (self.host.repository / "refs/heads/main").write_text("1" * 40 + "\n")
+        os.utime(self.host.repository)
+        eventually("status says what is wrong", 45, lambda: self.host.status()["approvals"].get("error") or self.host.status()["approvals"].get("refused"))
+        now = self.host.container("echo")
+        self.assertEqual(now["Id"], self.before["Id"])
+        self.host.set_tip(good)
+        eventually("all is well again", 45, lambda: not self.host.status()["approvals"].get("error") and not self.host.status()["approvals"].get("refused"))
+
+
+class BadConfiguration(unittest.TestCase):
+    limit = 60
+
+    def refused(self, text=None, change=None, words=()):
+        with Host() as host:
+            if text is not None:
+                host.conf_path.write_bytes(text if isinstance(text, bytes) else text.encode())
+            if change:
+                change(host)
+            for argv in (host.controller_argv(), host.rig.in_host(host._program("bulkhead"), "--config", str(host.conf_path), "validate")):
+                done = subprocess.run([str(a) for a in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=15, check=False)
+                said = done.stdout.decode(errors="replace")
+                self.assertGreater(done.returncode, 0, said)
+                self.assertIn("bulkhead.conf", said)
+                for w in words:
+                    self.assertIn(w, said)
+
+    def test_broken_configurations(self):
+        good = 'audience: "x.example.org"\n'
+        for name, (text, words) in {
+                "empty": ("", []), "no audience": ("registry: /x\n", ["audience"]), "unknown key": (good + "privileged: true\n", ["privileged"]),
+                "duplicate": (good + good, [":2:1", "twice"]), "anchor": ("audience: &a x\nregistry: *a\n", []), "wrong type": (good + "controller: [1]\n", ["controller"]),
+                "relative path": (good + "registry: ../x\n", ["registry"]), "NUL": (b'audience: "x\\0y"\n', []), "UTF-8": (b"audience: \xff\n", []),
+                "2^64": (good + "controller: {parallel_starts: 18446744073709551616}\n", [":2:"]), "10 MB": (good + "# " + "x" * (10 << 20), []),
+                "deep": (good + "network: " + "[" * 3000 + "]" * 3000 + "\n", []), "two bits": (good + 'network: {mark: "0x3"}\n', ["mark"]),
+                "root as a mount root": (good + "mounts: {roots: [/]}\n", ["roots"])}.items():
+            with self.subTest(name):
+                self.refused(text, words=words)
+
+    def test_configuration_that_others_may_write(self):
+        self.refused(change=lambda h: h.conf_path.chmod(0o666))
+
+    def test_configuration_of_somebody_else(self):
+        nobody = pwd.getpwnam(rig().env["RIG_NOBODY"])
+        self.refused(change=lambda h: os.chown(h.conf_path, nobody.pw_uid, nobody.pw_gid))
+
+
+class Strangers(unittest.TestCase):
+    """The control socket: an ordinary uid may do nothing, whatever it sends."""
+    limit = 60
+
+    @classmethod
+    def setUpClass(cls):
+        cls.host = Host()
+        cls.addClassCleanup(cls.host.close)
+        cls.host.start()
+
+    def test_other_users_are_refused(self):
+        for verb in ("status", "plan", "apply"):
+            done = self.host.cli(verb, check=False, user=self.host.rig.env["RIG_NOBODY"])
+            self.assertEqual(done.returncode, 77, done.stdout + done.stderr)
+
+    def test_garbage_on_the_control_socket(self):
+        for data in (b"\n", b"{}\n", b"garbage\n", b'{"verb": 1}\n', b'{"verb": "nothing"}\n', b'{"verb":"status","verb":"apply"}\n', b"[" * 100000 + b"\n",
+                     b'{"verb": "status"', b"x" * (9 << 20), b'{"verb": "\xff"}\n', b'{"verb": "status", "server": "../../x"}\n'):
+            with socket.socket(socket.AF_UNIX) as s:
+                s.settimeout(5)
+                s.connect(self.host.settings["controller.socket"])
+                try:
+                    s.sendall(data)
+                    s.shutdown(socket.SHUT_WR)
+                    s.recv(65536)
+                except OSError:
+                    pass
+        self.assertTrue(self.host.alive())
+        self.assertEqual(self.host.status()["audience"], self.host.audience)
