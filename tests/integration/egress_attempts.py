@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The guard and the policy against a small world of network namespaces: two servers on bridges of their own, a host, and an internet.
 
-    egress_attempts.py PATH-OF-egress_drive [--bench] [--rounds N]
+    egress_attempts.py PATH-OF-egress_drive [--legacy] [--bench] [--rounds N]
 
 Every attempt is first made without any rule of ours and has to arrive: a test that cannot fail proves nothing. Then it is made against them, and the
 counters on the far side have to read 0, while what is allowed works. Needs root; exits 77 without. Everything happens inside namespaces made here.
@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -540,6 +541,17 @@ def test_other_form(world, path):
     sh(HOST, "ipset", "destroy", "bulkhead-allow")
 
 
+def test_dormant(world, path):
+    """A guard that was switched off while nobody looked."""
+    sh(HOST, "nft", "add table inet bulkhead { flags dormant; }")
+    drive = Drive(world, path)
+    answer = drive.ask("load")
+    drive.set(ONE, RULES, http_port=8080)
+    drive.set(TWO, [{"cidr": "203.0.113.7/32", "ports": [443]}], http_port=8080)
+    check("error" not in answer and rules_right(), "a dormant guard is found at the start, and loaded")
+    drive.kill()
+
+
 def refusals(drive):
     answer = drive.set(ONE, [{"cidr": "198.51.100.1/24", "ports": [443]}])
     check("behind its prefix" in answer.get("error", ""), "a bad rule is refused (%s)" % answer.get("error"))
@@ -561,17 +573,32 @@ def bench(world, path):
     print("full verification %d ms" % (drive.ask("verify", timeout=60)["us"] // 1000))
 
 
+def as_legacy():
+    """Again, in a mount namespace in which the nft programs are the legacy ones; the service user may open their lock, as tmpfiles has it on a host."""
+    with tempfile.NamedTemporaryFile() as lock:
+        os.chmod(lock.name, 0o666)
+        script = ('mount --bind /usr/sbin/xtables-legacy-multi /usr/sbin/xtables-nft-multi && touch /run/xtables.lock && '
+                  'mount --bind "$0" /run/xtables.lock && exec "$@"')
+        return subprocess.run(["unshare", "-m", "--propagation", "private", "sh", "-c", script, lock.name, sys.executable] + sys.argv, check=False).returncode
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("drive")
     parser.add_argument("--bench", action="store_true")
+    parser.add_argument("--legacy", action="store_true", help="the same with iptables-legacy in the place of iptables-nft")
     parser.add_argument("--rounds", type=int, default=20, help="re-insertions of DOCKER-USER")
     arguments = parser.parse_args()
-    path = os.path.abspath(arguments.drive)
     if os.geteuid() != 0:
         print("needs root for network namespaces")
         return 77
+    if arguments.legacy and not sh(None, "iptables-restore", "--version").strip().endswith("(legacy)"):
+        return as_legacy()
     world = World()
+    # Where the service user can run it, whatever the build folder's mode is.
+    folder = tempfile.mkdtemp(prefix="bulkhead-egress-")
+    os.chmod(folder, 0o755)
+    path = shutil.copy(arguments.drive, os.path.join(folder, "egress_drive"))
     try:
         world.build()
         if arguments.bench:
@@ -600,10 +627,13 @@ def main():
         test_restarting_docker(world, arguments.rounds)
         drive = test_crash(world, path, drive)
         drive.kill()
+        test_dormant(world, path)
         test_other_form(world, path)
-        test_mix(world, path)
+        if not arguments.legacy:
+            test_mix(world, path)
     finally:
         world.destroy()
+        shutil.rmtree(folder)
     print("%d failures" % len(failures))
     for what in failures:
         print("  " + what)

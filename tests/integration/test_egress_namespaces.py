@@ -1,0 +1,34 @@
+#!/usr/bin/env python3
+"""Guard and policy against a world of network namespaces, without an Engine: with iptables-nft, and with iptables-legacy in its place."""
+import os
+import pathlib
+import subprocess
+import sys
+import unittest
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", TOP))
+
+
+class Namespaces(unittest.TestCase):
+    limit = 400
+
+    def attempts(self, *options):
+        done = subprocess.run([sys.executable, str(TOP / "tests/integration/egress_attempts.py"), str(BUILD / "tests/integration/egress_drive"), *options],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=380, check=False)
+        if done.returncode == 77:
+            self.skipTest(done.stdout.strip())
+        self.assertEqual(done.returncode, 0, "\n".join(line for line in done.stdout.splitlines() if not line.startswith("ok ")))
+        self.assertGreater(done.stdout.count("\nok "), 200)
+
+    def test_attempts(self):
+        self.attempts()
+
+    def test_attempts_with_iptables_legacy(self):
+        if not os.access("/usr/sbin/xtables-legacy-multi", os.X_OK):
+            self.skipTest("iptables-legacy is not installed")
+        self.attempts("--legacy")
+
+
+if __name__ == "__main__":
+    unittest.main()
