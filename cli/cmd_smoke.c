@@ -154,7 +154,8 @@ static int smoke_proposal(struct cli *c, const struct options *opt, const char *
         _cleanup_free_ char *user = cli_user();
         const struct forge_item *item;
 
-        if (records_read(c, &view, err) < 0 || records_find(view, id, &item, err) < 0 || review_new(&r, c->conf, view, item, err) < 0)
+        if (records_read(c, &view, err) < 0 || records_may_write(c->conf, err) < 0 || records_find(view, id, &item, err) < 0 ||
+            review_new(&r, c->conf, view, item, err) < 0)
                 return -1;
         if (test_entry(c, opt, r->entry, &o, err) < 0) {
                 o.err = err_dup(*err);

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "common/file.h"
 #include "common/text.h"
@@ -10,6 +11,19 @@
 #define MIN_PREFIX 6
 #define MAX_SERIAL (UINT64_C(1) << 53)
 #define MAX_AHEAD  (UINT64_C(1) << 20) /* a proposal is anybody's word: one with a serial far away does not use them up */
+
+int records_may_write(const struct conf *conf, struct err **err)
+{
+        static const char *const places[] = {"objects", ".git/objects"};
+
+        for (size_t i = 0; i < ELEMENTSOF(places); i++) {
+                _cleanup_free_ char *path = mem_printf("%s/%s", conf->approvals_repository, places[i]);
+                if (access(path, W_OK) < 0 && errno == EACCES)
+                        return err_set(err, ERR_DENIED, "you may not write to the approvals repository %s: run this as its owner",
+                                       conf->approvals_repository);
+        }
+        return 0;
+}
 
 int records_read(struct cli *c, struct forge_view **ret, struct err **err)
 {
@@ -165,7 +179,7 @@ int records_publish(struct cli *c, json_object *value, const char *key, const ch
         _cleanup_free_ char *id = NULL, *text = record_write(value, &id), *sig = NULL;
         const struct conf *conf;
 
-        if (cli_conf(c, &conf, err) < 0)
+        if (cli_conf(c, &conf, err) < 0 || records_may_write(conf, err) < 0)
                 return -1;
         if (record_parse(&record, text, strlen(text), "record", err) < 0)
                 return -1;
@@ -188,7 +202,7 @@ int records_signer(struct cli *c, const char *key, const char *as, char **ret, s
 {
         const struct conf *conf;
 
-        if (cli_conf(c, &conf, err) < 0)
+        if (cli_conf(c, &conf, err) < 0 || records_may_write(conf, err) < 0)
                 return -1;
         if (!key && conf->signatures_required)
                 return cli_usage(c, err, "--key is needed: the file of the key to sign with");

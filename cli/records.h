@@ -9,6 +9,8 @@
 #include "common/forge/repo.h"
 #include "common/smoke/smoke.h"
 
+/* ERR_DENIED when the caller may not write to the repository: better said before somebody reads five pages and answers yes. */
+_must_check_ int records_may_write(const struct conf *conf, struct err **err);
 /* Every record at the tip, checked. A repository that does not exist yet is an empty view. */
 _must_check_ int records_read(struct cli *c, struct forge_view **ret, struct err **err);
 /* The record with this id, or the only one whose id begins so (at least 6 characters). Borrowed. */

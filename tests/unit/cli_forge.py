@@ -2,9 +2,12 @@
 """propose, approve, promote, reject and revoke on a real repository with real keys; the smoke test's evidence is made by hand."""
 import datetime
 import json
+import os
+import shutil
+import subprocess
 import unittest
 
-from cli_host import CliTest, SPEAKER, digest
+from cli_host import CliTest, PROGRAM, SPEAKER, digest
 
 ECHO = [{"name": "echo", "description": "Says what it was told.\nTwice.", "inputSchema": {"type": "object"}}]
 
@@ -210,6 +213,20 @@ class Forge(CliTest):
         self.add_files({f"aaa/{proposal}.yaml": text})
         self.assertIn(f"aaa/{proposal}.yaml", self.run_cli("validate", code=1).err)
         self.assertEqual(self.approve(proposal).json()["server"], "echo")
+
+    @unittest.skipUnless(os.getuid() == 0, "needs root to be another user")
+    def test_others_may_look_but_not_write(self):
+        proposal = self.proposal_with_evidence()
+        program = shutil.copy(PROGRAM, self.dir / "program")  # the build's folder may be closed to others
+        as_nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+        shutil.copy(self.key, self.dir / "theirs")
+        os.chown(self.dir / "theirs", 65534, 65534)
+        shutil.copy(self.key + ".pub", self.dir / "theirs.pub")
+        for args, code in ((["pending"], 0), (["validate"], 0), (["approve", proposal, "--key", str(self.dir / "theirs"), "--yes"], 77),
+                           (["reject", proposal, "--key", str(self.dir / "theirs"), "--reason", "x"], 77), (["smoke", proposal], 77),
+                           (["propose", "echo", "--image", "127.0.0.1:5000/x@" + digest("x")], 77)):
+            done = subprocess.run([*as_nobody, program, "--config", str(self.conf), *args], capture_output=True, text=True, timeout=30)
+            self.assertEqual(done.returncode, code, f"{args}: {done.stdout}{done.stderr}")
 
     def test_without_signatures(self):
         self.write_conf()
