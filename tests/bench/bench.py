@@ -29,6 +29,13 @@ def figure(name, value, unit, goal="", note=""):
     say(f"  {name:<58} {value:>9} {unit:<4} {('goal ' + goal) if goal else '':<16} {note}".rstrip())
 
 
+def machine():
+    """The line without which a figure says nothing."""
+    cpu = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
+    say(f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}: {os.cpu_count()} cores, {cpu}, Linux {os.uname().release}, "
+        f"Engine {rig().api.call('GET', '/version')['Version']}, load {os.getloadavg()[0]:.1f}")
+
+
 def ms(seconds):
     return f"{seconds * 1000:.0f}"
 
@@ -286,8 +293,7 @@ def main():
     p.add_argument("--only", default="start,idle,kill,pass")
     args = p.parse_args()
     only = args.only.split(",")
-    cpu = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
-    say(f"{os.cpu_count()} cores, {cpu}, Linux {os.uname().release}, Engine {rig().api.call('GET', '/version')['Version']}, load {os.getloadavg()[0]:.1f}")
+    machine()
     with Host() as host:
         host.start()
         if "start" in only:
