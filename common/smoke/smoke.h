@@ -28,8 +28,8 @@ struct smoke_result {
         char *why;      /* not passed: one sentence (foreign text inside it is already escaped) */
         char *protocol; /* "2025-11-25" */
         uint64_t duration_ms;
-        char *manifest; /* canonical JSON: {"instructions":…,"prompts":[…],"resources":[…],"tools":[…]}; foreign text, opaque to the
-                           controller */
+        char *manifest; /* canonical JSON: {"instructions","prompts","resourceTemplates","resources","tools"}, see talk_manifest.h; foreign
+                           text, opaque to the controller */
         size_t manifest_len;
         char manifest_sha256[SHA256_HEX];
         char **tools;      /* names, sorted */
@@ -42,16 +42,28 @@ json_object *smoke_result_to_json(const struct smoke_result *r); /* with the man
 _must_check_ int smoke_result_from_json(struct smoke_result **ret, json_object *o, struct err **err);
 
 struct smoke;
-/* result handed over (a failed smoke test is a result, not an error); err: the test could not be made (Engine away …). Everything it
- * created is gone when this is called. */
+/*
+ * Called once. result is handed over (a failed smoke test is a result, not an error). err (borrowed): the test could not be made, e.g.
+ * ERR_NOT_FOUND no such image here (pull it first), ERR_CONFLICT somebody else holds the name or the Engine made another container than
+ * asked, or what the Engine's client says. What was made is gone when this is called; what could not be removed in four rounds is said in
+ * err. The struct smoke is freed: forget it.
+ */
 typedef void (*smoke_done_fn)(struct smoke_result *result, struct err *err, void *user);
-/* before_start (may be NULL) is called after the network exists and before the container starts, so that the owner can put firewall rules
- * in place; it must call smoke_continue() in the end. */
+/*
+ * before_start (may be NULL) is called after the network exists and before the container is made, so that the owner can put firewall rules
+ * in place; it must call smoke_continue() in the end, at once or later: nothing else ends that wait.
+ */
 typedef void (*smoke_ready_fn)(struct smoke *s, const char *bridge, const char *address, void *user);
+/*
+ * Nothing is called back before this has returned. entry, image and spec are borrowed until done; subnet and owner are copied. The loop
+ * needs SIGCHLD to be blocked (sd_event_add_child()). Times: the server and the helper have smoke.timeout of the configuration, the Engine
+ * 60 s on top of it. Objects an earlier test of the same spec left are removed first.
+ */
 _must_check_ int smoke_start(struct smoke **ret, sd_event *loop, struct engine *engine, const struct conf *conf,
                              const struct smoke_request *request, smoke_ready_fn before_start, smoke_done_fn done, void *user,
                              struct err **err);
-/* err (borrowed) non-NULL: give up. */
+/* err (borrowed) non-NULL: give up. A NULL smoke, and a call out of turn, do nothing. */
 void smoke_continue(struct smoke *s, const struct err *err);
-/* Abandons it: container and network are left for the reconciler, which sees role "smoke" objects without a running test as orphans. */
+/* Abandons it, nothing is called back: container and network are left for the reconciler, which sees role "smoke" objects without a running
+ * test as orphans. Keep the engine until its outstanding calls are answered, or a few bytes leak. */
 struct smoke *smoke_cancel(struct smoke *s);

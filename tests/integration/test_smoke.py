@@ -127,6 +127,28 @@ class Smoke(Base):
         self.assertEqual(code, 2)
         self.assertIn("did not listen on port 80", result["why"])
 
+    def test_helper_in_the_servers_hands(self):
+        """The server may own the program that reads it: what that says is held to its form, and its text escaped."""
+        work = pathlib.Path(tempfile.mkdtemp(prefix="bulkhead-smoke-"))
+        self.addCleanup(shutil.rmtree, work, True)
+        helper = work / "bulkhead-smoke-talk"
+        lies = {"not JSON": "came to no answer", '{"passed":true,"protocol":"2025-11-25","tools":[]}': "has not the form",
+                '{"passed":true,"protocol":"2025-11-25","tools":["a b"],"manifest":"{}"}': "has not the form",
+                '{"passed":true,"protocol":"latest","tools":[],"manifest":"{}"}': "has not the form",
+                '{"passed":true,"passed":false,"tools":[],"why":"x"}': "came to no answer",
+                '{"passed":false,"tools":[],"why":"\\u001b[2J fine \\u202e"}': "\\x1b[2J fine \\u{202e}"}
+        for text, why in lies.items():
+            with self.subTest(text):
+                helper.write_text("#!/bin/sh\ncat >/dev/null\ncat <<'EOF'\n" + text + "\nEOF\n")
+                helper.chmod(0o755)
+                code, result, said = self.smoke("mcp/echo:2", "stdio", options=["--helpers", work])
+                self.assertEqual(code, 2, said)
+                self.assertIn(why, result["why"])
+        helper.write_text("#!/bin/sh\nwhile :; do echo flood; done\n")
+        code, result, _ = self.smoke("mcp/echo:2", "stdio", options=["--helpers", work])
+        self.assertEqual(code, 2)
+        self.assertIn("wrote more than", result["why"])
+
     def test_image_that_does_not_start(self):
         code, result, _ = self.smoke("base/debian:bookworm-slim", "stdio", "/no/such/program")
         self.assertEqual(code, 2)
