@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """What the command makes of the daemon's answers: exit codes, tables, alarms. The daemon is a socket with canned answers, because here the command is tested."""
 import json
 import os

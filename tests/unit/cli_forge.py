@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """propose, approve, promote, reject and revoke on a real repository with real keys; the smoke test's evidence is made by hand."""
 import datetime
 import json

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """`smoke --ci` against a scripted Engine: exit codes and report when it is away, refuses, or the registry is not allowed; and that an interruption removes
 what is ours, and only that, whatever the Engine lists. The real Engine's turn is in tests/integration."""
 import json

@@ -1,4 +1,4 @@
-#!/usr/bin/env python3
+#!/usr/bin/env -S python3 -B
 """Usage, exit codes, and `validate` on broken files: every error names its file, line and column."""
 import os
 import subprocess
