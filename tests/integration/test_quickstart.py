@@ -182,8 +182,8 @@ class Quickstart(unittest.TestCase):
 
     def test_6_killed_server_comes_back(self):
         (server,) = self.servers()
+        started = self.docker("inspect", "-f", "{{.State.StartedAt}}", server)
         self.docker("kill", server)
-        started = self.docker("inspect", "-f", "{{.State.StartedAt}}", server, check=False)
 
         def back():
             servers = self.servers()
