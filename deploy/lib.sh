@@ -1,6 +1,10 @@
 # What the scripts of deploy/ share: messages, the ledger of what was made here, and how to look for things. Sourced, not run.
 # shellcheck shell=sh
 
+# The service user must be able to read what is made here, whatever the caller's mask; and DOCKER_HOST below says which Engine.
+umask 022
+unset DOCKER_CONTEXT DOCKER_TLS_VERIFY
+
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/.." && pwd)
 
