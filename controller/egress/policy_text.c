@@ -1,7 +1,5 @@
 #include "controller/egress/policy_text.h"
 
-#include <netinet/in.h>
-
 /* The number of rules does not depend on the number of servers. In the form iptables-save prints, so that a read-back compares as text. */
 static void add_rules(struct buf *b, uint32_t mark)
 {
@@ -89,12 +87,13 @@ bool policy_text_has_rules(const char *save)
         return false;
 }
 
+/* The protocol by its number: its name is only known where /etc/protocols is, which a small image lacks. */
 static void add_entry(struct buf *b, const char *verb, const struct entry *e)
 {
         char address[16], net[16];
 
-        buf_addf(b, "%s " POLICY_SET " %s,%s:%u,%s/%u\n", verb, address_format(address, e->address),
-                 e->protocol == IPPROTO_TCP ? "tcp" : "udp", e->port, address_format(net, e->net), e->prefix);
+        buf_addf(b, "%s " POLICY_SET " %s,%u:%u,%s/%u\n", verb, address_format(address, e->address), e->protocol, e->port,
+                 address_format(net, e->net), e->prefix);
 }
 
 void policy_text_set(struct buf *b, const struct rules_delta *delta, bool create)

@@ -93,6 +93,22 @@ try:
         s.sendall(b'x'); s.recv(16); n += 1; print(n, flush=True); time.sleep(0.005)
 except OSError as e: print('end', e, flush=True)
 """
+MANY = r"""
+import resource, select, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(1200)]
+for s in sockets:
+    try: s.connect(('192.0.2.53', 5353)); s.send(b'x')
+    except OSError: pass
+poll = select.poll(); got = set()
+for s in sockets: poll.register(s, select.POLLIN)
+while True:
+    ready = [fd for fd, e in poll.poll(500) if e & select.POLLIN and fd not in got]
+    if not ready: break
+    got.update(ready)
+    for fd in ready: poll.unregister(fd)
+print(len(got))
+"""
 failures = []
 
 
@@ -466,6 +482,16 @@ def test_revocation(world, drive, prober):
     allowed(prober, "allowed again")
 
 
+def test_limit(world, drive):
+    """One server cannot fill the host's connection table."""
+    drive.set(ONE, [])
+    drive.set(ONE, RULES)
+    sh(HOST, "conntrack", "-D", "-s", ADDRESS[ONE], check_exit=False)
+    got = int(sh(ONE, PYTHON, "-c", MANY))
+    check(1000 <= got <= 1024, "%d of 1,200 flows at the same time" % got)
+    sh(HOST, "conntrack", "-D", "-s", ADDRESS[ONE], check_exit=False)
+
+
 def test_start(world, drive):
     """The first milliseconds: the bridge is there before its permissions are."""
     drive.ask("remove", bridge=BRIDGE[ONE])
@@ -621,6 +647,7 @@ def main():
         test_show(drive, prober)
         refusals(drive)
         test_revocation(world, drive, prober)
+        test_limit(world, drive)
         test_start(world, drive)
         test_boot_again(drive, text, prober)
         test_tamper(world, drive, prober)

@@ -191,7 +191,7 @@ static void a_zero_prefix_becomes_two_halves(_unused_ void **state)
         rules_sort(&r);
         d.add = r;
         policy_text_set(&b, &d, false);
-        assert_string_equal(b.data, "add bulkhead-allow 10.213.0.2,tcp:443,0.0.0.0/1\nadd bulkhead-allow 10.213.0.2,tcp:443,128.0.0.0/1\n");
+        assert_string_equal(b.data, "add bulkhead-allow 10.213.0.2,6:443,0.0.0.0/1\nadd bulkhead-allow 10.213.0.2,6:443,128.0.0.0/1\n");
 }
 
 static void rules_become_entries(_unused_ void **state)
