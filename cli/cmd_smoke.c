@@ -191,8 +191,10 @@ static int smoke_registry(struct cli *c, const struct options *opt, char *const 
                 const struct registry_entry *e = registry->entries[i];
                 if (names ? !strv_contains(names, e->name) : !e->enabled)
                         continue;
-                if (test_entry(c, opt, e, &outcomes[n], &outcomes[n].err) < 0)
-                        out_line(&c->errors, STYLE_RED, "%s: %s", e->name, err_msg(outcomes[n].err));
+                if (test_entry(c, opt, e, &outcomes[n], &outcomes[n].err) < 0) {
+                        _cleanup_free_ char *safe = out_escape_again(err_msg(outcomes[n].err));
+                        out_line(&c->errors, STYLE_RED, "%s: %s", e->name, safe);
+                }
                 n++;
         }
         int code = report(c, opt, outcomes, n, err);

@@ -105,6 +105,13 @@ class SmokeCi(CliTest):
         shown = self.run_cli("smoke", proposal, "--ci", "--engine", self.path, code=1).err
         self.assertIn("disk\\x1b is full", shown)
         self.assertTrue(engine.asked)
+        entry = {"source": "docker_image", "image": "127.0.0.1:5000/broken@" + digest("echo"), "transport": "stdio"}
+        self.write_registry({"one": entry, "two": {**entry, "enabled": False}})
+        shown = self.run_cli("smoke", "--ci", "--registry", str(self.registry), "--engine", self.path, "--junit", str(self.report), code=1).err
+        self.assertIn("one: ", shown)
+        self.assertIn("disk\\x1b is full", shown)
+        self.assertNotIn("two", shown)
+        self.assertIn('tests="1" failures="0" errors="1"', self.report.read_text())
 
     def test_registry_that_is_not_allowed(self):
         engine = self.engine()
