@@ -107,16 +107,22 @@ void call_fail_later(struct engine_call *c, struct err *err)
         wake_after(c, 0);
 }
 
-void call_again(struct engine_call *c, const char *method, const char *path, const char *query, json_object *body, uint64_t delay_ms)
+void call_pause(struct engine_call *c, uint64_t delay_ms)
 {
         transfer_stop(c);
-        set_request(c, known_method(method), path, query, body);
         c->state = CALL_WAITING;
         if (delay_ms > 0) {
                 c->state = CALL_PAUSED;
                 wake_after(c, delay_ms);
         }
         engine_kick(c->engine);
+}
+
+void call_again(struct engine_call *c, const char *method, const char *path, const char *query, json_object *body, uint64_t delay_ms)
+{
+        transfer_stop(c);
+        set_request(c, known_method(method), path, query, body);
+        call_pause(c, delay_ms);
 }
 
 static void unlink_call(struct engine_call *c)

@@ -105,7 +105,7 @@ static bool may_start(const struct engine *e, const struct engine_call *c)
                 return false;
         if (c->unversioned)
                 return true;
-        return e->negotiated && (c->endless || e->n_running < ENGINE_PARALLEL);
+        return e->negotiated && (c->no_slot || e->n_running < ENGINE_PARALLEL);
 }
 
 static int on_kick(_unused_ sd_event_source *s, void *user)

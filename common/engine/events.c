@@ -126,7 +126,7 @@ static void subscribe(struct engine_events *v)
 
         v->again = sd_event_source_disable_unref(v->again);
         v->call = call_new(v->engine, &request, events_over, v);
-        v->call->endless = true;
+        v->call->no_slot = true;
         v->call->sink = events_sink;
         v->call->on_open = events_open;
         v->call->context = v;

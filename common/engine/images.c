@@ -176,6 +176,7 @@ static bool pull_step(struct engine_call *c, int *status, json_object **body, st
                               p->seen.n_garbage);
         p->inspecting = true;
         c->sink = NULL;
+        c->no_slot = false;
         path = image_path(p->reference);
         call_again(c, "GET", path, NULL, NULL, 0);
         return true;
@@ -217,6 +218,7 @@ void engine_image_pull(struct engine *e, struct engine_call **ret, const char *r
         p->progress = progress;
         p->user = user;
         p->lines.max = PULL_LINE_MAX;
+        c->no_slot = true;
         c->sink = pull_sink;
         c->step = pull_step;
         c->context = p;

@@ -51,10 +51,11 @@ struct engine_call {
         struct engine_call *prev, *next;
         uint64_t serial;
         enum call_state state;
-        bool unversioned; /* the version call itself */
-        bool endless;     /* an event stream: no slot, no deadline */
-        bool rejected;    /* the Engine refused our version once: another refusal is final */
-        unsigned held;    /* as in struct engine */
+        bool unversioned;    /* the version call itself */
+        bool no_slot;        /* lasts long by nature (events, pulls): does not count against ENGINE_PARALLEL */
+        bool rejected;       /* the Engine refused our version once: another refusal is final */
+        unsigned n_connects; /* tries that found the socket's queue full */
+        unsigned held;       /* as in struct engine */
         bool dead;
 
         const char *method;
@@ -98,6 +99,8 @@ struct engine_call *call_new(struct engine *e, const struct engine_request *requ
 void call_enqueue(struct engine_call *c);
 /* Same call, another request; after delay_ms. The deadline stays. */
 void call_again(struct engine_call *c, const char *method, const char *path, const char *query, json_object *body, uint64_t delay_ms);
+/* Same call, same request, once more. */
+void call_pause(struct engine_call *c, uint64_t delay_ms);
 /* The call ends with err (owned), from the loop: for what is wrong before anything was sent. */
 void call_fail_later(struct engine_call *c, struct err *err);
 /* Ends the call. err (owned, may be NULL) and body (owned) are used up. */

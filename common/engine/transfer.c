@@ -4,6 +4,9 @@
 
 #include "common/engine/internal.h"
 
+#define CONNECT_TRIES    50
+#define CONNECT_RETRY_MS 20
+
 /* -- curl's callbacks: they store, nothing else ------------------------------------------------------------------------------ */
 
 static size_t on_header(char *data, size_t size, size_t n, void *user)
@@ -97,7 +100,7 @@ void transfer_start(struct engine_call *c)
         _cleanup_free_ char *url = NULL;
 
         c->state = CALL_RUNNING;
-        if (!c->endless)
+        if (!c->no_slot)
                 e->n_running++;
         if (c->attach) {
                 attach_start(c);
@@ -132,7 +135,7 @@ void transfer_start(struct engine_call *c)
 
 void transfer_stop(struct engine_call *c)
 {
-        if (c->state == CALL_RUNNING && !c->endless)
+        if (c->state == CALL_RUNNING && !c->no_slot)
                 c->engine->n_running--;
         c->state = CALL_PAUSED;
         if (c->easy) {
@@ -190,6 +193,22 @@ static int transport_error(struct engine_call *c, CURLcode code, struct err **er
         }
 }
 
+/*
+ * When the listening queue is full, connect() says EAGAIN, which curl takes for a connection under way that then fails without a reason.
+ * Nothing was sent, so the same request goes again: the Engine is there, only busy.
+ */
+static bool connect_retry(struct engine_call *c)
+{
+        long number = 0;
+
+        curl_easy_getinfo(c->easy, CURLINFO_OS_ERRNO, &number);
+        if ((number != 0 && number != EAGAIN) || c->n_connects >= CONNECT_TRIES)
+                return false;
+        c->n_connects++;
+        call_pause(c, CONNECT_RETRY_MS + (c->serial * 37 + c->n_connects * 17) % 41); /* not all at the same moment again */
+        return true;
+}
+
 static bool version_refused(struct engine_call *c, int status, const struct err *err)
 {
         static const char *const old_or_new[] = {"is too old", "is too new", NULL}, *const version[] = {"client version", NULL};
@@ -204,9 +223,7 @@ static bool version_retry(struct engine_call *c)
         if (c->rejected)
                 return false;
         c->rejected = true;
-        transfer_stop(c);
-        c->state = CALL_WAITING;
-        engine_kick(c->engine);
+        call_pause(c, 0);
         return true;
 }
 
@@ -245,6 +262,8 @@ void transfer_done(struct engine_call *c, CURLcode code)
         int status = c->http_status;
 
         if (!transfer_deliver(c))
+                return;
+        if (code == CURLE_COULDNT_CONNECT && connect_retry(c))
                 return;
         /* To curl, a header that ends in the middle is an answer. */
         if (code == CURLE_OK && status == 0)

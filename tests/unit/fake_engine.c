@@ -30,7 +30,7 @@ struct fake_engine {
         struct connection *connections;
         char **log;
         char *version;
-        unsigned n_requests, n_connections;
+        unsigned n_requests, n_connections, accept_ms;
         bool down, stop;
 };
 
@@ -165,6 +165,7 @@ static void *accept_all(void *user)
         while ((fd = accept4(f->fd, NULL, NULL, SOCK_CLOEXEC)) >= 0) {
                 struct connection *c = NULL;
                 pthread_mutex_lock(&f->lock);
+                unsigned pause_ms = f->accept_ms;
                 f->n_connections++;
                 if (f->down || f->stop) {
                         close(fd);
@@ -176,6 +177,7 @@ static void *accept_all(void *user)
                                 abort();
                 }
                 pthread_mutex_unlock(&f->lock);
+                fake_pause_ms(pause_ms);
         }
         return NULL;
 }
@@ -278,4 +280,13 @@ void fake_engine_down(struct fake_engine *f, bool down)
         pthread_mutex_unlock(&f->lock);
         if (down)
                 end_connections(f);
+}
+
+void fake_engine_busy(struct fake_engine *f, unsigned ms)
+{
+        pthread_mutex_lock(&f->lock);
+        f->accept_ms = ms;
+        pthread_mutex_unlock(&f->lock);
+        if (listen(f->fd, 0) < 0)
+                abort();
 }

@@ -39,6 +39,9 @@ unsigned fake_engine_connections(struct fake_engine *f);
 /* Ends every open connection and answers no new ones (the socket stays) until called with false: an Engine that is down. */
 void fake_engine_down(struct fake_engine *f, bool down);
 
+/* A busy Engine: takes a connection only so often, and its queue holds one. */
+void fake_engine_busy(struct fake_engine *f, unsigned ms);
+
 /* An answer with Content-Length; json NULL = none. status: "200 OK". */
 void fake_reply(struct fake_request *r, const char *status, const char *json);
 /* Bytes as they are. */

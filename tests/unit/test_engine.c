@@ -415,6 +415,25 @@ static void test_many(_unused_ void **state)
         assert_int_equal(fake_engine_count(x.fake, "/version"), 1);
 }
 
+/* connect() says EAGAIN to most of these: the Engine is busy, not away. */
+static void test_busy(_unused_ void **state)
+{
+        enum { N = 10 };
+        struct script s = {.status = "200 OK", .json = "{}"};
+        _cleanup_fixture_ struct fixture x = fixture_new(play, &s);
+        struct engine_waiter w[N] = {0};
+        struct err *err = NULL;
+
+        fake_engine_busy(x.fake, 10);
+        for (unsigned i = 0; i < N; i++)
+                engine_container_start(x.engine, "some", engine_waiter_done, &w[i]);
+        for (unsigned i = 0; i < N; i++) {
+                assert_ok(engine_waiter_wait(x.engine, &w[i], &err));
+                engine_waiter_deinit(&w[i]);
+        }
+        assert_int_equal(fake_engine_count(x.fake, "/start"), N);
+}
+
 static void answer_gets_only(struct fake_request *r)
 {
         if (str_eq(r->method, "GET"))
@@ -624,6 +643,7 @@ int main(void)
                 cmocka_unit_test(test_version_hangs),
                 cmocka_unit_test(test_keep_alive),
                 cmocka_unit_test(test_many),
+                cmocka_unit_test(test_busy),
                 cmocka_unit_test(test_no_repeat),
                 cmocka_unit_test(test_callbacks),
                 cmocka_unit_test(test_escape),
