@@ -128,7 +128,7 @@ static void on_spawn(struct spawn_result *result, struct err *err, void *user)
         struct show *s = user;
         _cleanup_guard_state_ struct guard_state guard = {};
         _cleanup_err_ struct err *mine = NULL;
-        bool strange;
+        bool strange = false;
 
         s->spawn = NULL;
         if (err)

@@ -581,11 +581,8 @@ static void diff_and_apply_gives_the_target(_unused_ void **state)
         unsigned seed = 7;
 
         for (unsigned i = 0; i < 4000; i++) {
-                struct entry e = {.address = (seed = seed * 1103515245 + 12345) >> 16 & 63,
-                                  .net = seed >> 24,
-                                  .port = 443,
-                                  .protocol = IPPROTO_TCP,
-                                  .prefix = 32};
+                seed = seed * 1103515245 + 12345;
+                struct entry e = {.address = seed >> 16 & 63, .net = seed >> 24, .port = 443, .protocol = IPPROTO_TCP, .prefix = 32};
 
                 rules_add_entry(i & 1 ? &from : &to, e);
         }
