@@ -102,7 +102,7 @@ static char *why_text(json_object *server)
 {
         const char *why = json_str(server, "why"), *verdict = json_str(server, "verdict");
         /* The verdict says why something may not run; of what may, it says nothing new. */
-        bool told = verdict && !str_eq(verdict, "approved") && str_eq(json_str(server, "state"), "refused");
+        bool told = verdict && str_eq(json_str(server, "state"), "refused");
         char retry[64];
         const char *parts[3] = {told ? verdict : NULL, why, retry_text(retry, server)};
         struct buf b = {0};

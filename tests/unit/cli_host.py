@@ -51,6 +51,7 @@ class CliTest(unittest.TestCase):
             f'audience: "test.example"\nregistry: "{self.registry}"\n'
             f'approvals:\n  repository: "{self.repository}"\n  allowed_signers: "{self.signers}"\n'
             f'controller:\n  socket: "{self.socket}"\n  state: "{self.dir}/state"\n'
+            f'engine:\n  socket: "{self.dir}/no-engine.sock"\n'  # never the machine's own
             f"images:\n  registries: [127.0.0.1:5000]\n{more}"
         )
 
