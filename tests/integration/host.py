@@ -381,16 +381,18 @@ class Host:
     def close(self):
         try:
             self.stop(signal.SIGKILL)
-        finally:
             self.clean_engine()
+        finally:
             clean_rules(self.rig)
             shutil.rmtree(self.dir, ignore_errors=True)
 
     def clean_engine(self):
-        for c in self.containers(role=None):
-            self.rig.api.remove(c["Id"])
-        for n in self.networks():
-            eventually(f"network {n['Name']} is gone", 10, lambda n=n: self.rig.api.call("DELETE", f"/networks/{n['Id']}", ok=(204, 404)) or True)
+        """Everything that any Bulkhead made: what one test could not remove must not be in the next one's way."""
+        api = self.rig.api
+        for c in api.call("GET", "/containers/json", all=1, filters={"label": ["io.bulkhead.owner"]}):
+            api.remove(c["Id"])
+        for n in api.call("GET", "/networks", filters={"label": ["io.bulkhead.owner"]}):
+            eventually(f"network {n['Name']} is gone", 10, lambda n=n: api.call("DELETE", f"/networks/{n['Id']}", ok=(204, 404)) or True)
 
     def __enter__(self):
         return self

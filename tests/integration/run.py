@@ -61,7 +61,8 @@ class Result(unittest.TestResult):
         self.failed += 1
         self.failed_tests.append(test.id())
         self.outcome = "FAILED"
-        self.detail = "".join("        | " + line + "\n" for line in "".join(traceback.format_exception(*err)).rstrip().split("\n"))
+        text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in "".join(traceback.format_exception(*err)).rstrip())
+        self.detail = "".join("        | " + line + "\n" for line in text.split("\n"))
         if not hasattr(test, "_testMethodName"):
             print(f"FAILED  {test.id()}\n{self.detail}", end="", flush=True)
 

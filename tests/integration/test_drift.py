@@ -211,13 +211,18 @@ class Drift(unittest.TestCase):
         self.assertReach()
 
     def test_rule_that_accepts_everything(self):
-        """Before and after ours, in the built-in chains: opens nothing."""
-        self.rig.host("iptables", "-w", "-I", "FORWARD", "1", "-j", "ACCEPT")
-        try:
-            self.assertReach()
-        finally:
-            self.rig.host("iptables", "-w", "-D", "FORWARD", "-j", "ACCEPT")
-        self.host.settle()
+        """Before ours, where nothing behind it is asked: opens nothing. (It shuts even what is allowed, until it is gone.)"""
+        c = self.host.container("echo")["Id"]
+        before = self.rig.far.seen().get(("192.0.2.11", "tcp", 80), 0)
+        for chain in ("FORWARD", "DOCKER-USER"):
+            self.rig.host("iptables", "-w", "-I", chain, "1", "-j", "ACCEPT")
+            try:
+                self.assertEqual(self.rig.api.fetch(c, "192.0.2.11", seconds=1), "")
+                self.assertEqual(self.rig.far.seen().get(("192.0.2.11", "tcp", 80), 0), before)
+            finally:
+                self.rig.host("iptables", "-w", "-D", chain, "-j", "ACCEPT", check=False)
+        eventually("all is verified", 5, self.verified)
+        self.assertReach()
 
 
 class EngineGone(unittest.TestCase):
