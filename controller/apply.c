@@ -22,6 +22,8 @@ void key_free(struct key *key)
         free(key->name);
         free(key->image_of);
         free(key->image_refused);
+        free(key->tested_for);
+        free(key->stopping);
         free(key->error);
         free(key);
 }
@@ -52,11 +54,11 @@ static void release_slot(struct key *key)
                 return;
         key->holds_slot = false;
         c->slots_used--;
-        for (size_t i = 0; i < c->n_keys; i++) {
+        /* One that is woken may find that it is no longer wanted and not take the slot: then it is the next one's turn. */
+        for (size_t i = 0; i < c->n_keys && c->slots_used < c->conf->max_starts; i++) {
                 if (c->keys[i]->waits_for_slot) {
                         c->keys[i]->waits_for_slot = false;
                         step(c->keys[i]);
-                        return;
                 }
         }
 }
@@ -89,6 +91,8 @@ static void finish(struct key *key, const struct err *err)
                 const char *what = a ? action_name(a->kind) : "-", *object = a && a->object ? a->object : key->name;
                 mem_replace(&key->error, mem_printf("%s %s: %s", what, object, err_msg(err)));
                 apply_backoff(key);
+                key->failed_removal = a && a->kind == ACTION_REMOVE;
+                key->image_ok = false; /* it may be that very image that is gone: look again before the next attempt */
                 char wait[24];
                 snprintf(wait, sizeof(wait), "%" PRIu64, key->retry_at_ms - controller_now_ms());
                 log_warning("an action failed and will be tried again", "server", key->name, "action", what, "object", object, "reason",
@@ -282,7 +286,10 @@ static void on_smoke(struct smoke_result *result, _unused_ const struct image_fa
         key->smoking = NULL;
         if (err) {
                 finish(key, err);
-        } else if (judge_smoke(key, owned, spec, &problem) < 0) {
+                return;
+        }
+        mem_replace(&key->tested_for, mem_strdup(s->record->id));
+        if (judge_smoke(key, owned, spec, &problem) < 0) {
                 finish(key, problem);
         } else if (s->record->manifest_sha256 && !str_eq(owned->manifest_sha256, s->record->manifest_sha256)) {
                 log_error("quarantined: what the server offers is not what was approved", "server", key->name, "approved",
@@ -298,7 +305,10 @@ static void do_smoke(struct key *key, _unused_ const struct action *a)
 {
         _cleanup_err_ struct err *err = NULL;
 
-        if (smoking_start(&key->smoking, key->c, wanted(key)->entry, on_smoke, key, &err) < 0)
+        const struct desired_server *s = wanted(key);
+        const struct smoking_request request = {.entry = s->entry, .approved = s->record->image, .done = on_smoke, .user = key};
+
+        if (smoking_start(&key->smoking, key->c, &request, &err) < 0)
                 finish(key, err);
 }
 
@@ -430,29 +440,43 @@ static void do_network_remove(struct key *key, const struct action *a)
 
 /* -- the sequence --------------------------------------------------------------------------------------------------------- */
 
-static const struct {
-        void (*run)(struct key *key, const struct action *a);
-        bool takes_slot;    /* the Engine works for it */
-        bool only_approved; /* leads to a start: the newest judgement must still want this very spec */
-} table[] = {
-        [ACTION_EGRESS] = {do_egress, false, true},
-        [ACTION_IMAGE] = {do_image, true, true},
-        [ACTION_SMOKE] = {do_smoke, true, true},
-        [ACTION_NETWORK] = {do_network, true, true},
-        [ACTION_CREATE] = {do_create, true, true},
-        [ACTION_VERIFY] = {do_verify, true, true},
-        [ACTION_START] = {do_start, true, true},
-        [ACTION_REMOVE] = {do_remove, true, false},
-        [ACTION_NETWORK_REMOVE] = {do_network_remove, true, false},
-        [ACTION_EGRESS_REMOVE] = {do_egress_remove, false, false},
+/* What the newest judgement must still say of the spec that was planned. */
+enum need {
+        NEED_NOTHING,
+        NEED_STAY, /* it is kept where it runs */
+        NEED_RUN,  /* leads to a start */
 };
 
-/* A plan is as old as its pass: an approval may have ended since. */
-static bool still_wanted(const struct key *key)
+/*
+ * Slots are for what keeps the Engine busy. Not for pulls, which wait for a registry: a slow one must not hold up other servers. Not for
+ * removals: a revocation waits for nobody.
+ */
+static const struct {
+        void (*run)(struct key *key, const struct action *a);
+        bool takes_slot;
+        enum need need;
+} table[] = {
+        [ACTION_EGRESS] = {do_egress, false, NEED_STAY},
+        [ACTION_IMAGE] = {do_image, false, NEED_RUN},
+        [ACTION_SMOKE] = {do_smoke, true, NEED_RUN},
+        [ACTION_NETWORK] = {do_network, true, NEED_RUN},
+        [ACTION_CREATE] = {do_create, true, NEED_RUN},
+        [ACTION_VERIFY] = {do_verify, true, NEED_RUN},
+        [ACTION_START] = {do_start, true, NEED_RUN},
+        [ACTION_REMOVE] = {do_remove, false, NEED_NOTHING},
+        [ACTION_NETWORK_REMOVE] = {do_network_remove, true, NEED_NOTHING},
+        [ACTION_EGRESS_REMOVE] = {do_egress_remove, false, NEED_NOTHING},
+};
+
+/* A plan is as old as its pass: an approval may have ended since, or another one, with another manifest, stand for the same spec. */
+static bool still_wanted(const struct key *key, enum need need)
 {
         const struct desired_server *planned = wanted(key), *now = desired_find(key->c->desired, key->name);
 
-        return planned && now && now->may_stay && str_eq(planned->names.spec_hash, now->names.spec_hash);
+        if (need == NEED_NOTHING)
+                return true;
+        return planned && now && (need == NEED_RUN ? now->may_run : now->may_stay) &&
+               str_eq(planned->names.spec_hash, now->names.spec_hash) && str_eq(planned->record->id, now->record->id);
 }
 
 static void step(struct key *key)
@@ -462,7 +486,7 @@ static void step(struct key *key)
                 return;
         }
         const struct action *a = &key->plan->actions[key->next];
-        if (table[a->kind].only_approved && !still_wanted(key)) {
+        if (!still_wanted(key, table[a->kind].need)) {
                 log_info("left off: no longer approved as planned", "server", key->name, "action", action_name(a->kind));
                 finish(key, NULL);
                 return;
@@ -479,4 +503,33 @@ void apply_begin(struct key *key)
         key->next = 0;
         key->desired = desired_ref(key->c->desired);
         step(key);
+}
+
+/* -- beside a sequence ---------------------------------------------------------------------------------------------------- */
+
+static void on_stopped(_unused_ int status, _unused_ json_object *body, struct err *err, void *user)
+{
+        struct key *key = user;
+
+        if (err)
+                log_warning("what may not run any more could not be ended, and will be tried again", "server", key->name, "reason",
+                            err_msg(err));
+        mem_replace(&key->stopping, NULL);
+        pass_request(key->c, 0, false);
+}
+
+void apply_stop_unapproved(struct key *key, const struct observed *observed)
+{
+        struct controller *c = key->c;
+
+        for (size_t i = 0; i < observed->n_containers && !key->stopping; i++) {
+                const struct observed_container *o = &observed->containers[i];
+                if (!o->ours || !str_eq(o->server, key->name) || !str_eq(o->role, "server") || !str_eq(o->state, "running") ||
+                    desired_allows(c->desired, key->name, o->spec, inputs_now(c)))
+                        continue;
+                log_info("ended while its server is being worked on", "server", key->name, "container", o->name);
+                key->stopping = mem_strdup(o->id);
+                c->mutations++;
+                engine_container_remove(c->engine, o->id, on_stopped, key);
+        }
 }

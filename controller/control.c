@@ -53,7 +53,27 @@ static void verb_reload(struct controller *c, struct link_conn *conn, _unused_ j
 struct asked_smoke {
         struct link_conn *conn;
         struct registry_entry *entry;
+        uint64_t told_ms; /* last progress */
 };
+
+/* A few lines a second are enough for a terminal. */
+#define PROGRESS_MS 200U
+
+static void on_pull_progress(uint64_t current, uint64_t total, const char *status, void *user)
+{
+        struct asked_smoke *asked = user;
+        uint64_t now = controller_now_ms();
+
+        if (now - asked->told_ms < PROGRESS_MS)
+                return;
+        asked->told_ms = now;
+        json_object *o = json_object_new_object();
+        json_add_str(o, "server", asked->entry->name);
+        json_add_str(o, "text", status);
+        json_add_int(o, "current", (int64_t)current);
+        json_add_int(o, "total", (int64_t)total);
+        link_progress(asked->conn, o);
+}
 
 static void on_smoke(struct smoke_result *result, const struct image_facts *facts, const struct spec *spec, struct err *err, void *user)
 {
@@ -87,7 +107,8 @@ static void verb_smoke(struct controller *c, struct link_conn *conn, json_object
         struct asked_smoke *asked = NEW(struct asked_smoke);
         asked->conn = conn;
         asked->entry = TAKE_PTR(entry);
-        if (smoking_start(NULL, c, asked->entry, on_smoke, asked, &err) < 0) {
+        const struct smoking_request wish = {.entry = asked->entry, .progress = on_pull_progress, .done = on_smoke, .user = asked};
+        if (smoking_start(NULL, c, &wish, &err) < 0) {
                 link_fail(conn, 1, err_msg(err));
                 registry_entry_free(asked->entry);
                 free(asked);

@@ -39,10 +39,13 @@ struct key {
         char *image_of; /* record id that image_ok and image_refused speak of */
         bool image_ok;
         char *image_refused;
+        char *tested_for; /* record id that the last smoke test was made for */
+        char *stopping;   /* container that is being ended beside the actions */
 
         char *error; /* why the last attempt failed; NULL = it did not */
         bool smoke_failed;
         enum server_state failed_state; /* what the server was to become when it failed */
+        bool failed_removal;            /* the failed action was to end a container */
         unsigned failures;              /* in a row */
         uint64_t retry_at_ms;           /* CLOCK_MONOTONIC; 0 = at once */
         uint64_t up_since_ms;           /* running without a failure since; 0 = it is not */
@@ -130,16 +133,23 @@ struct key *pass_find_key(struct controller *c, const char *name);
 void apply_begin(struct key *key);
 /* Counts a failure and sets when to try again. */
 void apply_backoff(struct key *key);
+/* While the key is busy, which can take minutes (a pull, a smoke test): ends what runs of it and may not run any more. */
+void apply_stop_unapproved(struct key *key, const struct observed *observed);
 void key_free(struct key *key);
 
 /* -- smoking.c ------------------------------------------------------------------------------------------------------------ */
 /* result owned by the callee; err borrowed. facts and spec: of the tested image (borrowed). */
 typedef void (*smoking_done_fn)(struct smoke_result *result, const struct image_facts *facts, const struct spec *spec, struct err *err,
                                 void *user);
-/* Smoke-tests an entry; pulls and inspects the image first. entry is borrowed until done. Always comes to its end, within the limits of
- * bulkhead.conf. */
-_must_check_ int smoking_start(struct smoking **ret, struct controller *c, const struct registry_entry *entry, smoking_done_fn done,
-                               void *user, struct err **err);
+struct smoking_request {
+        const struct registry_entry *entry; /* borrowed until done */
+        const struct image_facts *approved; /* borrowed until done: the image must be this one; NULL = whatever the entry's digest is */
+        engine_progress_fn progress;        /* of a pull; may be NULL */
+        smoking_done_fn done;
+        void *user; /* of both */
+};
+/* Smoke-tests an entry; pulls and inspects the image first. Always comes to its end, within the limits of bulkhead.conf. */
+_must_check_ int smoking_start(struct smoking **ret, struct controller *c, const struct smoking_request *request, struct err **err);
 const char *smoking_bridge(const struct smoking *s);
 const char *smoking_subnet(const struct smoking *s);
 const char *smoking_spec(const struct smoking *s);

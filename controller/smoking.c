@@ -9,10 +9,11 @@
 
 #define WAIT_MS      10000U
 #define WAIT_STEP_US 20000U
+#define PULL_MS      600000U
 
 struct smoking {
         struct controller *c;
-        const struct registry_entry *entry;
+        struct smoking_request request;
         struct image_facts *facts;
         struct spec *spec;
         char subnet[SUBNET_MAX];
@@ -24,8 +25,6 @@ struct smoking {
         uint64_t wait_until_ms;
         struct smoke_result *result;
         struct err *err;
-        smoking_done_fn done;
-        void *user;
 };
 
 char *image_reference(const struct registry_entry *entry)
@@ -78,10 +77,10 @@ static void smoking_free(struct smoking *s)
 
 static void report(struct smoking *s)
 {
-        smoking_done_fn done = s->done;
+        struct smoking_request request = s->request;
         struct smoke_result *result = TAKE_PTR(s->result);
 
-        done(result, s->facts, s->spec, s->err, s->user);
+        request.done(result, s->facts, s->spec, s->err, request.user);
         smoking_free(s);
 }
 
@@ -129,7 +128,7 @@ static void on_rules(struct err *err, void *user)
 static void before_start(struct smoke *smoke, const char *bridge, const char *address, void *user)
 {
         struct smoking *s = user;
-        struct egress_instance instance = {.server = (char *)s->entry->name, .smoke = true, .http_port = s->entry->port};
+        struct egress_instance instance = {.server = (char *)s->request.entry->name, .smoke = true, .http_port = s->request.entry->port};
 
         s->smoke = smoke;
         snprintf(s->bridge, sizeof(s->bridge), "%s", bridge);
@@ -143,12 +142,22 @@ static int begin(struct smoking *s, json_object *inspect, struct err **err)
 {
         struct controller *c = s->c;
 
-        if (image_facts_from_inspect(&s->facts, inspect, s->entry->image, err) < 0 || spec_build(&s->spec, s->entry, s->facts, err) < 0)
+        const struct registry_entry *entry = s->request.entry;
+        const struct image_facts *approved = s->request.approved;
+
+        if (image_facts_from_inspect(&s->facts, inspect, entry->image, err) < 0)
+                return -1;
+        if (approved && image_facts_compare(approved, s->facts, err) < 0)
+                return -1;
+        /* The record may know a digest of the platform's manifest that this Engine does not tell; the spec is the record's. */
+        if (approved && !s->facts->platform_digest)
+                s->facts->platform_digest = mem_strdup(approved->platform_digest);
+        if (spec_build(&s->spec, entry, approved ? approved : s->facts, err) < 0)
                 return -1;
         if (address_pool_take(c->pool, s->subnet, err) < 0)
                 return -1;
         struct smoke_request request = {
-                .entry = s->entry, .image = s->facts, .spec = s->spec, .subnet = s->subnet, .owner = c->conf->audience};
+                .entry = entry, .image = s->facts, .spec = s->spec, .subnet = s->subnet, .owner = c->conf->audience};
         return smoke_start(&s->smoke, c->loop, c->engine, c->conf, &request, before_start, on_smoke, s, err);
 }
 
@@ -163,6 +172,15 @@ static void on_image(_unused_ int status, json_object *body, struct err *err, vo
                 fail(s, problem);
 }
 
+/* The Engine's client gives progress and end the same user. */
+static void on_progress(uint64_t current, uint64_t total, const char *status, void *user)
+{
+        struct smoking *s = user;
+
+        if (s->request.progress)
+                s->request.progress(current, total, status, s->request.user);
+}
+
 static void on_image_inspect(int status, json_object *body, struct err *err, void *user)
 {
         struct smoking *s = user;
@@ -172,7 +190,8 @@ static void on_image_inspect(int status, json_object *body, struct err *err, voi
                 return;
         }
         log_info("pulling", "image", s->reference);
-        engine_image_pull(s->c->engine, NULL, s->reference, NULL, s->c->conf->max_image_bytes, 600000, NULL, on_image, s);
+        const char *platform = s->request.approved ? s->request.approved->platform : NULL;
+        engine_image_pull(s->c->engine, NULL, s->reference, platform, s->c->conf->max_image_bytes, PULL_MS, on_progress, on_image, s);
 }
 
 static void look_at_image(struct smoking *s)
@@ -206,17 +225,12 @@ static int on_wait(_unused_ sd_event_source *source, _unused_ uint64_t usec, voi
         return 0;
 }
 
-int smoking_start(struct smoking **ret, struct controller *c, const struct registry_entry *entry, smoking_done_fn done, void *user,
-                  struct err **err)
+int smoking_start(struct smoking **ret, struct controller *c, const struct smoking_request *request, struct err **err)
 {
         struct smoking *s = NEW(struct smoking);
 
-        *s = (struct smoking){.c = c,
-                              .entry = entry,
-                              .done = done,
-                              .user = user,
-                              .reference = image_reference(entry),
-                              .wait_until_ms = controller_now_ms() + WAIT_MS};
+        *s = (struct smoking){.c = c, .request = *request, .reference = image_reference(request->entry)};
+        s->wait_until_ms = controller_now_ms() + WAIT_MS;
         int r = sd_event_add_time_relative(c->loop, &s->wait, CLOCK_MONOTONIC, 0, 1000, on_wait, s);
         c->smokes = mem_realloc(c->smokes, c->n_smokes + 1, sizeof(*c->smokes));
         c->smokes[c->n_smokes++] = s;
