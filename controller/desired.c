@@ -133,3 +133,12 @@ bool desired_covers(const struct desired *d, const char *server, const char *spe
                         return true;
         return false;
 }
+
+bool desired_allows(const struct desired *d, const char *server, const char *spec_hash, time_t now)
+{
+        const struct desired_server *s = desired_find(d, server);
+
+        if (!s || !spec_hash || !s->entry->enabled || s->entry->lifecycle != LIFECYCLE_ALWAYS_ON)
+                return false;
+        return (s->may_stay && str_eq(s->names.spec_hash, spec_hash)) || desired_covers(d, server, spec_hash, now);
+}

@@ -44,3 +44,5 @@ const struct desired_server *desired_find(const struct desired *d, const char *n
 /* Does an approval that still stands cover this spec (a container's label)? Then an older instance may stay while its replacement is not
  * up. */
 bool desired_covers(const struct desired *d, const char *server, const char *spec_hash, time_t now);
+/* May a container with this spec label run now, be it the wanted one or the one before? */
+bool desired_allows(const struct desired *d, const char *server, const char *spec_hash, time_t now);

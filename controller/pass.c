@@ -87,7 +87,7 @@ static void sweep_keys(struct controller *c)
 
         for (size_t i = 0; i < c->n_keys; i++) {
                 struct key *key = c->keys[i];
-                bool idle = !key->busy && (!key->plan || key->plan->n_actions == 0);
+                bool idle = !key->busy && !key->stopping && (!key->plan || key->plan->n_actions == 0);
 
                 if (idle && !desired_find(c->desired, key->name))
                         key_free(key);
@@ -195,6 +195,7 @@ static struct plan_facts facts_of(const struct key *key, const struct desired_se
                 .image_ok = judged && key->image_ok,
                 .image_refused = judged ? key->image_refused : NULL,
                 .smoked = s && s->names.container ? smoked_manifest(c->smoked, s->names.spec_hash) : NULL,
+                .test_again = s && s->record && !str_eq(key->tested_for, s->record->id),
                 .subnet = key->subnet,
                 .egress_ok = c->egress_ok,
                 .egress_error = c->egress_error,
@@ -248,7 +249,7 @@ static void plan_key(struct key *key, const struct observed *o, char *const *smo
         plan_server_free(key->plan);
         key->plan = plan_server(&in);
         /* A backoff belongs to what failed: a revocation does not wait for the next attempt to start. */
-        if (key->plan->state != key->failed_state)
+        if (key->plan->state != key->failed_state || (key->plan->urgent && !key->failed_removal))
                 key->retry_at_ms = 0;
         age_key(key);
 }
@@ -273,7 +274,9 @@ static void plan_all(struct controller *c, const struct observed *o)
         collect_keys(c, o);
         refresh_pool(c, o);
         for (size_t i = 0; i < c->n_keys; i++)
-                if (!c->keys[i]->busy)
+                if (c->keys[i]->busy)
+                        apply_stop_unapproved(c->keys[i], o);
+                else
                         plan_key(c->keys[i], o, smoking);
         sweep_keys(c);
 }

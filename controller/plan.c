@@ -134,27 +134,27 @@ static bool belongs(const char *label, const struct plan_input *in)
         return str_eq(label ? label : "", in->name);
 }
 
-static bool is_planned(const struct plan_server *p, const char *id)
-{
-        for (size_t i = 0; i < p->n_actions; i++)
-                if (p->actions[i].kind == ACTION_REMOVE && str_eq(p->actions[i].id, id))
-                        return true;
-        return false;
-}
-
-/* Removes every container of this server that is not in `kept`, then the networks nothing uses. */
-static void plan_removals(struct plan_server *p, const struct plan_input *in, char *const *kept, bool keep_network, const char *reason)
+/* Containers of this server that are not in `kept`. First of all: what must not run does not wait for what is to run instead. */
+static void plan_ends(struct plan_server *p, const struct plan_input *in, char *const *kept, const char *reason)
 {
         const struct observed *o = in->observed;
 
         for (size_t i = 0; i < o->n_containers; i++) {
                 const struct observed_container *c = &o->containers[i];
                 if (!c->ours || !belongs(c->server, in) || is_leaving(c) || strv_contains(kept, c->id) ||
-                    in_smoke_test(in, c->role, c->spec) || is_planned(p, c->id))
+                    in_smoke_test(in, c->role, c->spec))
                         continue;
                 act(p, ACTION_REMOVE, c->name, c->id, reason);
+                p->urgent |= str_eq(c->state, "running");
         }
+}
+
+/* Networks that nothing in `kept` uses. Last: what hinders their removal must not hinder a start. */
+static void plan_old_networks(struct plan_server *p, const struct plan_input *in, char *const *kept, bool keep_network, const char *reason)
+{
+        const struct observed *o = in->observed;
         _cleanup_strv_ char **names = NULL;
+
         for (size_t i = 0; i < o->n_containers; i++)
                 if (o->containers[i].ours && strv_contains(kept, o->containers[i].id))
                         names = strv_append(names, o->containers[i].name);
@@ -170,17 +170,30 @@ static void plan_removals(struct plan_server *p, const struct plan_input *in, ch
         }
 }
 
+static void plan_removals(struct plan_server *p, const struct plan_input *in, char *const *kept, bool keep_network, const char *reason)
+{
+        plan_ends(p, in, kept, reason);
+        plan_old_networks(p, in, kept, keep_network, reason);
+}
+
+/* Did this host's own smoke test find something else than what was signed for? */
+static bool manifest_differs(const struct plan_input *in)
+{
+        const char *approved = in->server->record->manifest_sha256;
+
+        return in->facts.smoked && approved && !str_eq(in->facts.smoked, approved);
+}
+
 /* The steps of a start that do not depend on the container: 0 = go on, else the plan has said why not. */
 static int plan_gate(struct plan_server *p, const struct plan_input *in)
 {
         const struct plan_facts *f = &in->facts;
-        const struct desired_server *s = in->server;
 
         if (f->image_refused) {
                 conclude(p, SERVER_REFUSED, f->image_refused);
                 return -1;
         }
-        if (f->smoked && s->record->manifest_sha256 && !str_eq(f->smoked, s->record->manifest_sha256)) {
+        if (manifest_differs(in) && !f->test_again) {
                 conclude(p, SERVER_QUARANTINED,
                          "manifest-mismatch: the server now offers other tools, prompts, resources or instructions than those approved; "
                          "run `bulkhead smoke` and approve what it offers now, or go back to the approved image");
@@ -201,6 +214,8 @@ static void plan_image_and_smoke(struct plan_server *p, const struct plan_input 
                 act(p, ACTION_IMAGE, in->server->entry->image, NULL, "the image is not verified yet");
         if (!in->facts.smoked)
                 act(p, ACTION_SMOKE, in->name, NULL, "not smoke-tested on this host yet");
+        else if (manifest_differs(in))
+                act(p, ACTION_SMOKE, in->name, NULL, "another manifest is approved now than its last smoke test found");
 }
 
 static void plan_network(struct plan_server *p, const struct plan_input *in)
@@ -221,21 +236,11 @@ static bool obstructs(const struct observed_container *c, const struct plan_inpu
                str_eq(c->role, "server") && str_eq(c->spec, in->server->names.spec_hash);
 }
 
-static void plan_clear_way(struct plan_server *p, const struct plan_input *in)
-{
-        const struct observed *o = in->observed;
-
-        for (size_t i = 0; i < o->n_containers; i++)
-                if (obstructs(&o->containers[i], in) && !is_leaving(&o->containers[i]))
-                        act(p, ACTION_REMOVE, o->containers[i].name, o->containers[i].id, "not part of the approved state");
-}
-
 /* No usable container: everything up to a running one. */
 static void plan_new(struct plan_server *p, const struct plan_input *in, const char *reason)
 {
         if (plan_gate(p, in) < 0)
                 return;
-        plan_clear_way(p, in);
         act(p, ACTION_EGRESS, in->server->names.bridge, NULL, reason);
         plan_image_and_smoke(p, in);
         plan_network(p, in);
@@ -251,7 +256,6 @@ static void plan_restart(struct plan_server *p, const struct plan_input *in, con
 
         if (plan_gate(p, in) < 0)
                 return;
-        plan_clear_way(p, in);
         act(p, ACTION_EGRESS, in->server->names.bridge, NULL, reason);
         plan_image_and_smoke(p, in);
         act(p, ACTION_VERIFY, c->name, c->id, reason);
@@ -304,47 +308,55 @@ static char **older_to_keep(const struct plan_input *in)
         return kept;
 }
 
+/* Ids of what stays meanwhile. c: the container of the wanted spec, if there is one. */
+static char **what_stays(const struct plan_input *in, const struct observed_container *c, bool runs_well)
+{
+        char **kept = NULL;
+
+        if (!runs_well && !(c && is_leaving(c)))
+                kept = older_to_keep(in);
+        return c ? strv_append(kept, c->id) : kept;
+}
+
 static void plan_wanted(struct plan_server *p, const struct plan_input *in)
 {
         const struct desired_server *s = in->server;
         const struct observed_container *c = current_of(in->observed, in->name), *foreign = foreign_holder(in->observed, s);
-        _cleanup_strv_ char **kept = NULL;
 
+        if (c && manifest_differs(in) && !is_leaving(c)) {
+                act(p, ACTION_REMOVE, c->name, c->id, "manifest-mismatch");
+                p->urgent |= str_eq(c->state, "running");
+        }
         bool sound = c && c->inspected && !c->drift && network_of(in->observed, s);
+        bool runs_well = sound && str_eq(c->state, "running") && !manifest_differs(in);
+        _cleanup_strv_ char **kept = what_stays(in, c, runs_well);
 
-        if (sound && str_eq(c->state, "running")) {
+        plan_ends(p, in, kept, "not part of the approved state");
+        if (runs_well) {
                 describe_current(p, s, c);
-                kept = strv_append(kept, c->id);
                 if (!in->facts.rules_ok && in->facts.egress_ok)
                         act(p, ACTION_EGRESS, s->names.bridge, NULL, "its rules are not in force");
                 conclude(p, SERVER_RUNNING, NULL);
         } else if (c && is_leaving(c)) {
                 conclude(p, SERVER_STARTING, "the former container is being removed");
-                kept = strv_append(kept, c->id);
+        } else if (c && manifest_differs(in)) {
+                plan_new(p, in, "it may offer something else than what was approved");
         } else if (c && !c->inspected) { /* it was being worked on during the look: the next one knows */
-                kept = older_to_keep(in);
-                kept = strv_append(kept, c->id);
                 conclude(p, SERVER_STARTING, "not inspected yet");
         } else if (sound && is_startable(c)) {
-                kept = older_to_keep(in);
-                kept = strv_append(kept, c->id);
                 describe_current(p, s, c);
                 plan_restart(p, in, c);
         } else if (c) {
-                kept = older_to_keep(in);
-                kept = strv_append(kept, c->id); /* its removal is planned with its replacement */
                 plan_replace_drifted(p, in, c);
         } else if (foreign) {
                 _cleanup_free_ char *why =
                         mem_printf("a container that is not ours holds the name %s: remove or rename it (docker rename %.12s …)",
                                    foreign->name, foreign->id);
-                kept = older_to_keep(in);
                 conclude(p, SERVER_BLOCKED, why);
         } else {
-                kept = older_to_keep(in);
                 plan_new(p, in, kept ? "a new version is approved" : "missing");
         }
-        plan_removals(p, in, kept, true, "not part of the approved state");
+        plan_old_networks(p, in, kept, true, "not part of the approved state");
 }
 
 /* The tip of the approvals is refused, or the like: what runs of the accepted state stays, nothing starts. */

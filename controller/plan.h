@@ -48,6 +48,7 @@ struct plan_facts {
         bool image_ok;             /* image is here and is what the record says */
         const char *image_refused; /* image is here and is not what the record says: why */
         const char *smoked;        /* manifest hash of the smoke test of this very spec; NULL = not made */
+        bool test_again;           /* `smoked` is from before this approval: if it does not fit, test once more before saying so */
         const char *subnet;        /* for a new network; taken from the pool by the caller */
         bool egress_ok;            /* guard and policy as a whole are in force */
         const char *egress_error;
@@ -67,6 +68,7 @@ struct plan_server {
         char *bridge;
         time_t started_at;
         char **drift;
+        bool urgent;  /* something runs that must not: no backoff of a start holds up its end */
         bool crashed; /* the current instance ended by itself or by a foreign hand: count it for the backoff */
 };
 

@@ -251,8 +251,39 @@ static void test_new_before_old(_unused_ void **state)
         /* the old one does not outlive its own approval */
         w.observed.n_containers = w.observed.n_networks = 1;
         approve_former(&w, 999);
-        _cleanup_free_ char *also = mem_printf("%s, remove s-bbbbbbbb, remove-network bh-s-bbbbbbbb, deny bh00000002", new_first);
+        _cleanup_free_ char *also = mem_printf("remove s-bbbbbbbb, %s, remove-network bh-s-bbbbbbbb, deny bh00000002", new_first);
         expect(&w, SERVER_STARTING, also);
+}
+
+/* A start may fail for hours. What was revoked does not run as long: it ends first, whatever the backoff. */
+static void test_revoked_ends_before_anything_starts(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_container(&w, "s-bbbbbbbb", SPEC_B, "running");
+        w.in.facts.image_ok = false;
+        expect(&w, SERVER_STARTING,
+               "remove s-bbbbbbbb, allow bh00000001, pull r/i@sha256:x, create-network bh-s-aaaaaaaa, create s-aaaaaaaa, start s-aaaaaaaa");
+        _cleanup_(plan_server_freep) struct plan_server *p = plan_server(&w.in);
+        assert_true(p->urgent);
+        approve_former(&w, 2000);
+        _cleanup_(plan_server_freep) struct plan_server *kept = plan_server(&w.in);
+        assert_false(kept->urgent);
+}
+
+/* The approval of the same container was replaced by one for another manifest. */
+static void test_running_with_another_manifest(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        w.in.facts.smoked = "another manifest";
+        expect(&w, SERVER_QUARANTINED, "remove s-aaaaaaaa");
+        /* the knowledge is older than the approval: test once more, not with it running */
+        w.in.facts.test_again = true;
+        expect(&w, SERVER_STARTING, "remove s-aaaaaaaa, allow bh00000001, smoke-test s, create s-aaaaaaaa, start s-aaaaaaaa");
 }
 
 static void test_new_one_fails_its_test(_unused_ void **state)
@@ -345,6 +376,8 @@ int main(void)
                 cmocka_unit_test(test_renamed),
                 cmocka_unit_test(test_foreign_holder),
                 cmocka_unit_test(test_new_before_old),
+                cmocka_unit_test(test_revoked_ends_before_anything_starts),
+                cmocka_unit_test(test_running_with_another_manifest),
                 cmocka_unit_test(test_new_one_fails_its_test),
                 cmocka_unit_test(test_not_to_run),
                 cmocka_unit_test(test_refused_history_starts_nothing),
