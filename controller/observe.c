@@ -170,11 +170,21 @@ static bool name_is_wanted(const struct desired *d, const char *name)
         return s && str_eq(s->names.container, name);
 }
 
+/* NULL where the Engine gives none, as it does for a moment while a container is made or removed. */
+static const char *first_name(json_object *item)
+{
+        json_object *names = json_get(item, "Names");
+
+        if (!json_object_is_type(names, json_type_array))
+                return NULL;
+        return json_object_get_string(json_object_array_get_idx(names, 0));
+}
+
 static void read_container(struct observer *o, json_object *item)
 {
         struct observed *now = o->now;
         json_object *labels = json_get(item, "Labels");
-        const char *name = json_object_get_string(json_object_array_get_idx(json_get(item, "Names"), 0));
+        const char *name = first_name(item), *state = json_str(item, "State");
         bool ours = str_eq(json_str(labels, LABEL_OWNER), o->conf->audience);
 
         if (!name)
@@ -186,7 +196,7 @@ static void read_container(struct observer *o, json_object *item)
         struct observed_container *c = &now->containers[now->n_containers++];
         *c = (struct observed_container){.id = mem_strdup(json_str(item, "Id")),
                                          .name = mem_strdup(name),
-                                         .state = mem_strdup(json_str(item, "State")),
+                                         .state = mem_strdup(state ? state : "unknown"),
                                          .ours = ours};
         if (!ours)
                 return;
@@ -357,6 +367,9 @@ static void on_inspect(_unused_ int status, json_object *body, struct err *err, 
                 const char *state = json_str(json_get(body, "State"), "Status");
                 mem_replace(&c->state, mem_strdup(state ? state : "unknown"));
                 c->drift = judge(o, c, body);
+                const struct desired_server *wanted = desired_find(o->desired, c->server);
+                json_object *endpoint = json_path(body, "NetworkSettings", "Networks", wanted->names.network, NULL);
+                mem_replace(&c->address, mem_strdup(json_str(endpoint, "IPAddress")));
                 c->started_at = parse_started(json_str(json_get(body, "State"), "StartedAt"));
                 c->inspected = true;
                 remember(o, c);
