@@ -8,12 +8,13 @@ static void names_init(struct instance_names *names, const struct conf *conf, co
         strcpy(names->spec_hash, spec->hash);
 }
 
-/* A rejection of its proposal ends an approval as well. */
+/* A rejection of it or of its proposal ends an approval as well: as forge_judge() has it. */
 static bool is_rejected(const struct forge_view *view, const struct record *approval)
 {
-        for (size_t i = 0; approval->proposal && i < view->n_items; i++) {
+        for (size_t i = 0; i < view->n_items; i++) {
                 const struct record *r = view->items[i].record;
-                if (r && !view->items[i].refused && r->kind == RECORD_REJECTION && str_eq(r->proposal, approval->proposal))
+                if (r && !view->items[i].refused && r->kind == RECORD_REJECTION &&
+                    (str_eq(r->proposal, approval->id) || (approval->proposal && str_eq(r->proposal, approval->proposal))))
                         return true;
         }
         return false;
@@ -67,6 +68,12 @@ static void judge(struct desired_server *s, const struct conf *conf, const struc
         }
 }
 
+static void end_at(struct desired *d, time_t end)
+{
+        if (end && (!d->next_expiry || end < d->next_expiry))
+                d->next_expiry = end;
+}
+
 struct desired *desired_new(const struct conf *conf, struct shared *registry, struct shared *view, time_t now)
 {
         struct desired *d = NEW(struct desired);
@@ -83,10 +90,14 @@ struct desired *desired_new(const struct conf *conf, struct shared *registry, st
                 s->name = r->entries[i]->name;
                 s->entry = r->entries[i];
                 judge(s, conf, view->value, now);
-                time_t end = s->may_stay ? s->record->expires_at : 0;
-                if (end && (!d->next_expiry || end < d->next_expiry))
-                        d->next_expiry = end;
+                if (s->may_stay)
+                        end_at(d, s->record->expires_at);
         }
+        /* The version before may run meanwhile: its end is one too. */
+        const struct forge_view *v = view->value;
+        for (size_t i = 0; i < v->n_items; i++)
+                if (v->items[i].record && stands(v, &v->items[i], v->items[i].record->server, now))
+                        end_at(d, v->items[i].record->expires_at);
         return d;
 }
 
