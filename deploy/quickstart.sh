@@ -105,7 +105,7 @@ start_engine() {
                 run "See: journalctl -u docker" systemctl start docker.service
         else
                 alive "$pids/dockerd.pid" dockerd || {
-                        ip link show docker0 >/dev/null 2>&1 || made engine "$(iptables -S FORWARD | sed -n 's/^-P FORWARD //p')"
+                        ip link show docker0 >/dev/null 2>&1 || made engine "$(iptables -S FORWARD | sed -n 's/^-P FORWARD //p') $(cat /proc/sys/net/ipv4/ip_forward)"
                         background dockerd dockerd
                 }
         fi

@@ -57,10 +57,11 @@ remove_rules() {
         # The deny layer goes last.
         if nft list table inet bulkhead >/dev/null 2>&1; then nft delete table inet bulkhead; fi
         # An Engine that quickstart started on a host that had none leaves its bridge and rules behind when it is stopped.
-        policy=$(list_made engine)
-        if [ -n "$policy" ]; then
+        before=$(list_made engine)
+        if [ -n "$before" ]; then
                 remove_chains iptables DOCKER docker0
-                iptables -w -P FORWARD "$policy"
+                iptables -w -P FORWARD "${before% *}"
+                echo "${before#* }" >/proc/sys/net/ipv4/ip_forward
                 ip link del docker0 2>/dev/null || true
         fi
 }

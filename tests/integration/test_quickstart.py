@@ -40,7 +40,7 @@ class Host:
     def __init__(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bulkhead-quickstart-"))
         run("ip", "netns", "add", NETNS)
-        script = ["set -e", "ip link set lo up"]
+        script = ["set -e", "ip link set lo up", "echo 0 >/proc/sys/net/ipv4/ip_forward"]
         for name in OVERLAYS:
             upper, work = (self.dir / "overlay" / name.replace("/", "_") / part for part in ("upper", "work"))
             upper.mkdir(parents=True)
@@ -207,6 +207,10 @@ class Quickstart(unittest.TestCase):
         self.assertNotIn("BULKHEAD", rules)
         self.assertIn("-A FORWARD -j FOREIGN", rules)
         self.assertNotIn("bulkhead", self.host.run("nft", "list", "tables").stdout)
+        # What the Engine that quickstart started had changed.
+        self.assertIn(":FORWARD ACCEPT", rules)
+        self.assertNotIn("DOCKER", rules)
+        self.assertEqual(self.host.run("cat", "/proc/sys/net/ipv4/ip_forward").stdout.strip(), "0")
         for path in ("/etc/bulkhead", "/var/lib/bulkhead", "/var/lib/bulkhead-quickstart", "/usr/local/bin/bulkhead", "/run/bulkhead"):
             self.assertNotEqual(self.host.run("test", "-e", path, check=False).returncode, 0, path)
         processes = {pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in self.host.members()}
