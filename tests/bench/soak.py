@@ -27,6 +27,18 @@ def say(text):
     print(text, flush=True)
 
 
+# Nobody over there answers: a retransmitted answer to a packet of the grace time would make the host itself send a reset or an ICMP error, much
+# later, and that would look like a leak.
+MUTE = f"""table inet soak {{
+        chain out {{
+                type filter hook output priority 0; policy accept;
+                ip saddr {LISTED} tcp sport 443 accept
+                ip saddr {{ {LISTED}, {UNLISTED}, {RESOLVER} }} drop
+        }}
+}}
+"""
+
+
 class Prober(threading.Thread):
     """Keeps one soak_probe.py in a server's network namespace, whichever container it is at the moment."""
 
@@ -221,6 +233,13 @@ class Soak:
         return time.monotonic() - began
 
     def run(self, rounds):
+        run(*self.rig.in_far("nft", "-f", "-"), input=MUTE)
+        try:
+            return self.rounds(rounds)
+        finally:
+            run(*self.rig.in_far("nft", "delete", "table", "inet", "soak"), check=False)
+
+    def rounds(self, rounds):
         self.prove_probes()
         start, began = self.counts(), time.monotonic()
         self.probers = [Prober(self.host, name) for name in self.SERVERS]
