@@ -77,6 +77,7 @@ struct controller {
         struct shared *view;               /* struct forge_view, last read */
         struct forge_state *initial_state; /* until the first view */
         char *view_error;
+        bool state_unsaved; /* the view's state is not on disk yet */
         char fingerprint[SHA256_HEX];
         struct spawn *reading;
         bool read_again;

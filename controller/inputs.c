@@ -90,8 +90,12 @@ static int accept_view(struct controller *c, struct forge_view *view, struct err
 {
         _cleanup_json_ json_object *before = forge_state_to_json(state_of(c)), *after = forge_state_to_json(view->next);
 
-        if (!json_object_equal(before, after) && state_save_forge(c->conf, view->next, err) < 0)
+        if (!c->state_unsaved && json_object_equal(before, after))
+                return 0;
+        c->state_unsaved = true;
+        if (state_save_forge(c->conf, view->next, err) < 0)
                 return err_wrap(err, "cannot remember what was approved");
+        c->state_unsaved = false;
         return 0;
 }
 
@@ -103,12 +107,11 @@ static void on_view(struct forge_view *view, struct err *err, void *user)
         _cleanup_err_ struct err *problem = NULL;
 
         c->reading = NULL;
-        if (!view) {
+        if (!view)
                 problem = err_dup(err);
-        } else if (accept_view(c, view, &problem) < 0) {
-                forge_view_free(view);
-                view = NULL;
-        }
+        else if (accept_view(c, view, &problem) < 0 && !view->refused)
+                /* Nothing starts by what could be forgotten. What it revokes ends all the same, full disk or not. */
+                view->refused = mem_strdup(err_msg(problem));
         if (view) {
                 if (view->refused)
                         log_error("the approvals' history is refused: nothing new starts", "reason", view->refused, "commit", view->commit);
@@ -117,10 +120,11 @@ static void on_view(struct forge_view *view, struct err *err, void *user)
                 c->view = shared_new(view, free_view);
                 c->initial_state = forge_state_free(c->initial_state);
                 inputs_judge(c);
-        } else {
-                log_error("the approvals cannot be read: nothing new starts", "reason", err_msg(problem));
+        }
+        if (problem) {
+                log_error("the approvals cannot be taken in: nothing new starts", "reason", err_msg(problem));
                 mem_replace(&c->view_error, mem_strdup(err_msg(problem)));
-                c->fingerprint[0] = '\0';
+                c->fingerprint[0] = '\0'; /* read again at the next occasion */
         }
         if (c->read_again) {
                 c->read_again = false;
