@@ -64,7 +64,9 @@ while True:
             if key.data == socket.SOCK_STREAM:
                 threading.Thread(target=talk, args=(key.fileobj.accept()[0],), daemon=True).start()
             else:
-                d, a = key.fileobj.recvfrom(65536); key.fileobj.sendto(d, a)
+                d, a = key.fileobj.recvfrom(65536)
+                if d == b'later': threading.Timer(0.6, key.fileobj.sendto, (d, a)).start()
+                else: key.fileobj.sendto(d, a)
         except OSError: pass
 """
 # What arrives, whatever it is. Neighbour discovery and multicast reports are the kernels' own talk.
@@ -94,20 +96,20 @@ try:
 except OSError as e: print('end', e, flush=True)
 """
 MANY = r"""
-import resource, select, socket
+import resource, socket
 resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
-sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(1200)]
-for s in sockets:
-    try: s.connect(('192.0.2.53', 5353)); s.send(b'x')
-    except OSError: pass
-poll = select.poll(); got = set()
-for s in sockets: poll.register(s, select.POLLIN)
-while True:
-    ready = [fd for fd, e in poll.poll(500) if e & select.POLLIN and fd not in got]
-    if not ready: break
-    got.update(ready)
-    for fd in ready: poll.unregister(fd)
-print(len(got))
+sockets, got, missed = [], 0, 0
+while len(sockets) < 1200 and missed < 10:
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(0.2); sockets.append(s)
+    try: s.connect(('192.0.2.53', 5353)); s.send(b'x'); s.recv(9); got += 1; missed = 0
+    except OSError: missed += 1
+print(got)
+"""
+LATER = r"""
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1.2); s.connect(('192.0.2.53', 5353))
+try: s.send(b'ping'); s.recv(9); s.send(b'later'); print('sent', flush=True); s.recv(9); print('reply')
+except OSError as e: print(e)
 """
 failures = []
 
@@ -482,6 +484,32 @@ def test_revocation(world, drive, prober):
     allowed(prober, "allowed again")
 
 
+def test_every_packet(world, drive):
+    """Without a permission nothing goes on, in neither direction, even if nobody removes the flow from the connection table."""
+    drive.child.send_signal(signal.SIGSTOP)
+    later = world.spawn(ONE, PYTHON, "-c", LATER)
+    check(later.stdout.readline().strip() == "sent" and later.stdout.readline().strip() == "reply", "an answer that takes its time arrives")
+    later = world.spawn(ONE, PYTHON, "-c", LATER)
+    later.stdout.readline()
+    stream = world.spawn(ONE, PYTHON, "-c", STREAM)
+    lines = []
+    threading.Thread(target=lambda: [lines.append(x.strip()) for x in stream.stdout], daemon=True).start()
+    time.sleep(0.15)
+    for entry in (",tcp:443,198.51.100.0/24", ",udp:5353,192.0.2.53"):
+        sh(HOST, "ipset", "del", "bulkhead-allow", ADDRESS[ONE] + entry)
+    leak = Leak("tcp dport 443")
+    got = later.stdout.readline().strip()
+    leaked = leak.end()
+    check(got == "timed out", "an answer to a flow without permission does not (%s)" % got)
+    check(leaked == 0, "a flow that is still in the connection table is cut all the same (%d packets)" % leaked)
+    count = len(lines)
+    drive.child.send_signal(signal.SIGCONT)
+    check(wait_right() is not None, "the entries are put back")
+    time.sleep(1.5)  # TCP tries again after a while
+    check(len(lines) > count > 5 and lines[-1].isdigit(), "and the flow goes on where it stopped (%d, then %s)" % (count, lines[-1:]))
+    world.stop(stream)
+
+
 def test_limit(world, drive):
     """One server cannot fill the host's connection table."""
     drive.set(ONE, [])
@@ -647,6 +675,7 @@ def main():
         test_show(drive, prober)
         refusals(drive)
         test_revocation(world, drive, prober)
+        test_every_packet(world, drive)
         test_limit(world, drive)
         test_start(world, drive)
         test_boot_again(drive, text, prober)
