@@ -649,6 +649,7 @@ def main():
     if arguments.legacy and not sh(None, "iptables-restore", "--version").strip().endswith("(legacy)"):
         return as_legacy()
     world = World()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that what was made is taken away
     # Where the service user can run it, whatever the build folder's mode is.
     folder = tempfile.mkdtemp(prefix="bulkhead-egress-")
     os.chmod(folder, 0o755)
