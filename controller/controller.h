@@ -93,6 +93,7 @@ struct controller {
         bool passing, pass_wanted, full_wanted, observed_once;
         unsigned pass_failures;
         char *engine_error;
+        bool engine_left; /* its event stream broke and is not back yet */
         sd_event_source *pass_timer, *resync_timer;
         uint64_t passes, mutations, pass_began_us, last_pass_us;
         struct waiter *waiters;

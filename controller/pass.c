@@ -464,10 +464,22 @@ static void on_event(json_object *event, void *user)
         pass_request(c, DEBOUNCE_MS, false);
 }
 
+/* An Engine that went away ended the containers, or failed what was asked of it meanwhile: no server is to wait for that. */
+static void forgive(struct controller *c)
+{
+        for (size_t i = 0; i < c->n_keys; i++) {
+                c->keys[i]->failures = 0;
+                c->keys[i]->retry_at_ms = 0;
+        }
+}
+
 static void on_events_lost(void *user)
 {
         struct controller *c = user;
 
+        if (c->engine_left)
+                forgive(c);
+        c->engine_left = false;
         observer_forget(c->observer, NULL);
         /* A daemon that restarted has rewritten its chains. */
         egress_verify(c->egress, on_verified, c);
@@ -478,6 +490,7 @@ static void on_events_down(void *user)
 {
         struct controller *c = user;
 
+        c->engine_left = true;
         log_warning("the Engine's event stream broke");
         pass_request(c, 100, true);
 }
