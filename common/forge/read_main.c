@@ -1,5 +1,5 @@
 /*
- * bulkhead-forge-read: git objects and signatures are parsed here, in a process without capabilities, so that the controller need not.
+ * bulkhead-forge-read: git objects and signatures are parsed here, in a process without capabilities and sockets, so that the controller need not.
  * A request on standard input (JSON), a view or {"error", "code"} on standard output. Started by forge_read_start().
  */
 #include <stdio.h>
@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/file.h"
+#include "common/forge/confine.h"
 #include "common/forge/view.h"
 
 static int answer(json_object **ret, struct err **err)
@@ -33,7 +34,7 @@ int main(void)
         _cleanup_err_ struct err *err = NULL;
         _cleanup_json_ json_object *o = NULL;
 
-        if (answer(&o, &err) < 0) {
+        if (forge_confine(&err) < 0 || answer(&o, &err) < 0) {
                 o = json_object_new_object();
                 json_add_str(o, "error", err_msg(err));
                 json_add_int(o, "code", err_code(err));

@@ -1,6 +1,13 @@
+#include <errno.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "common/file.h"
+#include "common/forge/confine.h"
 #include "common/forge/sshsig.h"
 #include "tests/unit/forge_rig.h"
 #include "tests/unit/test.h"
@@ -158,6 +165,38 @@ static void trust_that_others_may_write_is_refused(void **state)
         assert_fails(allowed_signers_check(link, &err), "symbolic link");
 }
 
+/* What bulkhead-forge-read gives up: the Engine's socket, which its group may open. It verifies signatures all the same. */
+static void the_reader_reaches_no_socket(void **state)
+{
+        struct rig *rig = *state;
+        _cleanup_err_ struct err *err = NULL;
+        _cleanup_free_ char *sig = NULL;
+        int status, pair[2];
+
+        assert_ok(sshsig_sign(&sig, rig->key, TEXT, strlen(TEXT), &err));
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+        pid_t pid = fork();
+        assert_true(pid >= 0);
+        if (pid == 0) {
+                const struct sockaddr_un a = {.sun_family = AF_UNIX, .sun_path = "/run/docker.sock"};
+                char *who = NULL;
+
+                if (forge_confine(NULL) < 0)
+                        _exit(1);
+                if (socket(AF_UNIX, SOCK_STREAM, 0) >= 0 || errno != EACCES || socket(AF_INET, SOCK_STREAM, 0) >= 0)
+                        _exit(2);
+                if (connect(pair[0], (const struct sockaddr *)&a, sizeof(a)) == 0 || errno != EACCES)
+                        _exit(3);
+                if (process_vm_readv(getppid(), NULL, 0, NULL, 0, 0) == 0 || errno != EACCES)
+                        _exit(4);
+                _exit(verify(rig, &who, TEXT, sig, 0, NULL) == 0 ? 0 : 5);
+        }
+        close(pair[0]);
+        close(pair[1]);
+        assert_int_equal(waitpid(pid, &status, 0), pid);
+        assert_int_equal(status, 0);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -168,6 +207,7 @@ int main(void)
                 cmocka_unit_test_setup_teardown(a_key_others_can_read_does_not_sign, setup, teardown),
                 cmocka_unit_test_setup_teardown(weak_trust_is_refused_by_line, setup, teardown),
                 cmocka_unit_test_setup_teardown(trust_that_others_may_write_is_refused, setup, teardown),
+                cmocka_unit_test_setup_teardown(the_reader_reaches_no_socket, setup, teardown),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
