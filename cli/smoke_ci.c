@@ -147,7 +147,7 @@ static void remove_all(struct engine *engine, const char *owner, const char *lis
                 _cleanup_free_ char *path = mem_printf("/%s/%s", kind, id ? id : "");
                 const struct engine_request del = {.method = "DELETE", .path = path, .query = kind[0] == 'c' ? "force=1&v=1" : NULL};
                 _cleanup_json_ json_object *body = NULL;
-                if (id && str_eq(json_str(json_get(object, "Labels"), "io.bulkhead.owner"), owner))
+                if (id && str_eq(json_str(json_get(object, "Labels"), LABEL_OWNER), owner))
                         (void)!engine_wait(engine, &del, &status, &body, NULL);
         }
 }
@@ -155,7 +155,7 @@ static void remove_all(struct engine *engine, const char *owner, const char *lis
 /* After an interruption: what carries our label, which no other process uses. On a loop of its own, because the test's has ended. */
 static void clean_up(const char *socket, const char *owner)
 {
-        _cleanup_free_ char *label = mem_printf("io.bulkhead.owner=%s", owner), *value = engine_filters("label", label);
+        _cleanup_free_ char *label = mem_printf(LABEL_OWNER "=%s", owner), *value = engine_filters("label", label);
         _cleanup_free_ char *filters = mem_printf("filters=%s", value), *all = mem_printf("all=1&%s", filters);
         _cleanup_(engine_freep) struct engine *engine = NULL;
         sd_event *loop = NULL;

@@ -10,11 +10,6 @@
 #include "common/engine/engine.h"
 #include "controller/desired.h"
 
-#define LABEL_OWNER    "io.bulkhead.owner"
-#define LABEL_SERVER   "io.bulkhead.server"
-#define LABEL_SPEC     "io.bulkhead.spec"
-#define LABEL_APPROVAL "io.bulkhead.approval"
-#define LABEL_ROLE     "io.bulkhead.role"
 /* Value of io.bulkhead.scope: the set of secrets an instance has. One set until secrets arrive. */
 #define INSTANCE_SCOPE "default"
 

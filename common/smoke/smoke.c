@@ -260,9 +260,9 @@ static struct smoke *smoke_new(sd_event *loop, struct engine *engine, const stru
         s->request.owner = mem_strdup(request->owner);
         s->stream = -1;
         s->begin = smoke_now_ms();
-        s->container = spec_container_name(e->name, request->spec, SMOKE_ROLE);
-        s->network = spec_network_name(e->name, request->spec, SMOKE_ROLE);
-        spec_bridge_name(s->bridge, request->owner, e->name, request->spec, SMOKE_ROLE);
+        s->container = spec_container_name(e->name, request->spec, ROLE_SMOKE);
+        s->network = spec_network_name(e->name, request->spec, ROLE_SMOKE);
+        spec_bridge_name(s->bridge, request->owner, e->name, request->spec, ROLE_SMOKE);
         for (char **name = e->secrets; name && *name; name++) {
                 _cleanup_free_ char *variable = mem_printf("%s=" SMOKE_PLACEHOLDER, *name);
                 s->placeholders = strv_append(s->placeholders, variable);

@@ -68,31 +68,6 @@ void smoke_read_image(struct smoke *s)
 
 /* -- the network --------------------------------------------------------------------------------------------------------------- */
 
-/* Internal: the Engine itself gives it no way out, whatever our own rules say; the host can still reach the server, which HTTP needs. */
-static json_object *network_body(const struct smoke *s)
-{
-        json_object *o = json_object_new_object(), *ipam = json_object_new_object(), *configs = json_object_new_array(),
-                    *config = json_object_new_object(), *options = json_object_new_object();
-
-        json_add_str(config, "Subnet", s->request.subnet);
-        json_add_str(config, "Gateway", s->gateway);
-        json_object_array_add(configs, config);
-        json_add_str(ipam, "Driver", "default");
-        json_add(ipam, "Config", configs);
-        json_add_str(options, "com.docker.network.bridge.name", s->bridge);
-        json_add_str(options, "com.docker.network.bridge.enable_icc", "false");
-        json_add_str(options, "com.docker.network.bridge.enable_ip_masquerade", "false");
-        json_add_str(o, "Name", s->network);
-        json_add_bool(o, "CheckDuplicate", true);
-        json_add_str(o, "Driver", "bridge");
-        json_add_bool(o, "Internal", true);
-        json_add_bool(o, "EnableIPv6", false);
-        json_add(o, "IPAM", ipam);
-        json_add(o, "Options", options);
-        json_add(o, "Labels", smoke_labels(s));
-        return o;
-}
-
 static void on_network_made(struct smoke *s, _unused_ int status, json_object *body, struct err *err)
 {
         if (!answered_well(s, err))
@@ -103,7 +78,20 @@ static void on_network_made(struct smoke *s, _unused_ int status, json_object *b
 
 void smoke_make_network(struct smoke *s)
 {
-        _cleanup_json_ json_object *body = network_body(s);
+        /* Internal: the Engine itself gives it no way out, whatever our own rules say; the host can still reach the server, which HTTP
+         * needs. */
+        const struct spec_network network = {
+                .name = s->network,
+                .bridge = s->bridge,
+                .subnet = s->request.subnet,
+                .gateway = s->gateway,
+                .internal = true,
+                .owner = s->request.owner,
+                .server = s->request.entry->name,
+                .spec = s->request.spec->hash,
+                .role = ROLE_SMOKE,
+        };
+        _cleanup_json_ json_object *body = spec_network_body(&network);
 
         s->network_asked = true;
         engine_network_create(s->engine, body, smoke_answered, smoke_pending_new(s, &s->pending, on_network_made));
@@ -141,7 +129,7 @@ static struct spec_host host_of(const struct smoke *s)
                                   .address = s->address,
                                   .dns = s->gateway,
                                   .owner = s->request.owner,
-                                  .role = SMOKE_ROLE,
+                                  .role = ROLE_SMOKE,
                                   .server = s->request.entry->name,
                                   .extra_env = s->placeholders,
                                   .default_runtime = json_str(s->info, "DefaultRuntime"),

@@ -8,12 +8,6 @@
 #include "common/smoke/smoke.h"
 #include "common/spawn.h"
 
-#define LABEL_OWNER  "io.bulkhead.owner"
-#define LABEL_SERVER "io.bulkhead.server"
-#define LABEL_SPEC   "io.bulkhead.spec"
-#define LABEL_ROLE   "io.bulkhead.role"
-
-#define SMOKE_ROLE        "smoke"
 #define SMOKE_PLACEHOLDER "bulkhead-smoke-placeholder"
 
 /* An Engine call in flight: outlives the smoke test when that is cancelled. */
@@ -90,7 +84,6 @@ void smoke_find_network(struct smoke *s);
 void smoke_remove_network(struct smoke *s);
 
 /* The Engine's labels on what belongs to this very test. */
-json_object *smoke_labels(const struct smoke *s);
 /* First address of the subnet for the gateway, second for the server. */
 _must_check_ int smoke_addresses(struct smoke *s, const char *subnet, struct err **err);
 

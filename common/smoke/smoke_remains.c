@@ -5,26 +5,10 @@
  * acted. What carries the name but not our labels is somebody else's: never touched.
  */
 
-json_object *smoke_labels(const struct smoke *s)
-{
-        json_object *o = json_object_new_object();
-
-        json_add_str(o, LABEL_OWNER, s->request.owner);
-        json_add_str(o, LABEL_SERVER, s->request.entry->name);
-        json_add_str(o, LABEL_SPEC, s->request.spec->hash);
-        json_add_str(o, LABEL_ROLE, SMOKE_ROLE);
-        return o;
-}
-
 static bool is_ours(const struct smoke *s, json_object *labels)
 {
-        _cleanup_json_ json_object *want = smoke_labels(s);
-
-        json_object_object_foreach (want, key, value) {
-                if (!str_eq(json_str(labels, key), json_object_get_string(value)))
-                        return false;
-        }
-        return true;
+        return str_eq(json_str(labels, LABEL_OWNER), s->request.owner) && str_eq(json_str(labels, LABEL_SERVER), s->request.entry->name) &&
+               str_eq(json_str(labels, LABEL_SPEC), s->request.spec->hash) && str_eq(json_str(labels, LABEL_ROLE), ROLE_SMOKE);
 }
 
 static void found(struct smoke *s, const char *kind, const char *name, char **id, json_object *labels, json_object *body, struct err *err)

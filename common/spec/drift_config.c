@@ -186,7 +186,7 @@ static void judge_labels(struct judge *j, const char *where, json_object *is, js
 {
         if (json_object_is_type(is, json_type_object)) {
                 json_object_object_foreach (is, key, value) {
-                        bool judged = j->host->approval || strcmp(key, LABEL_PREFIX "approval") != 0;
+                        bool judged = j->host->approval || strcmp(key, LABEL_APPROVAL) != 0;
 
                         if (str_has_prefix(key, LABEL_PREFIX) && judged && !value_same(value, json_get(want, key), true)) {
                                 _cleanup_free_ char *place = mem_printf("%s.%s", where, key);

@@ -6,8 +6,6 @@
 
 #include "common/spec/spec.h"
 
-#define LABEL_PREFIX "io.bulkhead."
-
 /* Generated from seccomp.json. */
 extern const char spec_seccomp_text[];
 

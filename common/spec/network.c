@@ -15,11 +15,13 @@ json_object *spec_network_body(const struct spec_network *n)
         /* One container a bridge: there is no neighbour to talk to, and nobody is to become one. */
         json_add_str(options, "com.docker.network.bridge.enable_icc", "false");
         json_add_str(options, "com.docker.network.bridge.host_binding_ipv4", "127.0.0.1");
+        if (n->internal)
+                json_add_str(options, "com.docker.network.bridge.enable_ip_masquerade", "false");
 
-        json_add_str(labels, "io.bulkhead.owner", n->owner);
-        json_add_str(labels, "io.bulkhead.server", n->server);
-        json_add_str(labels, "io.bulkhead.spec", n->spec);
-        json_add_str(labels, "io.bulkhead.role", n->role);
+        json_add_str(labels, LABEL_OWNER, n->owner);
+        json_add_str(labels, LABEL_SERVER, n->server);
+        json_add_str(labels, LABEL_SPEC, n->spec);
+        json_add_str(labels, LABEL_ROLE, n->role);
 
         json_add_str(body, "Name", n->name);
         json_add_str(body, "Driver", "bridge");

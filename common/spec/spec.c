@@ -78,12 +78,12 @@ static json_object *make_labels(const struct spec *spec, const struct spec_host 
 {
         json_object *labels = json_object_new_object();
 
-        json_add_str(labels, LABEL_PREFIX "owner", host->owner);
-        json_add_str(labels, LABEL_PREFIX "server", host->server);
-        json_add_str(labels, LABEL_PREFIX "scope", host->scope);
-        json_add_str(labels, LABEL_PREFIX "spec", spec->hash);
-        json_add_str(labels, LABEL_PREFIX "approval", host->approval);
-        json_add_str(labels, LABEL_PREFIX "role", host->role);
+        json_add_str(labels, LABEL_OWNER, host->owner);
+        json_add_str(labels, LABEL_SERVER, host->server);
+        json_add_str(labels, LABEL_SCOPE, host->scope);
+        json_add_str(labels, LABEL_SPEC, spec->hash);
+        json_add_str(labels, LABEL_APPROVAL, host->approval);
+        json_add_str(labels, LABEL_ROLE, host->role);
         return labels;
 }
 

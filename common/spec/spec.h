@@ -8,6 +8,17 @@
 #include "common/json.h"
 #include "common/registry/registry.h"
 
+/* Labels on Engine objects: public names (docs/formats.md). */
+#define LABEL_PREFIX   "io.bulkhead."
+#define LABEL_OWNER    LABEL_PREFIX "owner" /* audience of the host */
+#define LABEL_SERVER   LABEL_PREFIX "server"
+#define LABEL_SCOPE    LABEL_PREFIX "scope"    /* the set of secrets an instance has */
+#define LABEL_SPEC     LABEL_PREFIX "spec"     /* "v1:" + hex */
+#define LABEL_APPROVAL LABEL_PREFIX "approval" /* id of the record */
+#define LABEL_ROLE     LABEL_PREFIX "role"     /* one of the two */
+#define ROLE_SERVER    "server"
+#define ROLE_SMOKE     "smoke"
+
 /* What is known of an image: from an inspect, and bound by the approval record's `source`. */
 struct image_facts {
         char *reference;       /* name without digest: "127.0.0.1:5000/mcp/everything:1.0" (tag optional) */
