@@ -223,6 +223,8 @@ class Quickstart(unittest.TestCase):
             self.assertEqual(self.docker("ps", "-a", "--format", "{{.Names}}"), "foreign")
             self.assertNotIn("bulkhead", self.docker("image", "ls", "--format", "{{.Repository}}"))
         finally:
+            # Removed properly, or its control groups would stay on the machine.
+            self.docker("rm", "-f", "foreign", check=False)
             engine.terminate()
             engine.wait(30)
 
