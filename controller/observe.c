@@ -36,6 +36,8 @@ struct observer {
         struct desired *desired;
         size_t *queue; /* indexes of containers to inspect */
         size_t n_queue, next, in_flight, lists, refresh;
+        char **forgotten; /* ids that became stale during the look: the inspect may be from before */
+        bool all_forgotten;
         struct err *err;
         observe_skip_fn skip;
         observe_done_fn done;
@@ -108,6 +110,7 @@ struct observer *observer_free(struct observer *o)
         observed_free(o->now);
         desired_unref(o->desired);
         free(o->queue);
+        strv_free(o->forgotten);
         err_free(o->err);
         free(o);
         return NULL;
@@ -135,10 +138,16 @@ static int compare_memory(const void *a, const void *b)
         return strcmp(((const struct memory *)a)->id, ((const struct memory *)b)->id);
 }
 
+#define FORGOTTEN_MAX 256 /* more in one look: then all of them */
+
 void observer_forget(struct observer *o, const char *id)
 {
         struct memory *m = id ? recall(o, id) : NULL;
 
+        if (o->now && id && strv_len(o->forgotten) < FORGOTTEN_MAX && !strv_contains(o->forgotten, id))
+                o->forgotten = strv_append(o->forgotten, id);
+        else if (o->now && (!id || !strv_contains(o->forgotten, id)))
+                o->all_forgotten = true;
         for (size_t i = 0; !id && i < o->n_memory; i++)
                 mem_replace(&o->memory[i].state, NULL);
         if (!id)
@@ -290,7 +299,8 @@ static void remember(struct observer *o, const struct observed_container *c)
                 qsort(o->memory, o->n_memory, sizeof(*o->memory), compare_memory);
                 m = recall(o, c->id);
         }
-        mem_replace(&m->state, mem_strdup(c->state));
+        bool stale = o->all_forgotten || strv_contains(o->forgotten, c->id);
+        mem_replace(&m->state, stale ? NULL : mem_strdup(c->state));
         mem_replace(&m->spec, mem_strdup(c->spec));
         mem_replace(&m->address, mem_strdup(c->address));
         strv_free(m->drift);
@@ -504,6 +514,8 @@ void observer_look(struct observer *o, struct desired *desired, size_t refresh, 
         static const struct engine_request networks = {.method = "GET", .path = "/networks", .max_answer = LIST_MAX_BYTES};
 
         o->look++;
+        strv_free(TAKE_PTR(o->forgotten));
+        o->all_forgotten = false;
         o->now = NEW(struct observed);
         o->desired = desired_ref(desired);
         o->skip = skip;

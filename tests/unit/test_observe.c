@@ -43,6 +43,8 @@ static void play(struct fake_request *r)
                 fake_reply(r, "200 OK", l->containers);
         else if (strstr(r->path, "/networks"))
                 fake_reply(r, "200 OK", l->networks);
+        else if (strstr(r->path, "/containers/"))
+                fake_reply(r, "200 OK", "{\"Id\":\"abc\",\"State\":{\"Status\":\"running\"}}");
         else
                 fake_reply(r, "200 OK", "{}");
 }
@@ -118,12 +120,46 @@ static void test_no_list(_unused_ void **state)
         }
 }
 
+/* An event that arrives while the inspect is under way may be newer than its answer: it is asked for again. */
+static void test_event_during_an_inspect(_unused_ void **state)
+{
+        struct lists lists = {"[{\"Id\":\"abc\",\"Names\":[\"/s-aaaaaaaa\"],\"State\":\"running\",\"Labels\":{"
+                              "\"io.bulkhead.owner\":\"host\",\"io.bulkhead.server\":\"s\",\"io.bulkhead.spec\":\"v1:a\","
+                              "\"io.bulkhead.role\":\"server\"}}]",
+                              "[{\"Id\":\"n\",\"Name\":\"bh-s-aaaaaaaa\"," OURS "}]"};
+        static const unsigned inspects[] = {1, 2, 2};
+        const struct conf conf = {.audience = (char *)"host"};
+        const struct registry_entry entry = {.name = (char *)"s"};
+        const struct record record = {0};
+        struct desired_server server = {.name = "s", .entry = &entry, .record = &record};
+        struct desired desired = {.refs = 1, .servers = &server, .n = 1};
+
+        server.names = (struct instance_names){
+                .container = (char *)"s-aaaaaaaa", .network = (char *)"bh-s-aaaaaaaa", .bridge = "bh1", .spec_hash = "v1:a"};
+        _cleanup_fixture_ struct fixture x = fixture_new(play, &lists);
+        _cleanup_(observer_freep) struct observer *o = observer_new(x.engine, &conf);
+        for (size_t i = 0; i < ELEMENTSOF(inspects); i++) {
+                _cleanup_(look_deinit) struct look l = {0};
+
+                desired.refs++;
+                observer_look(o, &desired, 0, nobody, on_observed, &l);
+                if (i == 0)
+                        observer_forget(o, "abc");
+                while (!l.finished)
+                        assert_true(sd_event_run(x.loop, 5000000) > 0);
+                assert_null(l.err);
+                assert_true(l.observed->containers[0].inspected);
+                assert_int_equal(fake_engine_count(x.fake, "/containers/abc/json"), inspects[i]);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_containers_without_names),
                 cmocka_unit_test(test_networks_of_any_shape),
                 cmocka_unit_test(test_no_list),
+                cmocka_unit_test(test_event_during_an_inspect),
         };
         return cmocka_run_group_tests_name("observe", tests, NULL, NULL);
 }
