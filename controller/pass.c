@@ -101,6 +101,16 @@ static void sweep_keys(struct controller *c)
 
 void pass_wait(struct controller *c, struct link_conn *conn, bool settle)
 {
+        size_t kept = 0;
+
+        /* Those who left while they waited: coming and going must not fill the memory. */
+        for (size_t i = 0; i < c->n_waiters; i++) {
+                if (link_alive(c->waiters[i].conn))
+                        c->waiters[kept++] = c->waiters[i];
+                else
+                        link_fail(c->waiters[i].conn, 1, "gone");
+        }
+        c->n_waiters = kept;
         c->waiters = mem_realloc(c->waiters, c->n_waiters + 1, sizeof(*c->waiters));
         c->waiters[c->n_waiters++] = (struct waiter){.conn = conn, .settle = settle};
         pass_request(c, 0, true);
@@ -447,12 +457,23 @@ static int on_resync(sd_event_source *s, _unused_ uint64_t usec, void *user)
         return 0;
 }
 
+/* One was pulled, removed, given another name: what was found out about those of our servers may not hold any more. */
+static void forget_images(struct controller *c)
+{
+        for (size_t i = 0; i < c->n_keys; i++) {
+                c->keys[i]->image_ok = false;
+                mem_replace(&c->keys[i]->image_refused, NULL);
+        }
+}
+
 static void on_event(json_object *event, void *user)
 {
         struct controller *c = user;
         const char *type = json_str(event, "Type"), *action = json_str(event, "Action");
         const char *id = json_str(json_get(event, "Actor"), "ID");
 
+        if (str_eq(type, "image"))
+                forget_images(c);
         if (str_eq(type, "network"))
                 id = json_str(json_path(event, "Actor", "Attributes", NULL), "container");
         /* Health checks and execs of other people's containers come by the thousand. */
