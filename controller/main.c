@@ -139,7 +139,8 @@ static int init_state(const struct conf *conf, struct err **err)
         int r = state_init(conf, err);
         if (r < 0)
                 return -1;
-        if (geteuid() == 0 && (chown(conf->state_dir, user->pw_uid, user->pw_gid) < 0 || chown(file, user->pw_uid, user->pw_gid) < 0))
+        /* The directory is the service user's: what it put there in the file's place, say a link, is not followed by root. */
+        if (geteuid() == 0 && (lchown(conf->state_dir, user->pw_uid, user->pw_gid) < 0 || lchown(file, user->pw_uid, user->pw_gid) < 0))
                 return err_sys(err, errno, "cannot hand %s to %s", conf->state_dir, conf->service_user);
         printf(r ? "%s is there already: nothing changed\n" : "created %s\n", file);
         return 0;
