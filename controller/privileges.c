@@ -46,6 +46,20 @@ static int raise_ambient(struct err **err)
         return 0;
 }
 
+/* What was needed to get here is not to be had again, whatever is executed later. */
+static int limit_bounding_set(struct err **err)
+{
+        for (cap_value_t cap = 0; cap_get_bound(cap) >= 0; cap++) {
+                bool keep = false;
+
+                for (size_t i = 0; i < ELEMENTSOF(kept); i++)
+                        keep |= cap == kept[i];
+                if (!keep && cap_drop_bound(cap) < 0)
+                        return err_sys(err, errno, "cannot give up capability %d: start the controller with CAP_SETPCAP, or as its own user", (int)cap);
+        }
+        return 0;
+}
+
 static int become_service_user(const struct conf *conf, struct err **err)
 {
         const struct passwd *user = getpwnam(conf->service_user);
@@ -56,11 +70,13 @@ static int become_service_user(const struct conf *conf, struct err **err)
 
         if (!user)
                 return err_set(err, ERR_NOT_FOUND,
-                               "the service user \"%s\" does not exist: create it (deploy/sysusers.d), or name another in %s",
+                               "the service user \"%s\" does not exist: create it (deploy/systemd/bulkhead.sysusers), or name another in %s",
                                conf->service_user, conf->path);
         if (user->pw_uid == 0)
                 return err_set(err, ERR_DENIED, "the service user \"%s\" is root: name an ordinary system user in %s", conf->service_user,
                                conf->path);
+        if (limit_bounding_set(err) < 0)
+                return -1;
         uid_t uid = user->pw_uid;
         gid_t gid = user->pw_gid;
         groups[n++] = gid;
