@@ -45,7 +45,7 @@ class Starts(threading.Thread):
 
     def __init__(self, socket_path, label, wanted):
         super().__init__(daemon=True)
-        self.wanted, self.count, self.last = wanted, 0, None
+        self.wanted, self.count, self.first, self.last = wanted, 0, None, None
         self.done, self.ready = threading.Event(), threading.Event()
         self.connection = _Connection(socket_path, 600)
         self.filters = json.dumps({"type": ["container"], "event": ["start"], "label": [label]})
@@ -62,6 +62,7 @@ class Starts(threading.Thread):
             if line.strip():
                 self.count += 1
                 self.last = time.monotonic()
+                self.first = self.first or self.last
         self.done.set()
 
     def wait(self, seconds):
@@ -187,7 +188,7 @@ def bench_start(host, count, rounds):
     names = approve_many(host, count)
     wait_running(host, count, 300)
     made = bodies_of(host)
-    ours, bare, composed = [], [], []
+    ours, bare, composed, first = [], [], [], []
     for _ in range(rounds):
         host.stop()
         host.clean_engine()
@@ -197,6 +198,7 @@ def bench_start(host, count, rounds):
         began = time.monotonic()
         host.start(init=False, wait=False)
         ours.append(starts.wait(300) - began)
+        first.append(starts.first - began)
         host.stop()
         host.clean_engine()
         bare.append(bare_start(host.rig.engine_socket, made))
@@ -205,7 +207,7 @@ def bench_start(host, count, rounds):
     host.start(init=False)
     wait_running(host, count, 300)
     a, b, c = statistics.median(ours), statistics.median(bare), statistics.median(composed)
-    figure("bulkhead-controller, from its own start", ms(a), "ms", note=f"{a / count * 1000:.0f} ms a server")
+    figure("bulkhead-controller, from its own start", ms(a), "ms", note=f"the first one after {ms(statistics.median(first))}")
     figure("bare API, 4 in flight", ms(b), "ms")
     figure("docker-compose up", ms(c), "ms")
     figure("ratio to the bare API", f"{statistics.median(x / y for x, y in zip(ours, bare)):.2f}", "x", "<= 1.10")
