@@ -53,11 +53,15 @@ pass() { passed=$((passed + 1)) && printf 'ok      %s\n' "$1"; }
 flunk() { failed=$((failed + 1)) && printf 'FAILED  %s\n' "$1"; }
 skip() { skipped=$((skipped + 1)) && printf 'skipped %s: %s\n' "$1" "$2"; }
 
+# A child that is told when we die, even when we could not tell it.
+fragile=(setpriv --pdeathsig TERM)
+"${fragile[@]}" true 2>/dev/null || fragile=()
+
 # limited SECONDS COMMAND...: in the background, so that a signal is acted on at once. timeout gives the command a process group of its own and passes signals on.
 limited() {
         local limit=$1 rc
         shift
-        timeout -k 20 "$limit" "$@" </dev/null &
+        "${fragile[@]}" timeout -k 20 "$limit" "$@" </dev/null &
         child=$!
         wait "$child"
         rc=$?
@@ -192,7 +196,7 @@ integration_tests() {
 # The rig comes up while the tree is being built: neither waits for the other.
 rig_start() {
         rig_made=yes
-        timeout -k 60 1200 "$rig" up --owner $$ >"$builddir/rig.log" 2>&1 </dev/null &
+        "${fragile[@]}" timeout -k 60 1200 "$rig" up --owner $$ >"$builddir/rig.log" 2>&1 </dev/null &
         rig_job=$!
 }
 

@@ -108,9 +108,6 @@ class Faults(unittest.TestCase):
     def test_answer_lost_at_every_mutation(self):
         self.once("cut-after", "mutations")
 
-    def test_truncated_at_every_mutation(self):
-        self.once("truncate", "mutations")
-
 
 class Scripted(unittest.TestCase):
     """What a real Engine will not say."""
