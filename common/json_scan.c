@@ -247,7 +247,7 @@ static void remember(struct scan *s, const char *at)
         struct json_locations *loc = s->loc;
         struct json_location *item;
 
-        if (!loc)
+        if (!loc || s->pointer.len > JSON_POINTER_KEPT)
                 return;
         if (loc->n == loc->cap) {
                 loc->cap = loc->cap ? 2 * loc->cap : 64;

@@ -5,6 +5,9 @@
 
 #include "common/json.h"
 
+/* Values whose pointer is longer have no remembered place: long keys above many values would fill the memory with it. */
+#define JSON_POINTER_KEPT 1024
+
 struct json_locations {
         struct json_location {
                 char *pointer;

@@ -7,6 +7,8 @@
 #include "common/json_scan.h"
 #include "common/text.h"
 
+#define MAX_KEY 512 /* bytes; nothing we read has longer ones */
+
 struct reader {
         yaml_parser_t parser;
         const char *name;
@@ -36,6 +38,8 @@ static void remember(struct reader *r, const char *pointer, yaml_mark_t at)
 {
         struct json_locations *loc = r->loc;
 
+        if (strlen(pointer) > JSON_POINTER_KEPT)
+                return;
         if (loc->n == loc->cap) {
                 loc->cap = loc->cap ? 2 * loc->cap : 32;
                 loc->items = mem_realloc(loc->items, loc->cap, sizeof(*loc->items));
@@ -124,6 +128,8 @@ static int read_key(struct reader *r, const yaml_event_t *event, json_object *ob
                 return fail_at(r, event->start_mark, "a key must be a plain word");
         if (check_scalar(r, event) < 0)
                 return -1;
+        if (event->data.scalar.length > MAX_KEY)
+                return fail_at(r, event->start_mark, "a key is longer than 512 bytes");
         if (str_eq(key, "<<"))
                 return fail_at(r, event->start_mark, "merge keys are not allowed here: write the values out");
         if (json_object_object_get_ex(object, key, NULL))

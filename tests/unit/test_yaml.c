@@ -1,5 +1,6 @@
 #include "tests/unit/test.h"
 
+#include "common/json_scan.h"
 #include "common/yaml.h"
 
 static void refused(const char *text, const char *part)
@@ -38,6 +39,38 @@ static void test_depth(_unused_ void **state)
         for (int i = 0; i < 40; i++)
                 buf_addc(&b, ']');
         refused(b.data, "nested too deeply");
+}
+
+/* A long key above many values would be remembered with each of them: half a gigabyte for one record of 64 KiB. */
+static void test_long_keys(_unused_ void **state)
+{
+        _cleanup_buf_ struct buf b = {0}, deep = {0};
+        struct json_locations *loc = NULL;
+        struct err *err = NULL;
+        json_object *o = NULL;
+        size_t kept = 0;
+
+        buf_adds(&b, "? ");
+        for (int i = 0; i < 513; i++)
+                buf_addc(&b, 'k');
+        buf_adds(&b, "\n: 1\n");
+        refused(b.data, "f:1:3: a key is longer");
+        for (int depth = 0; depth < 10; depth++) {
+                buf_adds(&deep, "{? ");
+                for (int i = 0; i < 500; i++)
+                        buf_addc(&deep, 'k');
+                buf_adds(&deep, " : ");
+        }
+        buf_adds(&deep, "[");
+        for (int i = 0; i < 20000; i++)
+                buf_adds(&deep, "0,");
+        buf_adds(&deep, "0]}}}}}}}}}}\n");
+        assert_ok(yaml_parse(&o, &loc, deep.data, deep.len, "f", NULL, &err));
+        for (size_t i = 0; i < loc->n; i++)
+                kept += strlen(loc->items[i].pointer);
+        assert_true(kept < 10000);
+        json_locations_free(loc);
+        json_object_put(o);
 }
 
 static void same(const char *yaml, const char *json)
@@ -81,6 +114,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_refuses),
                 cmocka_unit_test(test_depth),
+                cmocka_unit_test(test_long_keys),
                 cmocka_unit_test(test_types),
                 cmocka_unit_test(test_round_trip),
         };
