@@ -104,19 +104,20 @@ remove_stale_builds() {
 # The tree is built as a copy: a checkout stays as it is, also one that somebody has configured in place.
 copy_tree() {
         mkdir -p "$builddir/src" "$builddir/build"
-        if git -C "$top" rev-parse --git-dir >/dev/null 2>&1; then
-                (cd "$top" && git ls-files -z -c -o --exclude-standard | while IFS= read -r -d '' f; do
+        # The checkout may be somebody else's than the user's who runs this.
+        if git -c safe.directory='*' -C "$top" rev-parse --git-dir >/dev/null 2>&1; then
+                (cd "$top" && git -c safe.directory='*' ls-files -z -c -o --exclude-standard | while IFS= read -r -d '' f; do
                         [ ! -e "$f" ] || printf '%s\0' "$f"
                 done | tar --null -T - -cf -) | tar -C "$builddir/src" -xf -
         else
-                (cd "$top" && tar --exclude='./build*' -cf - .) | tar -C "$builddir/src" -xf -
+                (cd "$top" && tar --exclude=./build --exclude='./build-[!a]*' -cf - .) | tar -C "$builddir/src" -xf -
         fi
 }
 
 build() {
         copy_tree || return 1
         cd "$builddir/src" || return 1
-        if [ ! -e configure ] || [ configure.ac -nt configure ]; then
+        if [ ! -e configure ] || [ ! -e build-aux/install-sh ] || [ configure.ac -nt configure ]; then
                 limited 300 ./autogen.sh >"$builddir/autogen.log" 2>&1 || { tail -n 20 "$builddir/autogen.log"; return 1; }
         fi
         cd "$builddir/build" || return 1
