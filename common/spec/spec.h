@@ -87,7 +87,7 @@ struct spec_host {
         const char *default_runtime; /* the Engine's (GET /info, DefaultRuntime); NULL = runc or crun by any of their names */
         bool no_swap_limit;          /* GET /info says SwapLimit false: then the Engine stores MemorySwap as -1 */
 };
-/* Body for POST /containers/create (owned). */
+/* Body for POST /containers/create (owned). In the role of a smoke test empty memory stands in the place of the host's directories. */
 json_object *spec_create_body(const struct spec *spec, const struct spec_host *host);
 /*
  * Judges a full GET /containers/{id}/json against the spec and the host's assignment. Returns a list (owned) of reasons, each "field: is X,

@@ -139,6 +139,22 @@ static void a_mount_replaces_a_volume(_unused_ void **state)
         assert_non_null(json_get(tmpfs, "/tmp"));
 }
 
+/* A smoke test comes before the approval. */
+static void a_smoke_test_gets_no_directory_of_the_host(_unused_ void **state)
+{
+        _cleanup_fixture_ struct fixture f;
+        fixture_init(&f);
+        f.host.role = "smoke";
+        _cleanup_json_ json_object *body = spec_create_body(f.spec, &f.host);
+        json_object *tmpfs = json_path(body, "HostConfig", "Tmpfs", NULL), *kept = json_path(f.spec->body, "HostConfig", "Mounts", NULL);
+
+        assert_int_equal(json_object_array_length(json_path(body, "HostConfig", "Mounts", NULL)), 0);
+        assert_string_equal(json_str(tmpfs, "/mnt/d"), json_str(tmpfs, "/tmp"));
+        assert_non_null(json_get(tmpfs, "/data"));
+        assert_int_equal(json_object_array_length(kept), 1);
+        assert_null(json_get(json_path(f.spec->body, "HostConfig", "Tmpfs", NULL), "/mnt/d"));
+}
+
 static void host_is_added(_unused_ void **state)
 {
         _cleanup_fixture_ struct fixture f;
@@ -440,6 +456,7 @@ int main(void)
                 cmocka_unit_test(http_body_keeps_no_streams),
                 cmocka_unit_test(body_takes_the_entrys_wishes),
                 cmocka_unit_test(a_mount_replaces_a_volume),
+                cmocka_unit_test(a_smoke_test_gets_no_directory_of_the_host),
                 cmocka_unit_test(host_is_added),
                 cmocka_unit_test(hashes_stay),
                 cmocka_unit_test(hash_covers_the_entry),
