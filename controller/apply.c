@@ -533,3 +533,26 @@ void apply_stop_unapproved(struct key *key, const struct observed *observed)
                 engine_container_remove(c->engine, o->id, on_stopped, key);
         }
 }
+
+static void on_ended(_unused_ int status, _unused_ json_object *body, struct err *err, void *user)
+{
+        if (err)
+                log_warning("what no approval covers could not be ended, and will be tried again", "reason", err_msg(err));
+        else
+                pass_request(user, 0, false);
+}
+
+void apply_stop_uncovered(struct controller *c, const struct observed *observed)
+{
+        const struct desired known = {.view = c->view};
+
+        for (size_t i = 0; c->view && i < observed->n_containers; i++) {
+                const struct observed_container *o = &observed->containers[i];
+                if (!o->ours || !o->server || !str_eq(o->role, "server") || !str_eq(o->state, "running") ||
+                    desired_covers(&known, o->server, o->spec, inputs_now(c)))
+                        continue;
+                log_info("ended: no approval covers it", "server", o->server, "container", o->name);
+                c->mutations++;
+                engine_container_remove(c->engine, o->id, on_ended, c);
+        }
+}

@@ -137,6 +137,11 @@ void apply_begin(struct key *key);
 void apply_backoff(struct key *key);
 /* While the key is busy, which can take minutes (a pull, a smoke test): ends what runs of it and may not run any more. */
 void apply_stop_unapproved(struct key *key, const struct observed *observed);
+/*
+ * While the registry was never good, so that nobody knows what is declared: ends what runs without an approval that stands. Approvals are
+ * known by then, and a revocation does not wait for a file to be mended.
+ */
+void apply_stop_uncovered(struct controller *c, const struct observed *observed);
 void key_free(struct key *key);
 
 /* -- smoking.c ------------------------------------------------------------------------------------------------------------ */

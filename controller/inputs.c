@@ -47,8 +47,10 @@ static void watch_expiry(struct controller *c)
 
 void inputs_judge(struct controller *c)
 {
-        if (!c->registry || !c->view)
+        if (!c->registry || !c->view) {
+                pass_request(c, 0, false); /* an approval may have ended all the same */
                 return;
+        }
         desired_unref(c->desired);
         c->desired = desired_new(c->conf, c->registry, c->view, inputs_now(c));
         watch_expiry(c);

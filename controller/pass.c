@@ -363,7 +363,8 @@ static void on_observed(struct observed *observed, struct err *err, void *user)
         mem_replace(&c->engine_error, NULL);
         c->pass_failures = 0;
         c->observed_once = true;
-        if (!c->desired) { /* the inputs were never good: nothing is known, so nothing is touched */
+        if (!c->desired) { /* the inputs were never good: what is declared is not known, so nothing is touched for that */
+                apply_stop_uncovered(c, o);
                 answer_waiters(c, c->view_error       ? c->view_error
                                   : c->registry_error ? c->registry_error
                                                       : "the approvals are still being read: try again");

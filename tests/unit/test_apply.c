@@ -194,6 +194,40 @@ static void test_revoked_while_busy(_unused_ void **state)
         world_deinit(&w);
 }
 
+/* The registry cannot be read since the start: what is declared is unknown, what is revoked is not. */
+static void test_uncovered_without_a_registry(_unused_ void **state)
+{
+        struct world w;
+        struct observed_container containers[] = {
+                {.id = (char *)"covered", .name = (char *)"a-b", .server = (char *)"a", .spec = (char *)SPEC_B},
+                {.id = (char *)"revoked", .name = (char *)"a-a", .server = (char *)"a", .spec = (char *)SPEC_A},
+                {.id = (char *)"theirs", .name = (char *)"t", .server = NULL, .spec = (char *)SPEC_A},
+        };
+        struct observed observed = {.containers = containers, .n_containers = ELEMENTSOF(containers)};
+        struct image_facts image = {0};
+        struct record record = {
+                .kind = RECORD_APPROVAL, .id = (char *)"f-0", .server = (char *)"a", .image = &image, .spec_sha256 = (char *)SPEC_B + 3};
+        struct forge_item item = {.record = &record};
+
+        world_init(&w);
+        w.c.desired = NULL;
+        for (size_t i = 0; i < ELEMENTSOF(containers); i++) {
+                containers[i].ours = i < 2;
+                containers[i].role = (char *)"server";
+                containers[i].state = (char *)"running";
+        }
+        apply_stop_uncovered(&w.c, &observed); /* no approvals either: nothing is known */
+        run_ms(&w.x, 100);
+        assert_int_equal(fake_engine_count(w.x.fake, "DELETE"), 0);
+        w.view = (struct forge_view){.items = &item, .n_items = 1};
+        w.c.view = &w.shared;
+        apply_stop_uncovered(&w.c, &observed);
+        run_ms(&w.x, 100);
+        assert_int_equal(fake_engine_count(w.x.fake, "DELETE"), 1);
+        assert_int_equal(fake_engine_count(w.x.fake, "/containers/revoked?"), 1);
+        world_deinit(&w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -201,6 +235,7 @@ int main(void)
                 cmocka_unit_test(test_a_removal_waits_for_no_slot),
                 cmocka_unit_test(test_a_start_wants_its_approval),
                 cmocka_unit_test(test_revoked_while_busy),
+                cmocka_unit_test(test_uncovered_without_a_registry),
         };
         return cmocka_run_group_tests_name("apply", tests, NULL, NULL);
 }
