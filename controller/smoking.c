@@ -138,6 +138,18 @@ static void before_start(struct smoke *smoke, const char *bridge, const char *ad
         egress_set(s->c->egress, &instance, on_rules, s);
 }
 
+/* Two tests of one container would have the same names, and the second would take the first one's for remains. */
+static int check_alone(const struct smoking *s, struct err **err)
+{
+        const struct controller *c = s->c;
+
+        for (size_t i = 0; i < c->n_smokes; i++)
+                if (c->smokes[i] != s && c->smokes[i]->spec && str_eq(c->smokes[i]->spec->hash, s->spec->hash))
+                        return err_set(err, ERR_CONFLICT, "a smoke test of this very container of %s is under way: try again after it",
+                                       s->request.entry->name);
+        return 0;
+}
+
 static int begin(struct smoking *s, json_object *inspect, struct err **err)
 {
         struct controller *c = s->c;
@@ -154,7 +166,7 @@ static int begin(struct smoking *s, json_object *inspect, struct err **err)
                 s->facts->platform_digest = mem_strdup(approved->platform_digest);
         if (spec_build(&s->spec, entry, approved ? approved : s->facts, err) < 0)
                 return -1;
-        if (address_pool_take(c->pool, s->subnet, err) < 0)
+        if (check_alone(s, err) < 0 || address_pool_take(c->pool, s->subnet, err) < 0)
                 return -1;
         struct smoke_request request = {
                 .entry = entry, .image = s->facts, .spec = s->spec, .subnet = s->subnet, .owner = c->conf->audience};
