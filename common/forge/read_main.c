@@ -1,6 +1,6 @@
 /*
- * bulkhead-forge-read: git objects and signatures are parsed here, in a process without capabilities and sockets, so that the controller need not.
- * A request on standard input (JSON), a view or {"error", "code"} on standard output. Started by forge_read_start().
+ * bulkhead-forge-read: git objects and signatures are parsed here, in a process without capabilities and sockets, so that the controller
+ * need not. A request on standard input (JSON), a view or {"error", "code"} on standard output. Started by forge_read_start().
  */
 #include <stdio.h>
 #include <time.h>

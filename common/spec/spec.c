@@ -100,8 +100,8 @@ static json_object *networking(const struct spec_host *host)
 }
 
 /*
- * A smoke test comes before anybody's approval, so of the host's directories it gets none, not even to read: what a server reads there could
- * come back in its manifest. Empty memory stands in their places.
+ * A smoke test comes before anybody's approval, so of the host's directories it gets none, not even to read: what a server reads there
+ * could come back in its manifest. Empty memory stands in their places.
  */
 static void hide_mounts(json_object *host_config)
 {

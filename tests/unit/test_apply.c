@@ -231,10 +231,8 @@ static void test_uncovered_without_a_registry(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_a_slot_is_passed_on),
-                cmocka_unit_test(test_a_removal_waits_for_no_slot),
-                cmocka_unit_test(test_a_start_wants_its_approval),
-                cmocka_unit_test(test_revoked_while_busy),
+                cmocka_unit_test(test_a_slot_is_passed_on),          cmocka_unit_test(test_a_removal_waits_for_no_slot),
+                cmocka_unit_test(test_a_start_wants_its_approval),   cmocka_unit_test(test_revoked_while_busy),
                 cmocka_unit_test(test_uncovered_without_a_registry),
         };
         return cmocka_run_group_tests_name("apply", tests, NULL, NULL);

@@ -112,11 +112,8 @@ static void test_round_trip(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_refuses),
-                cmocka_unit_test(test_depth),
-                cmocka_unit_test(test_long_keys),
-                cmocka_unit_test(test_types),
-                cmocka_unit_test(test_round_trip),
+                cmocka_unit_test(test_refuses), cmocka_unit_test(test_depth),      cmocka_unit_test(test_long_keys),
+                cmocka_unit_test(test_types),   cmocka_unit_test(test_round_trip),
         };
         return cmocka_run_group_tests_name("yaml", tests, NULL, NULL);
 }
