@@ -112,7 +112,7 @@ static int add_server(struct output *o, const struct conf *conf, unsigned i, con
 
 static int write_json(const char *path, json_object *o, int flags, struct err **err)
 {
-        const char *text = json_object_to_json_string_ext(o, flags);
+        const char *text = json_object_to_json_string_ext(o, flags | JSON_C_TO_STRING_NOSLASHESCAPE);
 
         return file_write_atomic(path, text, strlen(text), 0644, err);
 }

@@ -177,7 +177,7 @@ static json_object *make_network(const struct world_server *s, const struct conf
 
 static char *text_of(json_object *o)
 {
-        return mem_strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
+        return mem_strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
 }
 
 static int read_template(json_object **ret, struct err **err)
