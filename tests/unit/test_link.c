@@ -396,8 +396,10 @@ static int crowd(const struct fixture *f, gid_t group)
         if (setgroups(1, &group) < 0 || setgid(65534) < 0 || setuid(65534) < 0)
                 return 2;
         for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                static const char request[] = "{\"verb\":\"status\"}\n";
                 struct pollfd p = {.fd = fds[i] = dial(f), .events = POLLIN};
-                say(fds[i], "{\"verb\":\"status\"}\n");
+                /* The one too many may be refused and closed before it has said anything. */
+                (void)!send(fds[i], request, sizeof(request) - 1, MSG_NOSIGNAL);
                 if (poll(&p, 1, 3000) != 1 || recv(fds[i], told, sizeof(told) - 1, 0) <= 0)
                         return 3;
                 if (!!strstr(told, "too many") != (i == LINK_MAX_CONNS_USER))
