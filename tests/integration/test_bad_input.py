@@ -62,6 +62,7 @@ class BadRegistry(unittest.TestCase):
         cls.good = cls.host.registry_path.read_text()
 
     def setUp(self):
+        self.host.wait_state("echo", "running")
         self.before = self.host.container("echo")
 
     def error(self):
@@ -164,6 +165,7 @@ class BadRecords(unittest.TestCase):
         cls.serial = cls.host.approval("echo")["serial"]
 
     def setUp(self):
+        self.host.wait_state("echo", "running")
         self.before = self.host.container("echo")
 
     def untouched(self):
@@ -277,18 +279,17 @@ class BadRecords(unittest.TestCase):
                               stdout=subprocess.PIPE, check=True, timeout=30).stdout.decode().strip()
 
     def test_repository_that_others_may_write(self):
-        with Host(prototype=self.host) as host:
-            self.host.stop()
-            self.host.clean_engine()
-            try:
+        self.host.stop()
+        self.host.clean_engine()
+        try:
+            with Host(prototype=self.host) as host:
                 host.repository.chmod(0o777)
                 (host.repository / "refs/heads").chmod(0o777)
                 host.start()
                 host.wait_refused("echo")
                 self.assertEqual(host.starts(), [])
-            finally:
-                self.host.start()
-                self.host.wait_state("echo", "running")
+        finally:
+            self.host.start()
 
     def test_damaged_repository(self):
         """The tip names an object that is not there: what ran stays, and status says what is wrong."""
