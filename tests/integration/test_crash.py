@@ -32,7 +32,7 @@ FIRST = SECOND = None
 
 
 class Crash(unittest.TestCase):
-    limit = 300
+    limit = 600
 
     def setUp(self):
         self.rig = rig()
