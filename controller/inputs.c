@@ -10,6 +10,7 @@
 
 /* Editors and git write a file in several steps: wait until they are through, but not longer than a revocation may take. */
 #define SETTLE_US 30000
+#define RETRY_US  2000000
 
 time_t inputs_now(const struct controller *c)
 {
@@ -103,6 +104,23 @@ static int accept_view(struct controller *c, struct forge_view *view, struct err
 
 static void read_approvals(struct controller *c);
 
+/* An unreadable repository is a refused one: what runs by the last good reading stays, nothing starts. Tried again soon. */
+static void approvals_failed(struct controller *c, const struct err *problem)
+{
+        struct forge_view *view = c->view ? c->view->value : NULL;
+
+        if (!str_eq(c->view_error, err_msg(problem)))
+                log_error("the approvals cannot be taken in: nothing new starts", "reason", err_msg(problem));
+        mem_replace(&c->view_error, mem_strdup(err_msg(problem)));
+        c->fingerprint[0] = '\0';
+        if (view && !view->refused) {
+                view->refused = mem_strdup(err_msg(problem));
+                inputs_judge(c);
+        }
+        if (c->watch_timer && sd_event_source_set_time_relative(c->watch_timer, RETRY_US) >= 0)
+                sd_event_source_set_enabled(c->watch_timer, SD_EVENT_ONESHOT);
+}
+
 static void on_view(struct forge_view *view, struct err *err, void *user)
 {
         struct controller *c = user;
@@ -115,19 +133,18 @@ static void on_view(struct forge_view *view, struct err *err, void *user)
                 /* Nothing starts by what could be forgotten. What it revokes ends all the same, full disk or not. */
                 view->refused = mem_strdup(err_msg(problem));
         if (view) {
-                if (view->refused)
+                const struct forge_view *before = c->view ? c->view->value : NULL;
+                if (view->refused && !str_eq(view->refused, before ? before->refused : NULL))
                         log_error("the approvals' history is refused: nothing new starts", "reason", view->refused, "commit", view->commit);
-                mem_replace(&c->view_error, NULL);
+                if (!problem)
+                        mem_replace(&c->view_error, NULL);
                 shared_unref(c->view);
                 c->view = shared_new(view, free_view);
                 c->initial_state = forge_state_free(c->initial_state);
                 inputs_judge(c);
         }
-        if (problem) {
-                log_error("the approvals cannot be taken in: nothing new starts", "reason", err_msg(problem));
-                mem_replace(&c->view_error, mem_strdup(err_msg(problem)));
-                c->fingerprint[0] = '\0'; /* read again at the next occasion */
-        }
+        if (problem)
+                approvals_failed(c, problem);
         if (c->read_again) {
                 c->read_again = false;
                 read_approvals(c);
@@ -156,11 +173,8 @@ static void read_approvals(struct controller *c)
         if (forge_fingerprint(fingerprint, c->conf, NULL) == 0 && c->view && str_eq(fingerprint, c->fingerprint))
                 return;
         strcpy(c->fingerprint, fingerprint);
-        if (forge_read_start(&c->reading, c->loop, c->conf, state_of(c), on_view, c, &err) < 0) {
-                log_error("the approvals cannot be read: nothing new starts", "reason", err_msg(err));
-                mem_replace(&c->view_error, mem_strdup(err_msg(err)));
-                c->fingerprint[0] = '\0';
-        }
+        if (forge_read_start(&c->reading, c->loop, c->conf, state_of(c), on_view, c, &err) < 0)
+                approvals_failed(c, err);
 }
 
 /* A clock that is set back while we are down must not give an approval more than this of new life. */

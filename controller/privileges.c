@@ -55,23 +55,35 @@ static int limit_bounding_set(struct err **err)
                 for (size_t i = 0; i < ELEMENTSOF(kept); i++)
                         keep |= cap == kept[i];
                 if (!keep && cap_drop_bound(cap) < 0)
-                        return err_sys(err, errno, "cannot give up capability %d: start the controller with CAP_SETPCAP, or as its own user", (int)cap);
+                        return err_sys(err, errno,
+                                       "cannot give up capability %d: start the controller with CAP_SETPCAP, or as its own user", (int)cap);
         }
         return 0;
+}
+
+/* 1 and the group's number, or 0. */
+static size_t group_named(gid_t *ret, const char *name)
+{
+        const struct group *g = getgrnam(name);
+
+        if (!g)
+                return 0;
+        *ret = g->gr_gid;
+        return 1;
 }
 
 static int become_service_user(const struct conf *conf, struct err **err)
 {
         const struct passwd *user = getpwnam(conf->service_user);
-        const struct group *operators = getgrnam(conf->operator_group);
         gid_t groups[4];
         size_t n = 0;
         struct stat st;
 
         if (!user)
-                return err_set(err, ERR_NOT_FOUND,
-                               "the service user \"%s\" does not exist: create it (deploy/systemd/bulkhead.sysusers), or name another in %s",
-                               conf->service_user, conf->path);
+                return err_set(
+                        err, ERR_NOT_FOUND,
+                        "the service user \"%s\" does not exist: create it (deploy/systemd/bulkhead.sysusers), or name another in %s",
+                        conf->service_user, conf->path);
         if (user->pw_uid == 0)
                 return err_set(err, ERR_DENIED, "the service user \"%s\" is root: name an ordinary system user in %s", conf->service_user,
                                conf->path);
@@ -80,10 +92,12 @@ static int become_service_user(const struct conf *conf, struct err **err)
         uid_t uid = user->pw_uid;
         gid_t gid = user->pw_gid;
         groups[n++] = gid;
+        /* The Engine may start after us: then its socket will have the usual group. */
         if (stat(conf->engine_socket, &st) == 0)
                 groups[n++] = st.st_gid;
-        if (operators)
-                groups[n++] = operators->gr_gid;
+        else
+                n += group_named(&groups[n], "docker");
+        n += group_named(&groups[n], conf->operator_group);
         if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) < 0 || setgroups(n, groups) < 0 || setresgid(gid, gid, gid) < 0 ||
             setresuid(uid, uid, uid) < 0)
                 return err_sys(err, errno, "cannot become the service user \"%s\"", conf->service_user);

@@ -142,11 +142,40 @@ static void test_approval_on_a_full_disk(_unused_ void **state)
         world_deinit(&w);
 }
 
+/* A repository that cannot be read any more is no reason to start or to stop anything. */
+static void test_unreadable_repository(_unused_ void **state)
+{
+        struct world w;
+        struct err *err = NULL;
+
+        world_init(&w);
+        _cleanup_free_ char *elsewhere = mem_printf("%s/elsewhere.git", w.rig.dir);
+        free(approve(&w));
+        assert_ok(inputs_start(&w.c, &err));
+        until_read(&w);
+        assert_true(may_run(&w));
+
+        assert_int_equal(rename(w.rig.conf.approvals_repository, elsewhere), 0);
+        inputs_reload(&w.c);
+        until_read(&w);
+        assert_non_null(w.c.view_error);
+        assert_false(may_run(&w));
+        assert_true(may_stay(&w));
+
+        assert_int_equal(rename(elsewhere, w.rig.conf.approvals_repository), 0);
+        inputs_reload(&w.c);
+        until_read(&w);
+        assert_null(w.c.view_error);
+        assert_true(may_run(&w));
+        world_deinit(&w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_revocation_on_a_full_disk),
                 cmocka_unit_test(test_approval_on_a_full_disk),
+                cmocka_unit_test(test_unreadable_repository),
         };
         sigset_t child;
 
