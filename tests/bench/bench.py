@@ -266,7 +266,7 @@ def bench_kill(host, names):
     a, b = statistics.median(whole), statistics.median(alone)
     figure("from the kill to the start event", ms(a), "ms")
     figure("the Engine's own start", ms(b), "ms")
-    figure("on top of the Engine", ms(a - b), "ms", "<= 500", "a random part of 250 ms of it is the first backoff")
+    figure("on top of the Engine", ms(a - b), "ms", "<= 500", "the end of the killed container included")
 
 
 def bench_pass(host, count, rounds):
