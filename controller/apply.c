@@ -224,6 +224,7 @@ static int judge_image(struct key *key, json_object *inspect, struct err **err)
                 return -1;
         }
         key->image_ok = true;
+        images_add(key->c->images, TAKE_PTR(facts));
         return 0;
 }
 
@@ -342,6 +343,7 @@ static int judge_container(struct key *key, json_object *inspect, struct err **e
         if (!spec)
                 return -1;
         host.approval = NULL; /* a renewed approval of the same spec is no reason to start anew */
+        host.image = images_find(key->c->images, json_str(inspect, "Image"));
         observer_describe_engine(key->c->observer, &host);
         _cleanup_strv_ char **drift = spec_drift(spec, &host, inspect);
         if (!drift)

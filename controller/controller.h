@@ -67,6 +67,7 @@ struct controller {
         struct egress *egress;
         struct link_server *control;
         struct observer *observer;
+        struct images *images;
         struct address_pool *pool;
         struct smoked *smoked;
 

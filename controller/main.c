@@ -202,7 +202,8 @@ static int assemble(struct controller *c, struct err **err)
         if (engine_new(&c->engine, c->loop, c->conf->engine_socket, err) < 0 ||
             egress_new(&c->egress, c->loop, c->conf, on_egress_event, c, err) < 0)
                 return -1;
-        c->observer = observer_new(c->engine, c->conf);
+        c->images = images_new();
+        c->observer = observer_new(c->engine, c->conf, c->images);
         c->smoked = smoked_load(c->conf);
         if (control_start(c, err) < 0)
                 return err_wrap(err, "control socket %s", c->conf->control_socket);
@@ -215,6 +216,7 @@ static void dismantle(struct controller *c)
         c->control = link_server_free(c->control);
         pass_stop(c);
         c->observer = observer_free(c->observer);
+        c->images = images_free(c->images);
         c->engine = engine_free(c->engine);
         c->egress = egress_free(c->egress);
         c->pool = address_pool_free(c->pool);

@@ -24,6 +24,7 @@ struct memory {
 struct observer {
         struct engine *engine;
         const struct conf *conf;
+        struct images *images;
         struct memory *memory; /* sorted by id */
         size_t n_memory;
         uint64_t look;
@@ -47,6 +48,7 @@ struct observer {
 struct inspect {
         struct observer *o;
         size_t index;
+        json_object *body; /* the container's, while its image is read */
 };
 
 static void container_deinit(struct observed_container *c)
@@ -90,12 +92,13 @@ static void memory_deinit(struct memory *m)
         strv_free(m->drift);
 }
 
-struct observer *observer_new(struct engine *engine, const struct conf *conf)
+struct observer *observer_new(struct engine *engine, const struct conf *conf, struct images *images)
 {
         struct observer *o = NEW(struct observer);
 
         o->engine = engine;
         o->conf = conf;
+        o->images = images;
         return o;
 }
 
@@ -352,39 +355,84 @@ static char **judge(struct observer *o, const struct observed_container *c, json
                 .role = "server",
                 .server = s->name,
         };
+        host.image = images_find(o->images, json_str(inspect, "Image"));
         observer_describe_engine(o, &host);
         return spec_drift(spec, &host, inspect);
 }
 
 static void inspect_more(struct observer *o);
 
+static void take_inspect(struct observer *o, struct observed_container *c, json_object *body)
+{
+        const struct desired_server *wanted = desired_find(o->desired, c->server);
+        json_object *endpoint = json_path(body, "NetworkSettings", "Networks", wanted->names.network, NULL);
+        const char *state = json_str(json_get(body, "State"), "Status");
+
+        /* The inspect is newer than the list. */
+        mem_replace(&c->state, mem_strdup(state ? state : "unknown"));
+        strv_free(c->drift);
+        c->drift = judge(o, c, body);
+        mem_replace(&c->address, mem_strdup(json_str(endpoint, "IPAddress")));
+        c->started_at = parse_started(json_str(json_get(body, "State"), "StartedAt"));
+        c->inspected = true;
+        remember(o, c);
+}
+
+static void inspect_done(struct inspect *call)
+{
+        struct observer *o = call->o;
+
+        json_object_put(call->body);
+        free(call);
+        o->in_flight--;
+        inspect_more(o);
+}
+
+static void inspect_failed(struct inspect *call, const struct err *err)
+{
+        if (!call->o->err)
+                call->o->err = err_dup(err);
+        inspect_done(call);
+}
+
+/* An image that is gone, or is not the approved one, judges itself: the container's image id is compared anyway. */
+static void on_image(_unused_ int status, json_object *body, struct err *err, void *user)
+{
+        struct inspect *call = user;
+        struct observer *o = call->o;
+        struct observed_container *c = &o->now->containers[call->index];
+        struct image_facts *facts = NULL;
+
+        if (err && err_code(err) != ERR_NOT_FOUND) {
+                inspect_failed(call, err);
+                return;
+        }
+        if (!err && image_facts_from_inspect(&facts, body, desired_find(o->desired, c->server)->entry->image, NULL) == 0)
+                images_add(o->images, facts);
+        take_inspect(o, c, call->body);
+        inspect_done(call);
+}
+
 static void on_inspect(_unused_ int status, json_object *body, struct err *err, void *user)
 {
         struct inspect *call = user;
         struct observer *o = call->o;
         struct observed_container *c = &o->now->containers[call->index];
+        const char *image = json_str(body, "Image");
 
-        free(call);
-        o->in_flight--;
         if (err && err_code(err) == ERR_NOT_FOUND) {
                 mem_replace(&c->state, mem_strdup("removing"));
         } else if (err) {
-                if (!o->err)
-                        o->err = err_dup(err);
+                inspect_failed(call, err);
+                return;
+        } else if (image && !images_find(o->images, image)) {
+                call->body = json_object_get(body);
+                engine_image_inspect(o->engine, image, on_image, call);
+                return;
         } else {
-                strv_free(c->drift);
-                /* The inspect is newer than the list. */
-                const char *state = json_str(json_get(body, "State"), "Status");
-                mem_replace(&c->state, mem_strdup(state ? state : "unknown"));
-                c->drift = judge(o, c, body);
-                const struct desired_server *wanted = desired_find(o->desired, c->server);
-                json_object *endpoint = json_path(body, "NetworkSettings", "Networks", wanted->names.network, NULL);
-                mem_replace(&c->address, mem_strdup(json_str(endpoint, "IPAddress")));
-                c->started_at = parse_started(json_str(json_get(body, "State"), "StartedAt"));
-                c->inspected = true;
-                remember(o, c);
+                take_inspect(o, c, body);
         }
-        inspect_more(o);
+        inspect_done(call);
 }
 
 static void inspect_more(struct observer *o)

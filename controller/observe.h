@@ -9,6 +9,7 @@
 #include "common/conf.h"
 #include "common/engine/engine.h"
 #include "controller/desired.h"
+#include "controller/images.h"
 
 /* Value of io.bulkhead.scope: the set of secrets an instance has. One set until secrets arrive. */
 #define INSTANCE_SCOPE "default"
@@ -44,8 +45,8 @@ struct observed *observed_free(struct observed *o);
 DEFINE_FREEP(struct observed *, observed_free)
 
 struct observer;
-/* engine and conf are borrowed. */
-struct observer *observer_new(struct engine *engine, const struct conf *conf);
+/* All are borrowed; images is read and added to. */
+struct observer *observer_new(struct engine *engine, const struct conf *conf, struct images *images);
 struct observer *observer_free(struct observer *o);
 DEFINE_FREEP(struct observer *, observer_free)
 /* Puts into host what GET /info said about this Engine, as a judgement of drift needs it. */

@@ -126,6 +126,35 @@ class Drift(unittest.TestCase):
         self.assertEqual(self.host.container("echo")["State"]["StartedAt"], self.before["State"]["StartedAt"], "the right one was restarted as well")
         self.host.settle()
 
+    def impostor(self, **changes):
+        """The approved container made once more by a foreign hand, with every label, limit and name of ours, but for `changes` of its configuration."""
+        self.host.stop()
+        config = {k: v for k, v in self.before["Config"].items() if k not in ("Domainname",)}
+        config.update(changes)
+        config["HostConfig"] = {k: v for k, v in self.before["HostConfig"].items() if k not in ("MaskedPaths", "ReadonlyPaths", "ConsoleSize")}
+        network, endpoint = next(iter(self.before["NetworkSettings"]["Networks"].items()))
+        config["NetworkingConfig"] = {"EndpointsConfig": {network: {"IPAMConfig": endpoint["IPAMConfig"]}}}
+        name = self.before["Name"].lstrip("/")
+        self.rig.api.remove(self.before["Id"])
+        made = self.rig.api.call("POST", "/containers/create", config, name=name)["Id"]
+        self.host.start(init=False)
+        return made
+
+    def test_impostor_with_another_variable(self):
+        made = self.impostor(Env=self.before["Config"]["Env"] + ["LD_PRELOAD=/tmp/x.so"])
+        self.assertNotEqual(self.repaired(seconds=20)["Id"], made)
+        self.assertEqual([e for e in self.host.starts("echo") if e["Actor"]["ID"] == made], [], "it was started")
+
+    def test_impostor_with_another_command(self):
+        made = self.impostor(Cmd=["--variant", "b"])
+        self.assertNotEqual(self.repaired(seconds=20)["Id"], made)
+        self.assertEqual([e for e in self.host.starts("echo") if e["Actor"]["ID"] == made], [], "it was started")
+
+    def test_impostor_that_differs_in_nothing(self):
+        """The other side: the same thing, made again, is adopted."""
+        made = self.impostor()
+        self.assertEqual(self.repaired(seconds=20)["Id"], made)
+
     def gone(self, container):
         try:
             self.rig.api.inspect(container)

@@ -54,7 +54,8 @@ static void look(struct look *l, const char *containers, const char *networks)
         struct lists lists = {containers, networks};
         _cleanup_fixture_ struct fixture x = fixture_new(play, &lists);
         const struct conf conf = {.audience = (char *)"host"};
-        _cleanup_(observer_freep) struct observer *o = observer_new(x.engine, &conf);
+        _cleanup_(images_freep) struct images *images = images_new();
+        _cleanup_(observer_freep) struct observer *o = observer_new(x.engine, &conf, images);
         struct desired nothing = {.refs = 2};
 
         *l = (struct look){0};
@@ -137,7 +138,8 @@ static void test_event_during_an_inspect(_unused_ void **state)
         server.names = (struct instance_names){
                 .container = (char *)"s-aaaaaaaa", .network = (char *)"bh-s-aaaaaaaa", .bridge = "bh1", .spec_hash = "v1:a"};
         _cleanup_fixture_ struct fixture x = fixture_new(play, &lists);
-        _cleanup_(observer_freep) struct observer *o = observer_new(x.engine, &conf);
+        _cleanup_(images_freep) struct images *images = images_new();
+        _cleanup_(observer_freep) struct observer *o = observer_new(x.engine, &conf, images);
         for (size_t i = 0; i < ELEMENTSOF(inspects); i++) {
                 _cleanup_(look_deinit) struct look l = {0};
 
