@@ -23,8 +23,12 @@ static void check_daemon(struct doctor *d)
         _cleanup_err_ struct err *err = NULL;
 
         if (cli_call(d->c, request, 30, &answer, &err) < 0) {
+                bool denied = d->c->exit_code == CLI_DENIED;
+
                 d->c->exit_code = 0;
-                doctor_add(d, "controller", DOCTOR_ERROR, err_msg(err), "systemctl start bulkhead-controller, and see its journal");
+                doctor_add(d, "controller", DOCTOR_ERROR, err_msg(err),
+                           denied ? "run doctor as root or as a member of that group"
+                                  : "systemctl start bulkhead-controller, and see its journal");
                 return;
         }
         doctor_add(d, "controller", DOCTOR_OK, "answers", NULL);
@@ -33,7 +37,8 @@ static void check_daemon(struct doctor *d)
                 json_object_array_add(d->checks, json_object_get(json_object_array_get_idx(checks, i)));
 }
 
-static void print(struct out *o, json_object *checks)
+/* Both sides look at some things, such as the registry: from @theirs on it is what the controller says. */
+static void print(struct out *o, json_object *checks, size_t theirs)
 {
         static const char *const headers[] = {"CHECK", "RESULT", "FOUND", "WHAT TO DO"};
         _cleanup_table_ struct table *t = table_new(headers, ELEMENTSOF(headers));
@@ -43,8 +48,10 @@ static void print(struct out *o, json_object *checks)
                 bool ok = json_flag(k, "ok", false);
                 const char *level = json_str(k, "level");
                 bool warning = ok && str_eq(level, "warning");
+                const char *name = json_str(k, "name");
+                _cleanup_free_ char *label = mem_printf("%s%s", i >= theirs ? "controller: " : "", name ? name : "?");
 
-                table_cell(t, STYLE_PLAIN, json_str(k, "name"));
+                table_cell(t, STYLE_PLAIN, label);
                 table_cell(t, !ok ? STYLE_RED : warning ? STYLE_YELLOW : STYLE_GREEN, !ok ? "error" : warning ? "warning" : "ok");
                 table_cell(t, STYLE_PLAIN, json_str(k, "detail"));
                 table_cell(t, STYLE_PLAIN, json_str(k, "remedy"));
@@ -64,6 +71,7 @@ int cmd_doctor(struct cli *c, int argc, char **argv, struct err **err)
                 return r < 0 ? -1 : CLI_OK;
         doctor_check_files(&d);
         doctor_check_host(&d);
+        size_t ours = json_object_array_length(checks) + 1; /* the next is whether it answers */
         if (d.conf || c->socket_path)
                 check_daemon(&d);
         for (size_t i = 0; i < json_object_array_length(checks); i++)
@@ -73,7 +81,7 @@ int cmd_doctor(struct cli *c, int argc, char **argv, struct err **err)
                 json_add(answer, "checks", json_object_get(checks));
                 out_json(&c->out, answer);
         } else {
-                print(&c->out, checks);
+                print(&c->out, checks, ours);
         }
         return ok ? CLI_OK : CLI_FAILED;
 }

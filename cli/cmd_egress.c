@@ -44,7 +44,7 @@ static char *rules_text(json_object *rules)
         return buf_take(&b);
 }
 
-static void print_instances(struct out *o, json_object *instances)
+static void print_instances(struct out *o, json_object *instances, const char *server)
 {
         static const char *const headers[] = {"SERVER", "ADDRESS", "BRIDGE", "IN FORCE", "SENT", "DENIED", "ALLOWED"};
         _cleanup_table_ struct table *t = table_new(headers, ELEMENTSOF(headers));
@@ -64,6 +64,8 @@ static void print_instances(struct out *o, json_object *instances)
         }
         if (table_rows(t))
                 table_print(t, o);
+        else if (server)
+                out_line(o, STYLE_DIM, "%s has no network (bulkhead status says why)", server);
         else
                 out_line(o, STYLE_DIM, "no server has a network");
 }
@@ -83,7 +85,7 @@ static void print_dropped(struct out *o, json_object *dropped)
         }
 }
 
-static void print(struct out *o, json_object *show)
+static void print(struct out *o, json_object *show, const char *server)
 {
         json_object *guard = json_get(show, "guard"), *policy = json_get(show, "policy");
         bool guard_right = json_flag(guard, "right", false), policy_right = json_flag(policy, "right", false);
@@ -96,7 +98,7 @@ static void print(struct out *o, json_object *show)
         print_dropped(o, json_get(guard, "dropped"));
         out_field_again(o, STYLE_RED, "Error", json_str(show, "error"));
         fputc('\n', o->f);
-        print_instances(o, json_get(show, "instances"));
+        print_instances(o, json_get(show, "instances"), server);
 }
 
 int cmd_egress(struct cli *c, int argc, char **argv, struct err **err)
@@ -121,7 +123,7 @@ int cmd_egress(struct cli *c, int argc, char **argv, struct err **err)
         if (c->json)
                 out_json(&c->out, result);
         else
-                print(&c->out, result);
+                print(&c->out, result, args[1]);
         if (verify && !c->json)
                 out_line(&c->out, ok ? STYLE_GREEN : STYLE_RED, "\n%s", ok ? "in force, as read back from the kernel" : "NOT in force");
         return ok || !verify ? CLI_OK : CLI_FAILED;

@@ -55,8 +55,8 @@ static json_object *egress_of(const struct registry_entry *entry)
         return list;
 }
 
-static int propose(struct cli *c, const char *server, json_object *entry_json, const char *by, const char *reason, char **id,
-                   struct err **err)
+static int propose(struct cli *c, const char *server, json_object *entry_json, const char *from, const char *by, const char *reason,
+                   char **id, struct err **err)
 {
         _cleanup_(registry_entry_freep) struct registry_entry *entry = NULL;
         _cleanup_(forge_view_freep) struct forge_view *view = NULL;
@@ -65,7 +65,7 @@ static int propose(struct cli *c, const char *server, json_object *entry_json, c
         const struct conf *conf;
         uint64_t serial;
 
-        if (cli_conf(c, &conf, err) < 0 || registry_entry_parse(&entry, server, entry_json, "entry", conf, err) < 0)
+        if (cli_conf(c, &conf, err) < 0 || registry_entry_parse(&entry, server, entry_json, from, conf, err) < 0)
                 return -1;
         if (entry->source != SOURCE_DOCKER_IMAGE || !entry->image || !strchr(entry->image, '@'))
                 return err_set(err, ERR_INVALID, "only \"docker_image\" sources with a digest can be proposed: write NAME@sha256:…");
@@ -122,7 +122,11 @@ int cmd_propose(struct cli *c, int argc, char **argv, struct err **err)
         if (!file == !e.image)
                 return cli_usage(c, err, "give either --entry FILE or --image REF@DIGEST");
         r = file ? entry_from_file(file, args[0], &entry, err) : entry_options_build(&e, &entry, err);
-        if (r < 0 || propose(c, args[0], entry, by, reason, &id, err) < 0)
+        if (r < 0 || propose(c, args[0], entry,
+                             !file                    ? "entry"
+                             : strcmp(file, "-") == 0 ? "standard input"
+                                                      : file,
+                             by, reason, &id, err) < 0)
                 return -1;
         if (c->json) {
                 _cleanup_json_ json_object *o = json_object_new_object();

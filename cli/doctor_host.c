@@ -134,7 +134,10 @@ static void check_engine(struct doctor *d)
         if (sd_event_new(&loop) < 0)
                 return;
         if (engine_new(&engine, loop, d->conf->engine_socket, &err) < 0 || engine_wait(engine, &request, NULL, &body, &err) < 0)
-                doctor_add(d, "Engine", DOCTOR_ERROR, err_msg(err), "start it (systemctl start docker), or set engine.socket");
+                doctor_add(d, "Engine", DOCTOR_ERROR, err_msg(err),
+                           access(d->conf->engine_socket, W_OK) < 0 && errno == EACCES
+                                   ? "run doctor as root"
+                                   : "start it (systemctl start docker), or set engine.socket");
         else
                 doctor_add(d, "Engine", DOCTOR_OK, engine_version(engine), NULL);
         engine = engine_free(engine);

@@ -60,7 +60,8 @@ static int find_line(const char *path, char *text, const char *words, char **ret
                 *ret = TAKE_PTR(who);
                 return 0;
         }
-        return err_set(err, ERR_DENIED, "this key is not in %s: its owner must add the line \"NAME namespaces=\\\"%s\\\" %s\"", path,
+        return err_set(err, ERR_DENIED,
+                       "this key is not in %s: if its owner may approve here, let root add this line: NAME namespaces=\"%s\" %s", path,
                        RECORD_NAMESPACE, words);
 }
 

@@ -162,7 +162,8 @@ int text_parse_duration(uint64_t *ret_ms, const char *s, struct err **err)
         };
 
         if (parse_with_unit(ret_ms, s, units, UINT64_C(3660) * 86400000) < 0)
-                return err_set(err, ERR_INVALID, "\"%.40s\" is not a duration: write a number and ms, s, m, h or d, such as \"10m\"", s);
+                return err_set(err, ERR_INVALID,
+                               "\"%.40s\" is not a duration: write a number and ms, s, m, h or d, such as \"10m\"; 3660d at most", s);
         return 0;
 }
 

@@ -98,8 +98,9 @@ int image_check(const struct reader *r, const struct place *at, const char *imag
         const char *digest = strchr(image, '@'), *slash = strchr(image, '/');
 
         if (!digest)
-                return reader_fail(r, at, err,
-                                   "has no digest; a tag can be moved, so write host/name@sha256:… (bulkhead propose looks it up)");
+                return reader_fail(
+                        r, at, err,
+                        "has no digest; a tag can be moved, so write host/name@sha256:…, as docker push and docker pull print it");
         if (!str_is_digest(digest + 1))
                 return reader_fail(r, at, err, "its digest is not sha256: and 64 lower-case hex digits; copy it from the registry");
         if (!slash || slash > digest)

@@ -132,6 +132,8 @@ class Daemon(CliTest):
         self.assertEqual(self.asked[-1], {"verb": "egress", "server": None, "verify": False})
         self.assertIn("as read back", self.run_cli("egress", "verify", "echo").out)
         self.assertEqual(self.asked[-1], {"verb": "egress", "server": "echo", "verify": True})
+        self.answer("egress", {**show, "instances": []})
+        self.assertIn("other has no network", self.run_cli("egress", "show", "other").out)
         # Whatever part is not as it must be, it is not in force.
         for broken in ({"guard": {"right": False}}, {"policy": {"right": False}}, {"guard": None}, {"error": "nft failed"}, {"ok": False},
                        {"instances": [{**instance, "in_force": False}]}, {"instances": [{**instance, "rules": [{**rule, "in_kernel": False}]}]}):
@@ -151,7 +153,11 @@ class Daemon(CliTest):
         self.answer("doctor", {"checks": [check]})
         checks = self.run_cli("doctor", "--json", code=1).json()["checks"]
         self.assertIn(check, checks)
-        self.assertIn("set network.pool", self.run_cli("doctor", code=1).out)
+        shown = self.run_cli("doctor", code=1).out
+        self.assertIn("set network.pool", shown)
+        self.assertIn("controller: pool", shown)
+        self.answers["doctor"] = [{"ok": False, "error": "operators only", "exit": 77}]
+        self.assertIn("run doctor as root", self.run_cli("doctor", code=1).out)
 
     def test_doctor_sees_a_key_that_others_can_read(self):
         key = self.make_key("etc/signing_key")

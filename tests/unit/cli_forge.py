@@ -55,6 +55,8 @@ class Forge(CliTest):
         proposal = self.run_cli("--json", "propose", "echo", "--entry", str(path)).json()["id"]
         self.assertIn(f"echo/{proposal}.yaml", self.files())
         self.assertIn("has no server", self.run_cli("propose", "other", "--entry", str(path), code=1).err)
+        path.write_text(json.dumps({**entry, "transport": "stdoi"}))
+        self.assertIn(f"{path}: servers.echo.transport", self.run_cli("propose", "echo", "--entry", str(path), code=1).err)
 
     def test_approve_promote_revoke(self):
         proposal = self.proposal_with_evidence("--egress", "192.0.2.7:443", "--secret", "TOKEN")
