@@ -105,6 +105,8 @@ start_engine() {
                 run "See: journalctl -u docker" systemctl start docker.service
         else
                 alive "$pids/dockerd.pid" dockerd || {
+                        for table in filter nat mangle raw; do nft list table ip $table >/dev/null 2>&1 || made table "ip $table"; done
+                        [ -e /var/lib/docker/image ] || made images /var/lib/docker
                         ip link show docker0 >/dev/null 2>&1 || made engine "$(iptables -S FORWARD | sed -n 's/^-P FORWARD //p') $(cat /proc/sys/net/ipv4/ip_forward)"
                         background dockerd dockerd
                 }

@@ -64,6 +64,14 @@ remove_rules() {
                 echo "${before#* }" >/proc/sys/net/ipv4/ip_forward
                 ip link del docker0 2>/dev/null || true
         fi
+        list_made table | while read -r table; do
+                # Whatever somebody else has put in since stays, and so does a policy that denies.
+                # shellcheck disable=SC2086
+                if rules=$(nft list table $table 2>/dev/null) &&
+                        ! printf '%s\n' "$rules" | grep -qvE '^[[:space:]]*(#.*|table .*|chain .*\{|type .* policy accept;|\}|)$'; then
+                        nft delete table $table
+                fi
+        done
 }
 
 remove_images() {
@@ -104,7 +112,12 @@ remove_files() {
         for user in $(list_made user); do userdel "$user" 2>/dev/null || true; done
         for group in $(list_made group); do groupdel "$group" 2>/dev/null || true; done
         packages=$(list_made package | tr '\n' ' ')
+        images=$(list_made images)
         rm -rf "$work" "$pids" "${ledger%/*}"
+        if [ -n "$images" ] && [ -d "$images" ]; then
+                say "the Engine's own data stay in $images ($(du -sh "$images" | cut -f1)): your images may be among them. To remove them too:"
+                say "rm -rf $images"
+        fi
         if [ -n "$packages" ]; then
                 say "packages stay installed. To remove the ones that quickstart brought:"
                 say "apt-get remove $packages"
