@@ -194,7 +194,9 @@ class Quickstart(unittest.TestCase):
         self.docker("run", "-d", "--name", "foreign", "--network", "none", "--entrypoint", "/bin/sleep", "debian:bookworm-slim", "600")
         self.host.run("iptables", "-N", "FOREIGN")
         self.host.run("iptables", "-I", "FORWARD", "-j", "FOREIGN")
-        names = [line.split()[1] for line in self.host.run("cat", "/var/lib/bulkhead-quickstart/ledger").stdout.splitlines() if line.startswith("user ")]
+        ledger = self.host.run("cat", "/var/lib/bulkhead-quickstart/ledger").stdout.splitlines()
+        names = [line.split()[1] for line in ledger if line.startswith("user ")]
+        tables = [line for line in ledger if line.startswith("table ")]
         self.assertIn("bulkhead", names)
         # An Engine that quickstart started is stopped: look at what is in it before that.
         teardown = (self.clone / "deploy/teardown.sh")
@@ -206,7 +208,10 @@ class Quickstart(unittest.TestCase):
         rules = self.host.run("iptables-save").stdout
         self.assertNotIn("BULKHEAD", rules)
         self.assertIn("-A FORWARD -j FOREIGN", rules)
-        self.assertNotIn("bulkhead", self.host.run("nft", "list", "tables").stdout)
+        left = self.host.run("nft", "list", "tables").stdout
+        self.assertNotIn("bulkhead", left)
+        # Tables that were not there before go too, except where somebody's rule is in them.
+        self.assertEqual([table for table in tables if table != "table ip filter" and table in left.splitlines()], [])
         # What the Engine that quickstart started had changed.
         self.assertIn(":FORWARD ACCEPT", rules)
         self.assertNotIn("DOCKER", rules)
