@@ -29,7 +29,7 @@ make_standin() {
         rm -rf "$work/standin"
         uri=$(mirror)
         run "Check that this host reaches its Debian mirror: apt-get update" \
-                debootstrap --variant=minbase bookworm "$work/standin" "${uri:-http://deb.debian.org/debian}"
+                debootstrap --variant=minbase bookworm "$work/standin" ${uri:+"$uri"}
         rm -rf "$work/standin"/var/cache/apt/archives/*.deb "$work/standin"/var/lib/apt/lists/*
         tar -C "$work/standin" --one-file-system -cf "$work/standin.tar.tmp" .
         mv "$work/standin.tar.tmp" "$work/standin.tar"

@@ -1,7 +1,7 @@
 # Images, made without any image registry and without a network inside a build: Debian by debootstrap, servers by npm on this machine, and COPY.
 # The result lies in the rig's registry; what was pushed is cached by recipe, so that the next rig only copies it.
 # shellcheck shell=bash
-RIG_DEBIAN=${RIG_DEBIAN:-http://deb.debian.org/debian}
+# RIG_DEBIAN: a mirror for debootstrap instead of its own default.
 RIG_NPM_SERVERS="everything@2026.8.31 filesystem@2026.8.31 memory@2026.8.31"
 
 images_key() {
@@ -54,7 +54,7 @@ images_build() {
 }
 
 images_debian() {
-        timeout 600 debootstrap --variant=minbase --include=nodejs,ca-certificates bookworm "$1" "$RIG_DEBIAN"
+        timeout 600 debootstrap --variant=minbase --include=nodejs,ca-certificates bookworm "$1" ${RIG_DEBIAN:+"$RIG_DEBIAN"}
         rm -rf "$1"/var/cache/apt/archives/*.deb "$1"/var/lib/apt/lists/* "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/*
 }
 
