@@ -91,14 +91,14 @@ static int stderr_flood(void)
                         return 1;
 }
 
-static int never_answer(void)
+static _Noreturn int never_answer(void)
 {
         wait_for_end();
         for (;;)
                 pause();
 }
 
-static int no_read(void)
+static _Noreturn int no_read(void)
 {
         for (;;)
                 pause();
