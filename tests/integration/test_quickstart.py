@@ -48,7 +48,10 @@ class Host:
             script.append(f"mount -t overlay overlay -o lowerdir=/{name},upperdir={upper},workdir={work} /{name}")
         script.append("mount -t tmpfs -o mode=0755 tmpfs /run; mkdir /run/lock")
         # A machine that was never used: nothing of ours from before.
-        script.append("rm -rf /etc/bulkhead /var/lib/bulkhead /var/lib/bulkhead-quickstart")
+        script.append("rm -rf /etc/bulkhead /var/lib/bulkhead /var/lib/bulkhead-quickstart /usr/local/bin/bulkhead /usr/local/sbin/bulkhead-* "
+                      "/usr/local/lib/systemd/system/bulkhead* /usr/local/libexec/bulkhead")
+        # On a machine where the README's first command ran, its users are there: not here.
+        script.append("sed -i /^bulkhead/d /etc/passwd /etc/group /etc/shadow /etc/gshadow")
         for path in PLAIN:
             plain = self.dir / pathlib.Path(path).name
             plain.mkdir()
