@@ -21,7 +21,9 @@ static void print_head(struct out *o, json_object *status)
         }
         if (json_get(status, "egress"))
                 out_field(o, STYLE_PLAIN, "Network rules",
-                          json_flag(json_get(status, "egress"), "ok", false) ? "in force" : "NOT in force");
+                          json_flag(json_get(status, "egress"), "ok", false) ? "in force"
+                          : json_str(json_get(status, "egress"), "error")    ? "NOT in force"
+                                                                             : "being loaded");
 }
 
 int cmd_status(struct cli *c, int argc, char **argv, struct err **err)

@@ -82,7 +82,7 @@ void view_alarms(struct out *o, json_object *status)
         }
         if (egress && !json_flag(egress, "ok", true)) {
                 error = json_str(egress, "error");
-                alarm_line(o, "network rules are not in force", error ? error : "");
+                alarm_line(o, "network rules are not in force", error ? error : "they are still being loaded");
         }
 }
 

@@ -122,7 +122,7 @@ static bool is_settled(const struct controller *c)
 
         for (size_t i = 0; i < c->n_keys; i++) {
                 const struct key *key = c->keys[i];
-                if (key->busy)
+                if (key->busy || (key->plan && key->plan->state == SERVER_STARTING && !key->plan->n_actions))
                         return false;
                 /* A server in a long backoff is as settled as it gets; one that is about to be tried again is not. */
                 if (key->plan && key->plan->n_actions && key->retry_at_ms < soon)

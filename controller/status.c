@@ -83,8 +83,9 @@ static json_object *unjudged_json(const struct controller *c, const char *name)
         json_object *o = json_object_new_object();
 
         json_add_str(o, "name", name);
-        json_add_str(o, "state", server_state_name(SERVER_REFUSED));
-        json_add_str(o, "why", c->view_error ? c->view_error : "the approvals are still being read");
+        /* In the first seconds nothing is known yet; that is no refusal. */
+        json_add_str(o, "state", server_state_name(c->view_error ? SERVER_REFUSED : SERVER_WAITING));
+        json_add_str(o, "why", c->view_error ? c->view_error : "starting up: the approvals are still being read");
         return o;
 }
 
@@ -194,18 +195,28 @@ json_object *status_json(const struct controller *c, const char *server)
         return o;
 }
 
+static void add_action(json_object *list, const struct key *key, const char *action, const char *object, const char *reason)
+{
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "server", key->name);
+        json_add_str(o, "action", action);
+        json_add_str(o, "object", object);
+        json_add_str(o, "reason", reason);
+        json_object_array_add(list, o);
+}
+
 static void add_actions(json_object *list, const struct key *key)
 {
-        for (size_t i = key->busy ? key->next : 0; key->plan && i < key->plan->n_actions; i++) {
-                const struct action *a = &key->plan->actions[i];
-                json_object *o = json_object_new_object();
+        size_t i = key->busy ? key->next : 0;
 
-                json_add_str(o, "server", key->name);
-                json_add_str(o, "action", action_name(a->kind));
-                json_add_str(o, "object", a->object);
-                json_add_str(o, "reason", a->reason);
-                json_object_array_add(list, o);
-        }
+        if (!key->plan)
+                return;
+        /* On its way, but nobody has looked yet whether it arrived: that is not "nothing to do". */
+        if (i >= key->plan->n_actions && (key->busy || key->plan->state == SERVER_STARTING))
+                add_action(list, key, "look-again", key->name, key->plan->why);
+        for (; i < key->plan->n_actions; i++)
+                add_action(list, key, action_name(key->plan->actions[i].kind), key->plan->actions[i].object, key->plan->actions[i].reason);
 }
 
 json_object *status_plan(const struct controller *c)

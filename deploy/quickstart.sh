@@ -15,6 +15,10 @@ for argument; do
         case $argument in
         --yes) yes=1 ;;
         --fetch) fetch_only=1 ;; # only the downloads, for a machine that will be cut off; needs no Engine
+        -h | --help)
+                sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"
+                exit 0
+                ;;
         *) die "unknown argument '$argument'" "usage: deploy/quickstart.sh [--yes] [--fetch]" ;;
         esac
 done
@@ -217,7 +221,7 @@ stack_up() {
         fi
         # Once and never silently again: a controller that lost its memory must refuse, not trust what it is shown.
         if ! is_made state /var/lib/bulkhead/state; then
-                run "If the state was lost, see 'lost state' in docs/" as_service bulkhead-controller --init-state
+                run "If the state was lost, see \"Durable state\" in docs/controller.md" as_service bulkhead-controller --init-state
                 made state /var/lib/bulkhead/state
         fi
         if have_systemd; then

@@ -4,6 +4,11 @@
 set -eu
 . "$(dirname "$0")/lib.sh"
 
+case ${1:-} in -h | --help)
+        sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0"
+        exit 0
+        ;;
+esac
 [ "$(id -u)" = 0 ] || die "this must run as root" "sudo deploy/teardown.sh"
 case ${1:-} in '' | --yes) ;; *) die "unknown argument '$1'" "usage: deploy/teardown.sh [--yes]" ;; esac
 PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
