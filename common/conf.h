@@ -33,13 +33,13 @@ struct conf {
         char *pool;                 /* network.pool: 10.213.0.0/16 */
         uint32_t mark_bit;          /* network.mark: a single bit, default 0x00200000 */
         char *broker_user;          /* network.broker_user: bulkhead-broker; may not exist */
-        char **allowed_registries;  /* images.registries: hosts images may be pulled from, e.g. [docker.io, 127.0.0.1:5000]. Default: none */
-        uint64_t max_image_bytes;   /* images.max_size: 2g */
-        char **mount_roots;         /* mounts.roots: host directories that servers' mounts must lie under. Default: none */
-        char **runtimes;            /* runtimes: container runtimes an entry may name. Default: none (the Engine's own) */
-        uint64_t smoke_timeout_ms;  /* smoke.timeout: 60s */
-        uint64_t smoke_max_output;  /* smoke.max_output: 4m */
-        char *helper_dir;           /* helpers: directory of our helper programs; default: libexec dir of the build */
+        char **allowed_registries; /* images.registries: hosts images may be pulled from, e.g. [docker.io, 127.0.0.1:5000]. Default: none */
+        uint64_t max_image_bytes;  /* images.max_size: 2g */
+        char **mount_roots;        /* mounts.roots: host directories that servers' mounts must lie under. Default: none */
+        char **runtimes;           /* runtimes: container runtimes an entry may name. Default: none (the Engine's own) */
+        uint64_t smoke_timeout_ms; /* smoke.timeout: 60s */
+        uint64_t smoke_max_output; /* smoke.max_output: 4m */
+        char *helper_dir;          /* helpers: directory of our helper programs; default: libexec dir of the build */
 };
 
 /* Reads and checks path. Unknown keys are errors. */

@@ -20,11 +20,11 @@ enum err_code {
         ERR_INVALID,      /* input that breaks its format */
         ERR_DENIED,       /* refused by policy, ownership or signature */
         ERR_NOT_FOUND,
-        ERR_CONFLICT,     /* somebody else changed or holds it */
-        ERR_UNAVAILABLE,  /* a peer does not answer: try again later */
+        ERR_CONFLICT,    /* somebody else changed or holds it */
+        ERR_UNAVAILABLE, /* a peer does not answer: try again later */
         ERR_TIMEOUT,
-        ERR_LIMIT,        /* a bound of ours was reached */
-        ERR_SYSTEM,       /* a system call failed */
+        ERR_LIMIT,  /* a bound of ours was reached */
+        ERR_SYSTEM, /* a system call failed */
 };
 
 struct err;

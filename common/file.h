@@ -24,7 +24,8 @@ enum file_trust {
                          (a sticky directory is accepted): what others may write is refused */
 };
 
-/* Reads a regular file of at most max bytes. *ret is NUL-terminated, owned. Refuses symlinks in the last component when trust is FILE_TRUSTED. */
+/* Reads a regular file of at most max bytes. *ret is NUL-terminated, owned. Refuses symlinks in the last component when trust is
+ * FILE_TRUSTED. */
 _must_check_ int file_read(char **ret, size_t *ret_len, const char *path, size_t max, enum file_trust trust, struct err **err);
 /* Reads a descriptor to its end, at most max bytes (more is ERR_LIMIT). */
 _must_check_ int fd_read_all(char **ret, size_t *ret_len, int fd, size_t max, struct err **err);

@@ -21,7 +21,7 @@ static inline void json_freep(json_object **o)
 #define _cleanup_json_ _cleanup_(json_freep)
 
 struct json_limits {
-        size_t max_bytes; /* 0 = 1 MiB */
+        size_t max_bytes;   /* 0 = 1 MiB */
         unsigned max_depth; /* 0 = 32 */
 };
 
@@ -32,10 +32,13 @@ struct json_locations;
  * Parses text[0..n) into *ret (owned). `name` is the file's or peer's name, used in errors: "name:line:column: reason".
  * limits may be NULL.
  */
-_must_check_ int json_parse(json_object **ret, const char *text, size_t n, const char *name, const struct json_limits *limits, struct err **err);
+_must_check_ int json_parse(json_object **ret, const char *text, size_t n, const char *name, const struct json_limits *limits,
+                            struct err **err);
 /* The same, and *loc (owned) can tell every value's place. Costs memory per value: for files that people write. */
-_must_check_ int json_parse_located(json_object **ret, struct json_locations **loc, const char *text, size_t n, const char *name, const struct json_limits *limits, struct err **err);
-/* 1-based place of a value, by its RFC 6901 pointer ("/servers/github/image"); false if unknown. For a member it is the place of the *key*. */
+_must_check_ int json_parse_located(json_object **ret, struct json_locations **loc, const char *text, size_t n, const char *name,
+                                    const struct json_limits *limits, struct err **err);
+/* 1-based place of a value, by its RFC 6901 pointer ("/servers/github/image"); false if unknown. For a member it is the place of the *key*.
+ */
 bool json_locate(const struct json_locations *loc, const char *pointer, unsigned *line, unsigned *column);
 struct json_locations *json_locations_free(struct json_locations *loc);
 DEFINE_FREEP(struct json_locations *, json_locations_free)

@@ -12,7 +12,7 @@ struct json_locations {
         struct json_location {
                 char *pointer;
                 unsigned line, column;
-        } *items;
+        } * items;
         size_t n;
         size_t cap;
 };

@@ -13,9 +13,10 @@ enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_INFO = 6,
 /* Messages above this level are dropped. Default LOG_LEVEL_INFO. */
 void log_set_level(enum log_level max);
 
-/* log_write(LOG_LEVEL_INFO, "started", "server", name, "id", id, NULL): pairs of const char *, ended by NULL. A NULL value ends the list too. */
+/* log_write(LOG_LEVEL_INFO, "started", "server", name, "id", id, NULL): pairs of const char *, ended by NULL. A NULL value ends the list
+ * too. */
 void log_write(enum log_level level, const char *message, ...) __attribute__((sentinel));
-#define log_error(...) log_write(LOG_LEVEL_ERROR, __VA_ARGS__, NULL)
+#define log_error(...)   log_write(LOG_LEVEL_ERROR, __VA_ARGS__, NULL)
 #define log_warning(...) log_write(LOG_LEVEL_WARNING, __VA_ARGS__, NULL)
-#define log_info(...) log_write(LOG_LEVEL_INFO, __VA_ARGS__, NULL)
-#define log_debug(...) log_write(LOG_LEVEL_DEBUG, __VA_ARGS__, NULL)
+#define log_info(...)    log_write(LOG_LEVEL_INFO, __VA_ARGS__, NULL)
+#define log_debug(...)   log_write(LOG_LEVEL_DEBUG, __VA_ARGS__, NULL)

@@ -12,14 +12,14 @@
 
 #include "common/macro.h"
 
-void *mem_alloc(size_t size);                /* zeroed */
+void *mem_alloc(size_t size);                      /* zeroed */
 void *mem_realloc(void *p, size_t n, size_t size); /* n * size, overflow aborts; new bytes are not zeroed */
-char *mem_strdup(const char *s);             /* NULL gives NULL */
+char *mem_strdup(const char *s);                   /* NULL gives NULL */
 char *mem_strndup(const char *s, size_t n);
 void *mem_dup(const void *p, size_t n);
 char *mem_printf(const char *fmt, ...) _printf_(1, 2);
 
-#define NEW(type) ((type *)mem_alloc(sizeof(type)))
+#define NEW(type)      ((type *)mem_alloc(sizeof(type)))
 #define NEW_N(type, n) ((type *)mem_realloc(NULL, (n), sizeof(type)))
 
 static inline void mem_freep(void *p)

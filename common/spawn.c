@@ -21,9 +21,9 @@
 /* The parent's view of a running child. */
 struct child {
         pid_t pid;
-        int in, out, errors; /* our ends; -1 when done */
+        int in, out, errors;                         /* our ends; -1 when done */
         sd_event_source *on_in, *on_out, *on_errors; /* watching them, in a loop */
-        const char *input;   /* what is left to write */
+        const char *input;                           /* what is left to write */
         size_t input_left;
         size_t max_output;
         char *name;
@@ -31,8 +31,8 @@ struct child {
 };
 
 /*
- * The source goes before the descriptor: a program that is just being forked may hold a copy for a moment, and then epoll would go on to tell
- * of a closed one.
+ * The source goes before the descriptor: a program that is just being forked may hold a copy for a moment, and then epoll would go on to
+ * tell of a closed one.
  */
 static void close_end(int *fd, sd_event_source **source)
 {

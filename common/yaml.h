@@ -8,7 +8,8 @@
 
 #include "common/json.h"
 
-_must_check_ int yaml_parse(json_object **ret, struct json_locations **loc, const char *text, size_t n, const char *name, const struct json_limits *limits, struct err **err);
+_must_check_ int yaml_parse(json_object **ret, struct json_locations **loc, const char *text, size_t n, const char *name,
+                            const struct json_limits *limits, struct err **err);
 /* Block-style YAML text of a JSON value (owned); strings are double-quoted whenever a plain scalar could be read as anything else.
  * yaml_parse() of it gives the same value. Member order is kept. */
 char *yaml_write(json_object *o);

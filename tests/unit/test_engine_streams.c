@@ -305,7 +305,7 @@ static void test_events_engine_away(_unused_ void **state)
         watch_start(&w);
         watch_until(&w, "D");
         run_ms(&w.x, 400);
-        assert_string_equal(w.seen.data, "D");                    /* tries again, tells once */
+        assert_string_equal(w.seen.data, "D");                     /* tries again, tells once */
         assert_in_range(fake_engine_connections(w.x.fake), 2, 16); /* and not in a hurry */
         fake_engine_down(w.x.fake, false);
         watch_until(&w, "DLabLcDLabLc");
