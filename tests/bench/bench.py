@@ -13,8 +13,9 @@ import threading
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
+BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", HERE.parents[1]))
 sys.path.insert(0, str(HERE.parent / "integration"))
-from host import Host  # noqa: E402
+from host import PRINCIPAL, Host  # noqa: E402
 from rig import _Connection, rig, run  # noqa: E402
 
 IN_FLIGHT = 4
@@ -269,21 +270,29 @@ def bench_kill(host, names):
     figure("on top of the Engine", ms(a - b), "ms", "<= 500", "the end of the killed container included")
 
 
-def bench_pass(host, count, rounds):
+class Prepared(Host):
+    """A host on the real Engine with many servers that were approved and tested long ago, by records that are really signed."""
+
+    def __init__(self, count):
+        super().__init__()
+        image = self.entry("mcp/echo:1")["image"]
+        image_id = self.rig.api.pull(image)["Id"]
+        run(BUILD / "tests/bench/make_world", self.conf_path, count, self.key, PRINCIPAL, image, image_id, timeout=300)
+
+
+def bench_pass(count, rounds):
     say(f"\nNothing to do, {count} real servers")
-    have = running(host)
-    if count > have:
-        approve_many(host, count - have, have)
+    with Prepared(count) as host:
+        host.start()
         wait_running(host, count, 900)
-    took = []
-    before = host.status()["mutations"]
-    for _ in range(rounds):
-        host.plan()
-        took.append(host.status()["last_pass_us"] / 1000)
-    figure("a pass, median", f"{statistics.median(took):.1f}", "ms", "<= 100")
-    figure("a pass, worst", f"{max(took):.1f}", "ms")
-    figure("mutations", str(host.status()["mutations"] - before), "", "0")
-    figure("private dirty memory", f"{private_dirty(controller_pid(host)) / 1024:.1f}", "MB", "", f"{count} servers")
+        took = []
+        before = host.status()["mutations"]
+        for _ in range(rounds):
+            host.plan()
+            took.append(host.status()["last_pass_us"] / 1000)
+        figure("a pass, median", f"{statistics.median(took):.1f}", "ms", "<= 100", f"of {rounds}; least {min(took):.1f}, worst {max(took):.1f}")
+        figure("mutations", str(host.status()["mutations"] - before), "", "0")
+        figure("private dirty memory", f"{private_dirty(controller_pid(host)) / 1024:.1f}", "MB", "", f"{count} servers")
 
 
 def main():
@@ -296,20 +305,21 @@ def main():
     args = p.parse_args()
     only = args.only.split(",")
     machine()
-    with Host() as host:
-        host.start()
-        if "start" in only:
-            bench_start(host, args.servers, args.rounds)
-        else:
-            approve_many(host, args.servers)
-            wait_running(host, args.servers, 300)
-        if "idle" in only:
-            bench_idle(host, args.idle)
-            figure("private dirty memory", f"{private_dirty(controller_pid(host)) / 1024:.1f}", "MB", "", f"{args.servers} servers")
-        if "kill" in only:
-            bench_kill(host, [f"s{i:03d}" for i in range(min(9, args.servers))])
-        if "pass" in only:
-            bench_pass(host, args.many, 20)
+    if {"start", "idle", "kill"} & set(only):
+        with Host() as host:
+            host.start()
+            if "start" in only:
+                bench_start(host, args.servers, args.rounds)
+            else:
+                approve_many(host, args.servers)
+                wait_running(host, args.servers, 300)
+            if "idle" in only:
+                bench_idle(host, args.idle)
+                figure("private dirty memory", f"{private_dirty(controller_pid(host)) / 1024:.1f}", "MB", "", f"{args.servers} servers")
+            if "kill" in only:
+                bench_kill(host, [f"s{i:03d}" for i in range(min(9, args.servers))])
+    if "pass" in only:
+        bench_pass(args.many, 20)
 
 
 if __name__ == "__main__":

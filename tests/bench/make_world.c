@@ -1,6 +1,6 @@
 /*
- * make_world CONF N KEY PRINCIPAL: writes the files of a host that approved N servers long ago: the registry, one commit with N signed
- * approvals, and which smoke tests passed. The signatures are real ones; the daemon has to check each.
+ * make_world CONF N KEY PRINCIPAL [IMAGE IMAGE-ID]: writes the files of a host that approved N servers long ago: the registry, one commit
+ * with N signed approvals, and which smoke tests passed. The signatures are real ones; the daemon has to check each.
  */
 #include <inttypes.h>
 #include <sodium.h>
@@ -92,12 +92,13 @@ static json_object *make_record(const struct world_server *s, const struct conf 
         return r;
 }
 
-static int add_server(struct output *o, const struct conf *conf, unsigned i, const char *key, const char *principal, struct err **err)
+static int add_server(struct output *o, const struct conf *conf, unsigned i, const struct world_image *image, const char *key,
+                      const char *principal, struct err **err)
 {
         _cleanup_world_server_ struct world_server s;
         _cleanup_free_ char *id = NULL, *text = NULL, *sig = NULL;
 
-        if (world_server_init(&s, conf, i, err) < 0)
+        if (world_server_init(&s, conf, i, image, err) < 0)
                 return -1;
         _cleanup_json_ json_object *record = make_record(&s, conf, principal);
         text = record_write(record, &id);
@@ -135,17 +136,18 @@ int main(int argc, char **argv)
         _cleanup_err_ struct err *err = NULL;
         _cleanup_(conf_freep) struct conf *conf = NULL;
         _cleanup_(output_deinit) struct output o = {0};
-        unsigned n = argc == 5 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
+        unsigned n = argc == 5 || argc == 7 ? (unsigned)strtoul(argv[2], NULL, 10) : 0;
 
         if (n < 1 || n > WORLD_MAX || sodium_init() < 0) {
-                fprintf(stderr, "usage: make_world CONF N KEY PRINCIPAL   (N up to %u)\n", WORLD_MAX);
+                fprintf(stderr, "usage: make_world CONF N KEY PRINCIPAL [IMAGE IMAGE-ID]   (N up to %u)\n", WORLD_MAX);
                 return 64;
         }
+        const struct world_image image = {.reference = n && argc == 7 ? argv[5] : NULL, .id = argc == 7 ? argv[6] : NULL};
         o.servers = json_object_new_object();
         o.smoked = json_object_new_object();
         int r = conf_load(&conf, argv[1], &err);
         for (unsigned i = 0; r == 0 && i < n; i++)
-                r = add_server(&o, conf, i, argv[3], argv[4], &err);
+                r = add_server(&o, conf, i, image.reference ? &image : NULL, argv[3], argv[4], &err);
         if (r < 0 || write_all(&o, conf, argv[4], &err) < 0) {
                 fprintf(stderr, "make_world: %s\n", err_msg(err));
                 return 1;

@@ -200,7 +200,7 @@ static int engine_fill(struct engine *e, const struct conf *conf, unsigned n, st
         e->inspects = NEW_N(char *, n);
         for (; e->n < n; e->n++) {
                 _cleanup_world_server_ struct world_server s;
-                if (world_server_init(&s, conf, e->n, err) < 0)
+                if (world_server_init(&s, conf, e->n, NULL, err) < 0)
                         return -1;
                 _cleanup_json_ json_object *inspect = make_inspect(&s, conf, template);
                 if (check_no_drift(&s, conf, inspect, err) < 0)

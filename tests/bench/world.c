@@ -2,15 +2,14 @@
 
 #include <stdio.h>
 
-/* What a usual entry has: arguments, a variable, a secret-free stdio server, two permissions. Every server has an image of its own. */
-static char *entry_text(unsigned i, const char *digest)
+/* What a usual entry has: arguments, a variable, a secret-free stdio server, two permissions. */
+static char *entry_text(unsigned i, const char *image, const char *args)
 {
         return mem_printf("{\"description\": \"server %u of a measurement\", \"enabled\": true, \"source\": \"docker_image\", "
-                          "\"image\": \"127.0.0.1:5000/mcp/measured-%04u:1.0@sha256:%s\", \"transport\": \"stdio\", "
-                          "\"args\": [\"--verbose\", \"--root\", \"/tmp\"], \"env\": {\"LOG_LEVEL\": \"info\"}, "
+                          "\"image\": \"%s\", \"transport\": \"stdio\", %s\"env\": {\"LOG_LEVEL\": \"info\"}, "
                           "\"egress\": [{\"cidr\": \"192.0.2.%u/32\", \"protocol\": \"tcp\", \"ports\": [443]}, "
                           "{\"cidr\": \"198.51.100.0/24\", \"protocol\": \"tcp\", \"ports\": [80, 443]}]}",
-                          i, i, digest, i % 250 + 1);
+                          i, image, args, i % 250 + 1);
 }
 
 static void hash_of(char out[SHA256_HEX], const char *what, unsigned i)
@@ -20,7 +19,7 @@ static void hash_of(char out[SHA256_HEX], const char *what, unsigned i)
         sha256_hex(out, text, strlen(text));
 }
 
-static struct image_facts *make_facts(const struct world_server *s)
+static struct image_facts *make_facts(const struct world_server *s, const struct world_image *image)
 {
         struct image_facts *f = NEW(struct image_facts);
         const char *at = strchr(s->entry->image, '@');
@@ -28,11 +27,11 @@ static struct image_facts *make_facts(const struct world_server *s)
         f->reference = mem_strndup(s->entry->image, (size_t)(at - s->entry->image));
         f->digest = mem_strdup(at + 1);
         f->platform = mem_strdup("linux/amd64");
-        f->image_id = mem_printf("sha256:%s", s->image_id);
+        f->image_id = image ? mem_strdup(image->id) : mem_printf("sha256:%s", s->image_id);
         return f;
 }
 
-int world_server_init(struct world_server *s, const struct conf *conf, unsigned i, struct err **err)
+int world_server_init(struct world_server *s, const struct conf *conf, unsigned i, const struct world_image *image, struct err **err)
 {
         _cleanup_json_ json_object *json = NULL;
         struct address_pool *pool = NULL;
@@ -44,11 +43,13 @@ int world_server_init(struct world_server *s, const struct conf *conf, unsigned 
         hash_of(s->image_id, "image", i);
         hash_of(s->network_id, "network", i);
         hash_of(s->container_id, "container", i);
-        _cleanup_free_ char *text = entry_text(i, digest);
+        _cleanup_free_ char *invented = mem_printf("127.0.0.1:5000/mcp/measured-%04u:1.0@sha256:%s", i, digest);
+        _cleanup_free_ char *text =
+                entry_text(i, image ? image->reference : invented, image ? "" : "\"args\": [\"--verbose\", \"--root\", \"/tmp\"], ");
         if (json_parse(&json, text, strlen(text), s->name, NULL, err) < 0 ||
             registry_entry_parse(&s->entry, s->name, json, s->name, conf, err) < 0)
                 return -1;
-        s->facts = make_facts(s);
+        s->facts = make_facts(s, image);
         if (spec_build(&s->spec, s->entry, s->facts, err) < 0 || address_pool_new(&pool, conf->pool, err) < 0)
                 return -1;
         int r = 0;

@@ -24,7 +24,14 @@ struct world_server {
         char network_id[SHA256_HEX], container_id[SHA256_HEX], image_id[SHA256_HEX];
 };
 
-/* The i-th server as this host would have made it. */
-_must_check_ int world_server_init(struct world_server *s, const struct conf *conf, unsigned i, struct err **err);
+/* One real image for all servers, instead of an invented one each. */
+struct world_image {
+        const char *reference; /* "127.0.0.1:5000/mcp/echo:1@sha256:…" */
+        const char *id;        /* the Engine's, "sha256:…" */
+};
+
+/* The i-th server as this host would have made it. image may be NULL. */
+_must_check_ int world_server_init(struct world_server *s, const struct conf *conf, unsigned i, const struct world_image *image,
+                                   struct err **err);
 void world_server_deinit(struct world_server *s);
 #define _cleanup_world_server_ _cleanup_(world_server_deinit)
