@@ -61,7 +61,8 @@ static void fail_waiting(struct engine *e, const struct err *why)
         for (c = e->calls; c;) {
                 if (c->state == CALL_WAITING && !c->unversioned && c->serial <= until) {
                         struct err *err = err_dup(why);
-                        (void)err_wrap(&err, "%s", c->what);
+                        if (!str_has_prefix(err_msg(err), c->what))
+                                (void)err_wrap(&err, "%s", c->what);
                         call_finish(c, 0, NULL, err);
                         if (e->dead)
                                 break;
