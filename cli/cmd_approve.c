@@ -77,6 +77,23 @@ static json_object *build(const struct review *r, const struct conf *conf, uint6
         return record;
 }
 
+/* The full text may be many screens above by now. Told from the entry that is signed for, not from what the proposal says of it. */
+static void recall(struct cli *c, const struct review *r)
+{
+        _cleanup_strv_ char **rules = NULL;
+
+        for (size_t i = 0; i < r->entry->n_egress; i++) {
+                _cleanup_free_ char *rule = egress_rule_text(&r->entry->egress[i]);
+                rules = strv_append(rules, rule);
+        }
+        _cleanup_free_ char *egress = strv_join(rules, ", "), *secrets = strv_join(r->entry->secrets, ", ");
+        _cleanup_free_ char *reach = text_escape(*egress ? egress : "nothing"), *names = text_escape(*secrets ? secrets : "none");
+        _cleanup_free_ char *image = text_escape(r->entry->image);
+
+        out_line(&c->errors, STYLE_PLAIN, "\nIn short: %s, %zu tools, may reach: %s; secrets: %s", image,
+                 strv_len(r->evidence->smoke->tools), reach, names);
+}
+
 /* 1: yes. 0: no. */
 static int ask(struct cli *c, const struct review *r, const char *signer, time_t expires, struct err **err)
 {
@@ -85,6 +102,7 @@ static int ask(struct cli *c, const struct review *r, const char *signer, time_t
 
         if (!isatty(STDIN_FILENO))
                 return cli_usage(c, err, "standard input is no terminal, so nobody can answer: use --yes if that is meant");
+        recall(c, r);
         out_line(&c->errors, STYLE_BOLD, "Sign this for %s on %s as %s, until %s?", r->proposal->server, c->conf->audience, safe,
                  text_format_time(until, expires));
         fputs("Type yes to sign, anything else to leave: ", stderr);

@@ -155,6 +155,7 @@ class Forge(CliTest):
             self.assertIn("not signed", shown)
         self.assertEqual(self.files(), before)
         code, shown = self.run_on_terminal("approve", proposal, "--key", self.key, answer="yes\n")
+        self.assertRegex(shown, r"In short: \S+@sha256:[0-9a-f]{64}, \d+ tools, may reach: .+; secrets: ")
         self.assertEqual(code, 0, shown)
         self.assertEqual(len(self.files()), len(before) + 2)
 
