@@ -55,7 +55,7 @@ trap finish EXIT
 trap 'exit 130' INT TERM HUP
 step timeout -k 60 1200 "$rig" up --owner $$ || exit 1
 # Readable by the rig's users, writable by root alone, as on a host.
-step make -s -C "$build" install DESTDIR="$RIG_DATA/root" >"$RIG_RUN/install.log" 2>&1 || { tail -n 20 "$RIG_RUN/install.log"; exit 1; }
+step make -s -C "$build" install prefix=/usr exec_prefix=/usr DESTDIR="$RIG_DATA/root" >"$RIG_RUN/install.log" 2>&1 || { tail -n 20 "$RIG_RUN/install.log"; exit 1; }
 step timeout 300 "$rig" fixtures "$build" || exit 1
 export BULKHEAD_ROOT=$RIG_DATA/root BULKHEAD_BUILD=$build PYTHONDONTWRITEBYTECODE=1
 python=/usr/bin/python3
