@@ -26,7 +26,8 @@ struct connection {
 };
 
 struct engine {
-        char **ids, **inspects; /* by server */
+        char **ids, **inspects;     /* by server */
+        char **image_ids, **images; /* likewise: every server has an image of its own */
         unsigned n;
         char *containers, *networks; /* the lists */
         uint64_t gets, mutations, unknown;
@@ -116,9 +117,37 @@ static json_object *make_inspect(const struct world_server *s, const struct conf
         return o;
 }
 
-static int check_no_drift(const struct world_server *s, const struct conf *conf, json_object *inspect, struct err **err)
+/* The image that a container of this inspect would have come from: it brings what the entry does not name. */
+static json_object *make_image(const struct world_server *s, json_object *inspect)
 {
+        json_object *o = json_object_new_object(), *config = json_object_new_object(), *digests = json_object_new_array();
+        json_object *of_container = json_get(inspect, "Config");
+        _cleanup_free_ char *colon = mem_strdup(s->facts->reference);
+        char *tag = strrchr(colon, ':');
+
+        if (tag && !strchr(tag, '/'))
+                *tag = '\0';
+        _cleanup_free_ char *digest = mem_printf("%s@%s", colon, s->facts->digest);
+        json_object_array_add(digests, json_object_new_string(digest));
+        json_add(config, "Entrypoint", json_object_get(json_get(of_container, "Entrypoint")));
+        json_add_str(config, "WorkingDir", json_str(of_container, "WorkingDir"));
+        json_add_str(o, "Id", s->facts->image_id);
+        json_add(o, "RepoDigests", digests);
+        json_add_str(o, "Os", "linux");
+        json_add_str(o, "Architecture", "amd64");
+        json_add(o, "Config", config);
+        json_add_int(o, "Size", 100000000);
+        return o;
+}
+
+static int check_no_drift(const struct world_server *s, const struct conf *conf, json_object *inspect, json_object *image, struct err **err)
+{
+        _cleanup_(image_facts_freep) struct image_facts *facts = NULL;
         struct spec_host host = host_of(s, conf);
+
+        if (image_facts_from_inspect(&facts, image, s->entry->image, err) < 0)
+                return -1;
+        host.image = facts;
         _cleanup_strv_ char **drift = spec_drift(s->spec, &host, inspect);
         _cleanup_free_ char *list = drift ? strv_join(drift, "; ") : NULL;
 
@@ -198,13 +227,18 @@ static int engine_fill(struct engine *e, const struct conf *conf, unsigned n, st
                 return -1;
         e->ids = NEW_N(char *, n);
         e->inspects = NEW_N(char *, n);
+        e->image_ids = NEW_N(char *, n);
+        e->images = NEW_N(char *, n);
         for (; e->n < n; e->n++) {
                 _cleanup_world_server_ struct world_server s;
                 if (world_server_init(&s, conf, e->n, NULL, err) < 0)
                         return -1;
                 _cleanup_json_ json_object *inspect = make_inspect(&s, conf, template);
-                if (check_no_drift(&s, conf, inspect, err) < 0)
+                _cleanup_json_ json_object *image = make_image(&s, inspect);
+                if (check_no_drift(&s, conf, inspect, image, err) < 0)
                         return -1;
+                e->image_ids[e->n] = mem_strdup(s.facts->image_id);
+                e->images[e->n] = text_of(image);
                 e->ids[e->n] = mem_strdup(s.container_id);
                 e->inspects[e->n] = text_of(inspect);
                 json_object_array_add(containers, make_list_item(&s, inspect));
@@ -249,11 +283,24 @@ static const char *inspect_of(const struct engine *e, const char *path)
         return NULL;
 }
 
+static const char *image_of(const struct engine *e, const char *path)
+{
+        static const char before[] = "/images/", after[] = "/json";
+
+        if (!str_has_prefix(path, before) || !str_has_suffix(path, after))
+                return NULL;
+        for (unsigned i = 0; i < e->n; i++)
+                if (strlen(path) == strlen(before) + strlen(e->image_ids[i]) + strlen(after) &&
+                    strncmp(path + strlen(before), e->image_ids[i], strlen(e->image_ids[i])) == 0)
+                        return e->images[i];
+        return NULL;
+}
+
 static bool reply_get(struct engine *e, int fd, const char *path)
 {
         static const char version[] = "{\"Version\":\"20.10.24\",\"ApiVersion\":\"1.41\",\"MinAPIVersion\":\"1.12\",\"Os\":\"linux\","
                                       "\"Arch\":\"amd64\",\"Components\":[{\"Name\":\"Engine\",\"Version\":\"20.10.24\"}]}";
-        const char *inspect = inspect_of(e, path);
+        const char *inspect = inspect_of(e, path) ? inspect_of(e, path) : image_of(e, path);
 
         e->gets++;
         if (inspect)
