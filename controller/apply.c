@@ -171,7 +171,7 @@ static struct spec_host host_of(const struct key *key, struct host_texts *texts)
                 .owner = key->c->conf->audience,
                 .approval = s->record->id,
                 .scope = INSTANCE_SCOPE,
-                .role = "server",
+                .role = ROLE_SERVER,
                 .server = s->name,
         };
 }
@@ -252,7 +252,7 @@ static void on_image_inspect(int status, json_object *body, struct err *err, voi
         }
         _cleanup_free_ char *reference = image_reference(s->entry);
         log_info("pulling", "server", key->name, "image", reference);
-        engine_image_pull(key->c->engine, NULL, reference, s->record->image->platform, key->c->conf->max_image_bytes, 600000, NULL,
+        engine_image_pull(key->c->engine, NULL, reference, s->record->image->platform, key->c->conf->max_image_bytes, PULL_MS, NULL,
                           on_image, key);
 }
 
@@ -284,7 +284,6 @@ static void on_smoke(struct smoke_result *result, _unused_ const struct image_fa
         _cleanup_err_ struct err *problem = NULL;
         _cleanup_(smoke_result_freep) struct smoke_result *owned = result;
 
-        key->smoking = NULL;
         if (err) {
                 finish(key, err);
                 return;
@@ -309,7 +308,7 @@ static void do_smoke(struct key *key, _unused_ const struct action *a)
         const struct desired_server *s = wanted(key);
         const struct smoking_request request = {.entry = s->entry, .approved = s->record->image, .done = on_smoke, .user = key};
 
-        if (smoking_start(&key->smoking, key->c, &request, &err) < 0)
+        if (smoking_start(key->c, &request, &err) < 0)
                 finish(key, err);
 }
 
@@ -324,7 +323,7 @@ static void do_network(struct key *key, _unused_ const struct action *a)
                 .owner = key->c->conf->audience,
                 .server = s->name,
                 .spec = s->names.spec_hash,
-                .role = "server",
+                .role = ROLE_SERVER,
         };
         char gateway[ADDRESS_MAX];
 
@@ -526,7 +525,7 @@ void apply_stop_unapproved(struct key *key, const struct observed *observed)
 
         for (size_t i = 0; i < observed->n_containers && !key->stopping; i++) {
                 const struct observed_container *o = &observed->containers[i];
-                if (!o->ours || !str_eq(o->server, key->name) || !str_eq(o->role, "server") || !str_eq(o->state, "running") ||
+                if (!o->ours || !str_eq(o->server, key->name) || !str_eq(o->role, ROLE_SERVER) || !str_eq(o->state, "running") ||
                     desired_allows(c->desired, key->name, o->spec, inputs_now(c)))
                         continue;
                 log_info("ended while its server is being worked on", "server", key->name, "container", o->name);
@@ -550,7 +549,7 @@ void apply_stop_uncovered(struct controller *c, const struct observed *observed)
 
         for (size_t i = 0; c->view && i < observed->n_containers; i++) {
                 const struct observed_container *o = &observed->containers[i];
-                if (!o->ours || !o->server || !str_eq(o->role, "server") || !str_eq(o->state, "running") ||
+                if (!o->ours || !o->server || !str_eq(o->role, ROLE_SERVER) || !str_eq(o->state, "running") ||
                     desired_covers(&known, o->server, o->spec, inputs_now(c)))
                         continue;
                 log_info("ended: no approval covers it", "server", o->server, "container", o->name);

@@ -108,7 +108,7 @@ static void verb_smoke(struct controller *c, struct link_conn *conn, json_object
         asked->conn = conn;
         asked->entry = TAKE_PTR(entry);
         const struct smoking_request wish = {.entry = asked->entry, .progress = on_pull_progress, .done = on_smoke, .user = asked};
-        if (smoking_start(NULL, c, &wish, &err) < 0) {
+        if (smoking_start(c, &wish, &err) < 0) {
                 link_fail(conn, 1, err_msg(err));
                 registry_entry_free(asked->entry);
                 free(asked);

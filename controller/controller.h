@@ -21,6 +21,9 @@
 #include "controller/plan.h"
 #include "controller/state.h"
 
+/* Longest a pull may take: a large image over a slow line. */
+#define PULL_MS 600000U
+
 struct controller;
 struct smoking;
 
@@ -33,7 +36,6 @@ struct key {
         bool busy;
         bool holds_slot, waits_for_slot;
         struct desired *desired; /* what the actions work from, while busy */
-        struct smoking *smoking;
         char subnet[SUBNET_MAX]; /* of its network, or reserved for it */
 
         char *image_of; /* record id that image_ok and image_refused speak of */
@@ -157,7 +159,7 @@ struct smoking_request {
         void *user; /* of both */
 };
 /* Smoke-tests an entry; pulls and inspects the image first. Always comes to its end, within the limits of bulkhead.conf. */
-_must_check_ int smoking_start(struct smoking **ret, struct controller *c, const struct smoking_request *request, struct err **err);
+_must_check_ int smoking_start(struct controller *c, const struct smoking_request *request, struct err **err);
 const char *smoking_bridge(const struct smoking *s);
 const char *smoking_subnet(const struct smoking *s);
 const char *smoking_spec(const struct smoking *s);

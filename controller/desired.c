@@ -2,9 +2,9 @@
 
 static void names_init(struct instance_names *names, const struct conf *conf, const char *server, const struct spec *spec)
 {
-        names->container = spec_container_name(server, spec, "server");
-        names->network = spec_network_name(server, spec, "server");
-        spec_bridge_name(names->bridge, conf->audience, server, spec, "server");
+        names->container = spec_container_name(server, spec, ROLE_SERVER);
+        names->network = spec_network_name(server, spec, ROLE_SERVER);
+        spec_bridge_name(names->bridge, conf->audience, server, spec, ROLE_SERVER);
         strcpy(names->spec_hash, spec->hash);
 }
 

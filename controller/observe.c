@@ -168,7 +168,7 @@ static char *label(json_object *labels, const char *key)
 
 static bool is_current(const struct desired_server *s, const struct observed_container *c)
 {
-        return s && s->names.container && str_eq(c->role, "server") && str_eq(c->name, s->names.container) &&
+        return s && s->names.container && str_eq(c->role, ROLE_SERVER) && str_eq(c->name, s->names.container) &&
                str_eq(c->spec, s->names.spec_hash);
 }
 
@@ -352,7 +352,7 @@ static char **judge(struct observer *o, const struct observed_container *c, json
                 .owner = o->conf->audience,
                 .approval = NULL, /* a renewed approval of the same spec is no reason to start anew */
                 .scope = INSTANCE_SCOPE,
-                .role = "server",
+                .role = ROLE_SERVER,
                 .server = s->name,
         };
         host.image = images_find(o->images, json_str(inspect, "Image"));

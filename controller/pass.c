@@ -17,7 +17,7 @@
 /* While servers are being worked on, their own events and endings are no news, and looking at once would only disturb the Engine. */
 #define BUSY_MS 250U
 /* Old inspects looked at again at each resync: all of a usual host, a part of a large one in turn. */
-#define REFRESH 16U
+#define REFRESH    16U
 #define HEALTHY_MS 600000U
 
 uint64_t controller_now_us(void)

@@ -91,7 +91,7 @@ static const struct observed_container *foreign_holder(const struct observed *o,
 
 static bool network_fits(const struct observed_network *n, const struct desired_server *s)
 {
-        return str_eq(n->name, s->names.network) && str_eq(n->server, s->name) && str_eq(n->role, "server") &&
+        return str_eq(n->name, s->names.network) && str_eq(n->server, s->name) && str_eq(n->role, ROLE_SERVER) &&
                str_eq(n->spec, s->names.spec_hash) && str_eq(n->bridge, s->names.bridge) && n->subnet &&
                n->internal == (s->entry->n_egress == 0);
 }
@@ -125,7 +125,7 @@ static bool network_is_kept(const struct observed_network *n, char *const *kept_
 
 static bool in_smoke_test(const struct plan_input *in, const char *role, const char *spec)
 {
-        return str_eq(role, "smoke") && spec && strv_contains(in->facts.smoking, spec);
+        return str_eq(role, ROLE_SMOKE) && spec && strv_contains(in->facts.smoking, spec);
 }
 
 /* Objects that carry our owner label and no server's name belong to the nameless rest, "". */
@@ -233,7 +233,7 @@ static void plan_network(struct plan_server *p, const struct plan_input *in)
 static bool obstructs(const struct observed_container *c, const struct plan_input *in)
 {
         return c->ours && !c->current && in->server && in->server->names.container && str_eq(c->server, in->name) &&
-               str_eq(c->role, "server") && str_eq(c->spec, in->server->names.spec_hash);
+               str_eq(c->role, ROLE_SERVER) && str_eq(c->spec, in->server->names.spec_hash);
 }
 
 /* No usable container: everything up to a running one. */
@@ -299,7 +299,7 @@ static char **older_to_keep(const struct plan_input *in)
 
         for (size_t i = 0; i < o->n_containers; i++) {
                 const struct observed_container *c = &o->containers[i];
-                if (c->ours && !c->current && !obstructs(c, in) && str_eq(c->server, in->name) && str_eq(c->role, "server") &&
+                if (c->ours && !c->current && !obstructs(c, in) && str_eq(c->server, in->name) && str_eq(c->role, ROLE_SERVER) &&
                     str_eq(c->state, "running") && desired_covers(in->desired, in->name, c->spec, in->now)) {
                         kept = strv_append(kept, c->id);
                         break; /* one instance a server: a second old one is a duplicate */

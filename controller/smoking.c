@@ -9,7 +9,6 @@
 
 #define WAIT_MS      10000U
 #define WAIT_STEP_US 20000U
-#define PULL_MS      600000U
 
 struct smoking {
         struct controller *c;
@@ -237,7 +236,7 @@ static int on_wait(_unused_ sd_event_source *source, _unused_ uint64_t usec, voi
         return 0;
 }
 
-int smoking_start(struct smoking **ret, struct controller *c, const struct smoking_request *request, struct err **err)
+int smoking_start(struct controller *c, const struct smoking_request *request, struct err **err)
 {
         struct smoking *s = NEW(struct smoking);
 
@@ -250,7 +249,5 @@ int smoking_start(struct smoking **ret, struct controller *c, const struct smoki
                 smoking_free(s);
                 return err_sys(err, r, "cannot set a timer");
         }
-        if (ret)
-                *ret = s;
         return 0;
 }
