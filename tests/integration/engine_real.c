@@ -101,8 +101,6 @@ static void step_events(struct run *r)
         int result = engine_events_new(&r->events, r->engine, NULL, on_event, on_lost, NULL, r, &err);
 
         report(r, "subscribe to events", result == 0 && run_until(r, subscribed, 3000) == 0, err_msg(err));
-        printf("   Engine %s%s, API 1.%u\n", engine_version(r->engine), engine_is_podman(r->engine) ? " (Podman)" : "",
-               engine_api_minor(r->engine));
 }
 
 /* progress and done get the same user. */
@@ -393,6 +391,8 @@ int main(int argc, char **argv)
                         step_many(&r);
                 }
         }
+        /* At the end: an Engine that is slow to come up has said by now who it is. */
+        printf("   Engine %s%s, API 1.%u\n", engine_version(r.engine), engine_is_podman(r.engine) ? " (Podman)" : "", engine_api_minor(r.engine));
         clean_up(&r);
         printf("%u failed\n", r.failed);
         return r.failed > 0;
