@@ -1,0 +1,94 @@
+/*
+ * The link between controller and broker: a unix socket of packets (SOCK_SEQPACKET), one JSON object and at most one descriptor each, small
+ * and bounded. The controller tells which servers there are and hands over streams; the broker may ask for three things by name and for
+ * nothing else. Both ends use this; each checks the other's uid (SO_PEERCRED).
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <systemd/sd-event.h>
+
+#include "common/err.h"
+#include "common/registry/registry.h"
+
+#define CHANNEL_VERSION    1
+#define CHANNEL_MAX_PACKET (64U << 10)
+#define CHANNEL_MAX_NAME   40U
+
+enum channel_kind {
+        /* controller -> broker */
+        CHANNEL_HELLO,   /* first: version */
+        CHANNEL_SERVER,  /* a server is there, or changed: entry */
+        CHANNEL_GONE,    /* name is not a server any more, or may not be called any more */
+        CHANNEL_SYNCED,  /* all there is was told */
+        CHANNEL_STREAM,  /* name, instance, and the descriptor of a fresh attach stream, after its parsed 101 */
+        CHANNEL_REFUSED, /* name, why: what was asked for will not happen */
+        /* broker -> controller */
+        CHANNEL_START, /* name: somebody calls an on-demand server */
+        CHANNEL_STOP,  /* name: nobody has called it for its idle time */
+        CHANNEL_RENEW, /* name, instance: its stream is lost or its session is broken; a fresh instance is wanted */
+};
+
+enum server_readiness {
+        READINESS_UP,     /* HTTP: connect to address; stdio: a stream comes, or has come */
+        READINESS_ASLEEP, /* on demand, not running: ask for a start */
+        READINESS_COMING, /* being started */
+        READINESS_DOWN,   /* not to be had now; why says it */
+};
+
+/* What the broker knows of a server: nothing that lets it choose an image, a mount, a secret or a limit. */
+struct channel_entry {
+        char *name;
+        enum transport transport;
+        enum lifecycle lifecycle;
+        enum server_readiness readiness;
+        char *why;      /* READINESS_DOWN: for callers, escaped */
+        char *instance; /* of the container that runs, 12 hex; another one is another session. NULL when none */
+        char *address;  /* HTTP: dotted IPv4 */
+        uint16_t port;
+        char *path;
+        char *prefix;     /* of its tools' names where several servers share an endpoint; NULL = "name__"; "" = none */
+        bool per_session; /* a session of its own for every client (HTTP servers), else one for all */
+        char **tools;     /* names that were approved; others are withheld. NULL = not bound by the record */
+        uint64_t idle_ms;
+};
+void channel_entry_deinit(struct channel_entry *e);
+bool channel_entry_equal(const struct channel_entry *a, const struct channel_entry *b);
+
+struct channel_message {
+        enum channel_kind kind;
+        unsigned version;           /* CHANNEL_HELLO */
+        struct channel_entry entry; /* CHANNEL_SERVER: all of it; others: name and instance only */
+        char *why;                  /* CHANNEL_REFUSED */
+};
+void channel_message_deinit(struct channel_message *m);
+/* Pure: one packet's bytes, strictly. Unknown kinds, keys and wrong types are errors. */
+_must_check_ int channel_parse(struct channel_message *ret, const char *text, size_t n, struct err **err);
+char *channel_format(const struct channel_message *m); /* owned */
+
+/* -- the socket, both ends --------------------------------------------------------------------------------------------------- */
+struct channel;
+struct channel_events {
+        /* fd is owned by the callee (-1: none came). May free the channel. */
+        void (*message)(struct channel *c, const struct channel_message *m, int fd, void *user);
+        /* The peer left, broke the format or does not read. Once. The owner frees the channel. */
+        void (*closed)(struct channel *c, const struct err *why, void *user);
+};
+/* Takes a connected descriptor (owned). from_controller: which kinds may come in. */
+_must_check_ int channel_new(struct channel **ret, sd_event *loop, int fd, bool from_controller, const struct channel_events *events,
+                             void *user, struct err **err);
+struct channel *channel_free(struct channel *c);
+DEFINE_FREEP(struct channel *, channel_free)
+/* Queued, bounded (a peer that does not read is closed). fd (owned from here on) or -1. */
+void channel_send(struct channel *c, const struct channel_message *m, int fd);
+
+/* Controller: binds path (mode 0666; who may is decided by uid) or takes a listening descriptor. accepted gets a connected descriptor of a
+ * peer whose uid is `peer`, owned by the callee; others are closed and logged. */
+struct channel_listener;
+_must_check_ int channel_listen(struct channel_listener **ret, sd_event *loop, const char *path, int listen_fd, uid_t peer,
+                                void (*accepted)(int fd, void *user), void *user, struct err **err);
+struct channel_listener *channel_listener_free(struct channel_listener *l);
+DEFINE_FREEP(struct channel_listener *, channel_listener_free)
+/* Broker: connects; the listener's process must run as `peer` or as root. */
+_must_check_ int channel_connect(int *ret_fd, const char *path, uid_t peer, struct err **err);
