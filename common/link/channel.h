@@ -12,9 +12,11 @@
 #include "common/err.h"
 #include "common/registry/registry.h"
 
-#define CHANNEL_VERSION    1
-#define CHANNEL_MAX_PACKET (64U << 10)
-#define CHANNEL_MAX_NAME   40U
+#define CHANNEL_VERSION      1
+#define CHANNEL_MAX_PACKET   (64U << 10)
+#define CHANNEL_MAX_QUEUED   (4U << 20) /* bytes that wait for a peer that does not read; then it is closed */
+#define CHANNEL_STALL_MS     30000U     /* and so is one that takes nothing for this long */
+#define CHANNEL_INSTANCE_HEX 12U
 
 enum channel_kind {
         /* controller -> broker */
@@ -50,10 +52,11 @@ struct channel_entry {
         char *path;
         char *prefix;     /* of its tools' names where several servers share an endpoint; NULL = "name__"; "" = none */
         bool per_session; /* a session of its own for every client (HTTP servers), else one for all */
-        char **tools;     /* names that were approved; others are withheld. NULL = not bound by the record */
+        char **tools;     /* names that were approved, others are withheld (an empty list: all). NULL = not bound by the record */
         uint64_t idle_ms;
 };
 void channel_entry_deinit(struct channel_entry *e);
+void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e);
 bool channel_entry_equal(const struct channel_entry *a, const struct channel_entry *b);
 
 struct channel_message {
@@ -63,25 +66,37 @@ struct channel_message {
         char *why;                  /* CHANNEL_REFUSED */
 };
 void channel_message_deinit(struct channel_message *m);
-/* Pure: one packet's bytes, strictly. Unknown kinds, keys and wrong types are errors. */
+/*
+ * Pure: one packet's bytes, strictly. Unknown kinds, keys and wrong types are errors, and so is a server that is up without an instance, by
+ * HTTP without a place, or down without a why: who gets a message need not look again.
+ */
 _must_check_ int channel_parse(struct channel_message *ret, const char *text, size_t n, struct err **err);
 char *channel_format(const struct channel_message *m); /* owned */
+/* Has the packet room for it? What has not is not sent: leave the tools out. */
+bool channel_fits(const struct channel_message *m);
 
 /* -- the socket, both ends --------------------------------------------------------------------------------------------------- */
 struct channel;
 struct channel_events {
         /* fd is owned by the callee (-1: none came). May free the channel. */
         void (*message)(struct channel *c, const struct channel_message *m, int fd, void *user);
-        /* The peer left, broke the format or does not read. Once. The owner frees the channel. */
+        /* The peer left, broke the format or does not read. Once, from the loop, never from inside a call. The owner frees the channel. */
         void (*closed)(struct channel *c, const struct err *why, void *user);
+        /* All that was sent has been taken by the kernel: there is room for more. May be NULL. */
+        void (*drained)(struct channel *c, void *user);
 };
-/* Takes a connected descriptor (owned). from_controller: which kinds may come in. */
+/*
+ * Takes a connected descriptor (owned, also after an error). from_controller: the peer is the controller; which kinds may come in.
+ * A descriptor comes with CHANNEL_STREAM and with nothing else: a second one, one with another kind, or a stream without one is closed and
+ * ends the channel.
+ */
 _must_check_ int channel_new(struct channel **ret, sd_event *loop, int fd, bool from_controller, const struct channel_events *events,
                              void *user, struct err **err);
 struct channel *channel_free(struct channel *c);
 DEFINE_FREEP(struct channel *, channel_free)
 /* Queued, bounded (a peer that does not read is closed). fd (owned from here on) or -1. */
 void channel_send(struct channel *c, const struct channel_message *m, int fd);
+size_t channel_queued(const struct channel *c); /* bytes */
 
 /* Controller: binds path (mode 0666; who may is decided by uid) or takes a listening descriptor. accepted gets a connected descriptor of a
  * peer whose uid is `peer`, owned by the callee; others are closed and logged. */

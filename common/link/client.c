@@ -1,10 +1,10 @@
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
-#include <sys/un.h>
 #include <time.h>
 
 #include "common/file.h"
+#include "common/link/address.h"
 #include "common/link/line.h"
 #include "common/link/link.h"
 
@@ -37,14 +37,13 @@ static int wait_for(int fd, short events, uint64_t deadline, struct err **err)
 
 static int dial(int *ret, const char *path, unsigned timeout_s, int *exit_code, struct err **err)
 {
-        struct sockaddr_un sa = {.sun_family = AF_UNIX};
+        struct sockaddr_un sa;
         struct timeval tv = {.tv_sec = (time_t)timeout_s};
         _cleanup_fd_ int fd = -1;
 
         *exit_code = EXIT_UNREACHABLE;
-        if (strlen(path) >= sizeof(sa.sun_path))
-                return err_set(err, ERR_INVALID, "socket path %s is longer than %zu bytes", path, sizeof(sa.sun_path) - 1);
-        memcpy(sa.sun_path, path, strlen(path) + 1);
+        if (address_init(&sa, path, err) < 0)
+                return -1;
         fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
         if (fd < 0)
                 return err_sys(err, errno, "making a unix socket");

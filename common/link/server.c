@@ -2,11 +2,10 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include "common/file.h"
+#include "common/link/address.h"
 #include "common/link/line.h"
 #include "common/link/link.h"
 #include "common/log.h"
@@ -305,45 +304,6 @@ static int on_accept(_unused_ sd_event_source *source, int listen_fd, _unused_ u
         return 0;
 }
 
-/* Is somebody listening at the address? A stale file answers ECONNREFUSED. */
-static bool somebody_listens(const struct sockaddr_un *sa)
-{
-        _cleanup_fd_ int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-        return fd >= 0 && (connect(fd, (const struct sockaddr *)sa, sizeof(*sa)) == 0 || errno == EAGAIN);
-}
-
-static int bind_path(int *ret, const char *path, struct err **err)
-{
-        struct sockaddr_un sa = {.sun_family = AF_UNIX};
-        _cleanup_fd_ int fd = -1;
-        struct stat st;
-
-        if (strlen(path) >= sizeof(sa.sun_path))
-                return err_set(err, ERR_INVALID, "socket path %s is longer than %zu bytes", path, sizeof(sa.sun_path) - 1);
-        memcpy(sa.sun_path, path, strlen(path) + 1);
-        if (lstat(path, &st) == 0) {
-                if (!S_ISSOCK(st.st_mode))
-                        return err_set(err, ERR_CONFLICT, "%s exists and is not a socket: remove it", path);
-                if (somebody_listens(&sa))
-                        return err_set(err, ERR_CONFLICT, "%s: another process is listening there", path);
-                if (unlink(path) < 0)
-                        return err_sys(err, errno, "removing the old socket %s", path);
-        }
-        fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-                return err_sys(err, errno, "making a unix socket");
-        if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0)
-                return err_sys(err, errno, "binding %s", path);
-        if (chmod(path, 0666) < 0 || listen(fd, SOMAXCONN) < 0) {
-                int saved = errno;
-                unlink(path);
-                return err_sys(err, saved, "listening on %s", path);
-        }
-        *ret = TAKE_FD(fd);
-        return 0;
-}
-
 int link_server_new(struct link_server **ret, sd_event *loop, const char *path, int listen_fd, link_request_fn request, void *user,
                     struct err **err)
 {
@@ -353,7 +313,7 @@ int link_server_new(struct link_server **ret, sd_event *loop, const char *path, 
         *s = (struct link_server){
                 .loop = sd_event_ref(loop), .fd = listen_fd, .request = request, .user = user, .deadline_ms = LINK_DEADLINE_MS};
         if (listen_fd < 0) {
-                if (bind_path(&s->fd, path, err) < 0)
+                if (address_bind(&s->fd, path, SOCK_STREAM, err) < 0)
                         return -1;
                 s->path = mem_strdup(path);
         }

@@ -12,6 +12,11 @@ bool registry_name_valid(const char *name)
         return n >= 1 && n <= 40 && str_in_charset(name, "abcdefghijklmnopqrstuvwxyz0123456789-");
 }
 
+bool registry_prefix_valid(const char *prefix)
+{
+        return strlen(prefix) <= 40 && str_in_charset(prefix, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
+}
+
 static int parse_schema(const struct reader *r, const struct place *at, json_object *value, _unused_ void *dst, struct err **err)
 {
         const char *s = NULL;

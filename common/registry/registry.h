@@ -85,6 +85,8 @@ _must_check_ int registry_entry_parse(struct registry_entry **ret, const char *n
 const struct registry_entry *registry_find(const struct registry *r, const char *name);
 /* [a-z0-9-]{1,40} */
 bool registry_name_valid(const char *name);
+/* What stands before a server's tool names: [A-Za-z0-9_.-]{0,40} */
+bool registry_prefix_valid(const char *prefix);
 /* "tcp 192.0.2.0/24:443,5432" for people and for records; owned. */
 char *egress_rule_text(const struct egress_rule *rule);
 /*

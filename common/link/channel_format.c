@@ -1,0 +1,351 @@
+/*
+ * The link's packets as text: one table says which member goes with which kind of message, for reading and for writing.
+ */
+#include "common/link/channel.h"
+
+#include <arpa/inet.h>
+
+#include "common/json.h"
+
+#define MAX_WHY     2000U
+#define MAX_PATH    1024U
+#define MAX_TOOL    256U
+#define MAX_INTEGER (INT64_C(1) << 53)
+
+static const char *const kind_words[] = {
+        [CHANNEL_HELLO] = "hello",   [CHANNEL_SERVER] = "server",   [CHANNEL_GONE] = "gone",   [CHANNEL_SYNCED] = "synced",
+        [CHANNEL_STREAM] = "stream", [CHANNEL_REFUSED] = "refused", [CHANNEL_START] = "start", [CHANNEL_STOP] = "stop",
+        [CHANNEL_RENEW] = "renew",   [CHANNEL_RENEW + 1] = NULL,
+};
+static const char *const transport_words[] = {"stdio", "streamable-http", "sse", NULL};
+static const char *const lifecycle_words[] = {"always-on", "on-demand", NULL};
+static const char *const readiness_words[] = {
+        [READINESS_UP] = "up", [READINESS_ASLEEP] = "asleep", [READINESS_COMING] = "coming", [READINESS_DOWN] = "down", NULL};
+
+/* -- what a text may be --------------------------------------------------------------------------------------------------------- */
+
+static bool is_clean(const char *s, size_t max)
+{
+        size_t n = strlen(s);
+
+        for (size_t i = 0; i < n; i++)
+                if ((unsigned char)s[i] < 0x20 || s[i] == 0x7f)
+                        return false;
+        return n > 0 && n <= max;
+}
+
+static bool is_why(const char *s)
+{
+        return is_clean(s, MAX_WHY);
+}
+
+static bool is_instance(const char *s)
+{
+        return str_is_hex(s, CHANNEL_INSTANCE_HEX);
+}
+
+static bool is_address(const char *s)
+{
+        struct in_addr a;
+
+        return inet_pton(AF_INET, s, &a) == 1;
+}
+
+static bool is_path(const char *s)
+{
+        return s[0] == '/' && is_clean(s, MAX_PATH) && !strchr(s, ' ');
+}
+
+static bool is_tool(const char *s)
+{
+        return is_clean(s, MAX_TOOL);
+}
+
+/* -- the table ------------------------------------------------------------------------------------------------------------------ */
+
+enum shape { SHAPE_TEXT, SHAPE_WORD, SHAPE_NUMBER16, SHAPE_NUMBER32, SHAPE_NUMBER64, SHAPE_FLAG, SHAPE_LIST };
+
+struct member {
+        const char *key;
+        enum shape shape;
+        size_t offset;
+        unsigned required, allowed;   /* sets of kinds */
+        bool (*check)(const char *s); /* texts, and the items of a list */
+        const char *const *words;     /* SHAPE_WORD */
+        int64_t min, max;             /* numbers */
+};
+
+#define IN(kind) (1U << (kind))
+#define NAMED                                                                                                                              \
+        (IN(CHANNEL_SERVER) | IN(CHANNEL_GONE) | IN(CHANNEL_STREAM) | IN(CHANNEL_REFUSED) | IN(CHANNEL_START) | IN(CHANNEL_STOP) |         \
+         IN(CHANNEL_RENEW))
+#define AT(field) offsetof(struct channel_message, field)
+static const struct member members[] = {
+        {"version", SHAPE_NUMBER32, AT(version), IN(CHANNEL_HELLO), IN(CHANNEL_HELLO), .min = 1, .max = 1000000},
+        {"name", SHAPE_TEXT, AT(entry.name), NAMED, NAMED, registry_name_valid},
+        {"instance", SHAPE_TEXT, AT(entry.instance), IN(CHANNEL_STREAM) | IN(CHANNEL_RENEW),
+         IN(CHANNEL_STREAM) | IN(CHANNEL_RENEW) | IN(CHANNEL_SERVER), is_instance},
+        {"why", SHAPE_TEXT, AT(why), IN(CHANNEL_REFUSED), IN(CHANNEL_REFUSED), is_why},
+        {"transport", SHAPE_WORD, AT(entry.transport), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .words = transport_words},
+        {"lifecycle", SHAPE_WORD, AT(entry.lifecycle), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .words = lifecycle_words},
+        {"readiness", SHAPE_WORD, AT(entry.readiness), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .words = readiness_words},
+        {"down_why", SHAPE_TEXT, AT(entry.why), 0, IN(CHANNEL_SERVER), is_why},
+        {"address", SHAPE_TEXT, AT(entry.address), 0, IN(CHANNEL_SERVER), is_address},
+        {"port", SHAPE_NUMBER16, AT(entry.port), 0, IN(CHANNEL_SERVER), .min = 1, .max = 65535},
+        {"path", SHAPE_TEXT, AT(entry.path), 0, IN(CHANNEL_SERVER), is_path},
+        {"prefix", SHAPE_TEXT, AT(entry.prefix), 0, IN(CHANNEL_SERVER), registry_prefix_valid},
+        {"per_session", SHAPE_FLAG, AT(entry.per_session), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER)},
+        {"tools", SHAPE_LIST, AT(entry.tools), 0, IN(CHANNEL_SERVER), is_tool},
+        {"idle_ms", SHAPE_NUMBER64, AT(entry.idle_ms), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .min = 0, .max = MAX_INTEGER},
+};
+#undef AT
+
+/* Words are read into the entry's enums through one type. */
+_Static_assert(sizeof(enum transport) == sizeof(unsigned) && sizeof(enum lifecycle) == sizeof(unsigned) &&
+                       sizeof(enum server_readiness) == sizeof(unsigned) && sizeof(enum channel_kind) == sizeof(unsigned),
+               "enums are unsigned");
+
+/* -- reading -------------------------------------------------------------------------------------------------------------------- */
+
+static int bad(const struct member *m, const char *what, struct err **err)
+{
+        return err_set(err, ERR_INVALID, "link message: \"%s\" %s", m->key, what);
+}
+
+static int read_text(const struct member *m, json_object *v, char **field, struct err **err)
+{
+        const char *s = json_object_get_string(v);
+
+        if (!json_object_is_type(v, json_type_string) || !m->check(s))
+                return bad(m, "is not a text of its form", err);
+        *field = mem_strdup(s);
+        return 0;
+}
+
+static int read_word(const struct member *m, json_object *v, void *field, struct err **err)
+{
+        if (json_object_is_type(v, json_type_string))
+                for (unsigned i = 0; m->words[i]; i++)
+                        if (str_eq(m->words[i], json_object_get_string(v))) {
+                                memcpy(field, &i, sizeof(i)); /* any of the enums of channel_entry */
+                                return 0;
+                        }
+        return bad(m, "is none of its words", err);
+}
+
+static int read_number(const struct member *m, json_object *v, void *field, struct err **err)
+{
+        int64_t n = json_object_is_type(v, json_type_int) ? json_object_get_int64(v) : -1;
+
+        if (n < m->min || n > m->max)
+                return bad(m, "is not a number in its range", err);
+        if (m->shape == SHAPE_NUMBER16)
+                *(uint16_t *)field = (uint16_t)n;
+        else if (m->shape == SHAPE_NUMBER32)
+                *(unsigned *)field = (unsigned)n;
+        else
+                *(uint64_t *)field = (uint64_t)n;
+        return 0;
+}
+
+static int read_list(const struct member *m, json_object *v, char ***field, struct err **err)
+{
+        size_t n = json_object_is_type(v, json_type_array) ? json_object_array_length(v) : 0;
+
+        if (!json_object_is_type(v, json_type_array))
+                return bad(m, "is not a list", err);
+        *field = mem_alloc((n + 1) * sizeof(char *));
+        for (size_t i = 0; i < n; i++)
+                if (read_text(m, json_object_array_get_idx(v, i), &(*field)[i], err) < 0)
+                        return -1;
+        return 0;
+}
+
+static int read_member(const struct member *m, json_object *v, struct channel_message *ret, struct err **err)
+{
+        void *field = (char *)ret + m->offset;
+
+        switch (m->shape) {
+        case SHAPE_TEXT:
+                return read_text(m, v, field, err);
+        case SHAPE_WORD:
+                return read_word(m, v, field, err);
+        case SHAPE_FLAG:
+                if (!json_object_is_type(v, json_type_boolean))
+                        return bad(m, "is not true or false", err);
+                *(bool *)field = json_object_get_boolean(v);
+                return 0;
+        case SHAPE_LIST:
+                return read_list(m, v, field, err);
+        default:
+                return read_number(m, v, field, err);
+        }
+}
+
+/* What members mean together: the gateway may rely on it. */
+static int check_entry(const struct channel_entry *e, struct err **err)
+{
+        bool http = e->transport != TRANSPORT_STDIO;
+
+        if ((e->readiness == READINESS_DOWN) != (e->why != NULL))
+                return err_set(err, ERR_INVALID, "link message: \"down_why\" goes with readiness \"down\", and only with it");
+        if (!http && (e->address || e->port || e->path))
+                return err_set(err, ERR_INVALID, "link message: \"address\", \"port\" and \"path\" go with an HTTP server only");
+        if (e->readiness != READINESS_UP)
+                return 0;
+        if (!e->instance || (http && (!e->address || !e->port || !e->path)))
+                return err_set(err, ERR_INVALID, "link message: a server that is up has an \"instance\", and by HTTP a place");
+        return 0;
+}
+
+static int read_members(struct channel_message *ret, json_object *o, struct err **err)
+{
+        size_t taken = 1; /* "kind" */
+
+        for (size_t i = 0; i < ELEMENTSOF(members); i++) {
+                const struct member *m = &members[i];
+                json_object *v = NULL;
+                bool there = json_object_object_get_ex(o, m->key, &v);
+
+                if (!there && m->required & IN(ret->kind))
+                        return bad(m, "is missing", err);
+                if (there && !(m->allowed & IN(ret->kind)))
+                        return bad(m, "does not go with this kind", err);
+                if (there && read_member(m, v, ret, err) < 0)
+                        return -1;
+                taken += there;
+        }
+        if ((size_t)json_object_object_length(o) != taken)
+                return err_set(err, ERR_INVALID, "link message: it has a member that is not known");
+        return ret->kind == CHANNEL_SERVER ? check_entry(&ret->entry, err) : 0;
+}
+
+int channel_parse(struct channel_message *ret, const char *text, size_t n, struct err **err)
+{
+        const struct json_limits limits = {.max_bytes = CHANNEL_MAX_PACKET, .max_depth = 4};
+        const struct member kind = {.key = "kind", .words = kind_words};
+        _cleanup_(channel_message_deinit) struct channel_message m = {0};
+        _cleanup_json_ json_object *o = NULL;
+
+        if (json_parse(&o, text, n, "link message", &limits, err) < 0)
+                return -1;
+        if (!json_object_is_type(o, json_type_object))
+                return err_set(err, ERR_INVALID, "link message: not a JSON object");
+        if (read_word(&kind, json_get(o, "kind"), &m.kind, err) < 0 || read_members(&m, o, err) < 0)
+                return -1;
+        *ret = m;
+        m = (struct channel_message){0};
+        return 0;
+}
+
+/* -- writing -------------------------------------------------------------------------------------------------------------------- */
+
+static void add_number(json_object *o, const struct member *m, const void *field)
+{
+        uint64_t n = m->shape == SHAPE_NUMBER16   ? *(const uint16_t *)field
+                     : m->shape == SHAPE_NUMBER32 ? *(const unsigned *)field
+                                                  : *(const uint64_t *)field;
+
+        if ((int64_t)n >= m->min) /* 0 stands for absent where it is no value */
+                json_add_int(o, m->key, (int64_t)n);
+}
+
+static void add_member(json_object *o, const struct member *m, const struct channel_message *message)
+{
+        const void *field = (const char *)message + m->offset;
+        unsigned word;
+
+        switch (m->shape) {
+        case SHAPE_TEXT:
+                json_add_str(o, m->key, *(char *const *)field);
+                break;
+        case SHAPE_WORD:
+                memcpy(&word, field, sizeof(word));
+                json_add_str(o, m->key, m->words[word]);
+                break;
+        case SHAPE_FLAG:
+                json_add_bool(o, m->key, *(const bool *)field);
+                break;
+        case SHAPE_LIST:
+                if (*(char **const *)field)
+                        json_add(o, m->key, json_from_strv(*(char **const *)field));
+                break;
+        default:
+                add_number(o, m, field);
+        }
+}
+
+char *channel_format(const struct channel_message *m)
+{
+        _cleanup_json_ json_object *o = json_object_new_object();
+
+        json_add_str(o, "kind", kind_words[m->kind]);
+        for (size_t i = 0; i < ELEMENTSOF(members); i++)
+                if (members[i].allowed & IN(m->kind))
+                        add_member(o, &members[i], m);
+        return mem_strdup(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+}
+
+/* -- values --------------------------------------------------------------------------------------------------------------------- */
+
+void channel_entry_deinit(struct channel_entry *e)
+{
+        free(e->name);
+        free(e->why);
+        free(e->instance);
+        free(e->address);
+        free(e->path);
+        free(e->prefix);
+        strv_free(e->tools);
+        *e = (struct channel_entry){0};
+}
+
+/* An empty list stays one: no tool is approved, which is not the same as none being withheld. */
+static char **copy_list(char *const *list)
+{
+        size_t n = strv_len(list);
+
+        if (!list)
+                return NULL;
+        char **copy = mem_alloc((n + 1) * sizeof(char *));
+        for (size_t i = 0; i < n; i++)
+                copy[i] = mem_strdup(list[i]);
+        return copy;
+}
+
+void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e)
+{
+        *ret = *e;
+        ret->name = mem_strdup(e->name);
+        ret->why = mem_strdup(e->why);
+        ret->instance = mem_strdup(e->instance);
+        ret->address = mem_strdup(e->address);
+        ret->path = mem_strdup(e->path);
+        ret->prefix = mem_strdup(e->prefix);
+        ret->tools = copy_list(e->tools);
+}
+
+static bool lists_equal(char *const *a, char *const *b)
+{
+        if (!a || !b)
+                return a == b;
+        for (; *a && *b; a++, b++)
+                if (!str_eq(*a, *b))
+                        return false;
+        return *a == *b;
+}
+
+bool channel_entry_equal(const struct channel_entry *a, const struct channel_entry *b)
+{
+        return str_eq(a->name, b->name) && a->transport == b->transport && a->lifecycle == b->lifecycle && a->readiness == b->readiness &&
+               str_eq(a->why, b->why) && str_eq(a->instance, b->instance) && str_eq(a->address, b->address) && a->port == b->port &&
+               str_eq(a->path, b->path) && str_eq(a->prefix, b->prefix) && a->per_session == b->per_session &&
+               lists_equal(a->tools, b->tools) && a->idle_ms == b->idle_ms;
+}
+
+void channel_message_deinit(struct channel_message *m)
+{
+        channel_entry_deinit(&m->entry);
+        free(m->why);
+        *m = (struct channel_message){0};
+}
