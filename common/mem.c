@@ -177,7 +177,7 @@ char **strv_free(char **v)
         return NULL;
 }
 
-static void buf_reserve(struct buf *b, size_t more)
+void buf_reserve(struct buf *b, size_t more)
 {
         size_t need;
 

@@ -63,6 +63,7 @@ struct buf {
         size_t len;
         size_t cap;
 };
+void buf_reserve(struct buf *b, size_t more); /* room for so many bytes without moving again */
 void buf_add(struct buf *b, const void *data, size_t n);
 void buf_adds(struct buf *b, const char *s);
 void buf_addc(struct buf *b, char c);

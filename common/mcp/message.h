@@ -61,12 +61,14 @@ struct mcp_message {
         /* of error */
         struct mcp_slice error_message, error_data;
         int64_t error_code;
+        /* The first of these members whose value is of another type than said here: "cursor". Its slice is absent then. Else NULL. */
+        const char *misfit;
 };
 
 enum mcp_fault {
         MCP_FAULT_PARSE = 1, /* not JSON, or JSON that is refused: -32700 */
         MCP_FAULT_INVALID,   /* JSON, but no message: -32600 */
-        MCP_FAULT_BATCH,     /* an array: mcp_batch_next() splits it where the revision has batches */
+        MCP_FAULT_BATCH,     /* an array, checked: mcp_batch_next() splits it where the revision has batches */
         MCP_FAULT_LIMIT,     /* too deep, too many members */
 };
 
@@ -81,7 +83,7 @@ _must_check_ int mcp_value_check(const char *text, size_t n, struct err **err);
 
 /*
  * Walks a batch: *item is the next element, *pos the caller's cursor (0 at first). 1 = an element, 0 = the end, -1 = no array.
- * The text must have been checked with mcp_value_check().
+ * The text must have been checked: mcp_message_scan() called it MCP_FAULT_BATCH.
  */
 int mcp_batch_next(struct mcp_slice *item, const char *text, size_t n, size_t *pos);
 
@@ -92,11 +94,14 @@ int mcp_batch_next(struct mcp_slice *item, const char *text, size_t n, size_t *p
  */
 int mcp_object_next(struct mcp_slice object, size_t *pos, struct mcp_slice *key, struct mcp_slice *value);
 int mcp_array_next(struct mcp_slice array, size_t *pos, struct mcp_slice *value);
-/* The member called key (plain ASCII, compared with the written key), or an absent slice. */
-struct mcp_slice mcp_object_get(struct mcp_slice object, const char *key);
+/* Is a key, as mcp_object_next() gives it, this name? It may be written with escapes. */
+bool mcp_key_is(struct mcp_slice key, const char *name);
+/* The member called name, however it is written, or an absent slice. */
+struct mcp_slice mcp_object_get(struct mcp_slice object, const char *name);
 bool mcp_is_object(struct mcp_slice s);
 bool mcp_is_array(struct mcp_slice s);
 bool mcp_is_string(struct mcp_slice s);
+bool mcp_is_integer(struct mcp_slice s); /* as written: 1, not 1.0 */
 bool mcp_is_true(struct mcp_slice s);
 
 static inline bool mcp_has(struct mcp_slice s)
@@ -127,7 +132,7 @@ struct mcp_edit {
 /* Appends `text` with the edits done; they are sorted by place and do not overlap. */
 void mcp_edit_add(struct buf *out, struct mcp_slice text, const struct mcp_edit *edits, size_t n_edits);
 /*
- * Appends object with member key set to value (raw JSON; value.at == NULL removes it); everything else stays as written. object may be
+ * Appends object with member name set to value (raw JSON; value.at == NULL removes it); everything else stays as written. object may be
  * absent: then a new one is written.
  */
-void mcp_object_set(struct buf *out, struct mcp_slice object, const char *key, struct mcp_slice value);
+void mcp_object_set(struct buf *out, struct mcp_slice object, const char *name, struct mcp_slice value);

@@ -1,0 +1,277 @@
+#include "common/mcp/scan.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "common/text.h"
+
+#define MAX_NUMBER 64 /* characters; a double's shortest text has 24 */
+
+static int scan_value(struct scan *s, enum place place);
+
+static int fail(struct scan *s, const char *at, enum mcp_fault fault, const char *why)
+{
+        (void)!err_set(s->err, fault == MCP_FAULT_LIMIT ? ERR_LIMIT : ERR_INVALID, "byte %zu: %s", (size_t)(at - s->text), why);
+        return (int)fault;
+}
+
+static inline void skip_space(struct scan *s)
+{
+        while (s->p < s->end && (*s->p == ' ' || *s->p == '\n' || *s->p == '\r' || *s->p == '\t'))
+                s->p++;
+}
+
+static const char *skip_digits(const char *p, const char *end)
+{
+        while (p < end && *p >= '0' && *p <= '9')
+                p++;
+        return p;
+}
+
+/* At most MAX_NUMBER characters. The point is taken out first, because strtod() reads the one of the locale. */
+static bool is_finite(const char *digits, const char *exponent, const char *end)
+{
+        char copy[MAX_NUMBER + 16];
+        size_t n = 0;
+        int power = 0, fraction = 0;
+
+        for (const char *p = digits; p < exponent; p++) {
+                if (*p == '.')
+                        fraction = (int)(exponent - p) - 1;
+                else
+                        copy[n++] = *p;
+        }
+        for (const char *p = exponent + 1; p < end; p++)
+                if (*p != '+' && *p != '-')
+                        power = 10 * power + (*p - '0');
+        if (exponent[1] == '-')
+                power = -power;
+        snprintf(copy + n, sizeof(copy) - n, "e%d", power - fraction);
+        return isfinite(strtod(copy, NULL));
+}
+
+/* 2^53 = 9007199254740992: beyond it a double, and so another reader, sees another number. */
+static bool is_exact(const char *digits, size_t n)
+{
+        return n < 16 || (n == 16 && memcmp(digits, "9007199254740992", 16) <= 0);
+}
+
+static int scan_number(struct scan *s)
+{
+        const char *start = s->p, *digits = *start == '-' ? start + 1 : start, *p = skip_digits(digits, s->end), *exponent = NULL;
+        bool integer = true;
+
+        if (p == digits || (*digits == '0' && p - digits > 1))
+                return fail(s, start, MCP_FAULT_PARSE, "not a JSON value");
+        if (p < s->end && *p == '.') {
+                const char *fraction = p + 1;
+                integer = false;
+                p = skip_digits(fraction, s->end);
+                if (p == fraction)
+                        return fail(s, start, MCP_FAULT_PARSE, "a number wants digits behind its point");
+        }
+        if (p < s->end && (*p == 'e' || *p == 'E')) {
+                const char *power = p + 1;
+                integer = false;
+                exponent = p;
+                if (power < s->end && (*power == '+' || *power == '-'))
+                        power++;
+                p = skip_digits(power, s->end);
+                if (p == power || p - power > 3)
+                        return fail(s, start, MCP_FAULT_PARSE, "a number's exponent is not one");
+                if (p - power < 3)
+                        exponent = NULL;
+        }
+        s->p = p;
+        if (integer && !is_exact(digits, (size_t)(p - digits)))
+                return fail(s, start, MCP_FAULT_PARSE, "an integer is beyond 2^53: another reader may see another number");
+        if (p - digits > MAX_NUMBER)
+                return fail(s, start, MCP_FAULT_PARSE, "a number is longer than 64 characters");
+        if (exponent && !is_finite(digits, exponent, p))
+                return fail(s, start, MCP_FAULT_PARSE, "a number is too large to be represented");
+        return 0;
+}
+
+static int scan_literal(struct scan *s, const char *word, size_t n)
+{
+        if ((size_t)(s->end - s->p) < n || memcmp(s->p, word, n) != 0)
+                return fail(s, s->p, MCP_FAULT_PARSE, "not a JSON value");
+        s->p += n;
+        return 0;
+}
+
+/* s->p stands on the opening quote. *text: without quotes. */
+static int scan_string(struct scan *s, struct mcp_slice *text, bool *escaped)
+{
+        const char *why, *at, *close = string_check(s->p + 1, s->end, escaped, &why, &at);
+
+        if (!close)
+                return fail(s, at, MCP_FAULT_PARSE, why);
+        *text = (struct mcp_slice){s->p + 1, (size_t)(close - s->p) - 1};
+        s->p = close + 1;
+        return 0;
+}
+
+static int scan_key(struct scan *s, struct key_set *set, struct mcp_slice *key, bool *escaped)
+{
+        const char *at = s->p;
+        int r;
+
+        if (s->p == s->end || *s->p != '"')
+                return fail(s, s->p, MCP_FAULT_PARSE, "a key in double quotes is missing here");
+        r = scan_string(s, key, escaped);
+        if (r != 0)
+                return r;
+        switch (keys_add(&s->keys, set, *key, *escaped)) {
+        case KEY_TOO_MANY:
+                return fail(s, at, MCP_FAULT_LIMIT, "more than 1048576 keys in the objects that are open here");
+        case KEY_TWICE: {
+                _cleanup_free_ char *start = mem_strndup(key->at, MIN(key->n, (size_t)80)), *safe = text_escape(start);
+                _cleanup_free_ char *reason = mem_printf("key \"%s\" stands twice in the same object", safe);
+                return fail(s, at, MCP_FAULT_PARSE, reason);
+        }
+        case KEY_NEW:
+                break;
+        }
+        skip_space(s);
+        if (s->p == s->end || *s->p != ':')
+                return fail(s, s->p, MCP_FAULT_PARSE, "\":\" is missing here");
+        s->p++;
+        return 0;
+}
+
+static int scan_member(struct scan *s, struct key_set *set, enum place place)
+{
+        const struct field *field = NULL;
+        struct mcp_slice key = {0};
+        bool escaped = false;
+        int r = scan_key(s, set, &key, &escaped);
+
+        if (r != 0)
+                return r;
+        if (place != IN_OTHER)
+                field = found_field(place, key, escaped);
+        skip_space(s);
+        const char *start = s->p;
+        r = scan_value(s, field ? found_place(field) : IN_OTHER);
+        if (r == 0 && field)
+                found_value(s->found, field, (struct mcp_slice){start, (size_t)(s->p - start)});
+        return r;
+}
+
+/* After a member or an element. 1: one more follows, 0: the container is closed; else *fault is set. */
+static int scan_separator(struct scan *s, const char *open, char close, int *fault)
+{
+        *fault = 0;
+        skip_space(s);
+        if (s->p < s->end && (*s->p == ',' || *s->p == close)) {
+                int more = *s->p++ == ',';
+                skip_space(s);
+                return more;
+        }
+        *fault = s->p == s->end ? fail(s, open, MCP_FAULT_PARSE, "this bracket is not closed")
+                                : fail(s, s->p, MCP_FAULT_PARSE, "\",\" or the closing bracket is missing here");
+        return 0;
+}
+
+/* The bracket is open: is there nothing in it? */
+static bool scan_empty(struct scan *s, char close)
+{
+        s->p++;
+        skip_space(s);
+        if (s->p == s->end || *s->p != close)
+                return false;
+        s->p++;
+        return true;
+}
+
+static int scan_object(struct scan *s, enum place place)
+{
+        _cleanup_(key_set_deinit) struct key_set set = {.first = s->keys.n};
+        const char *open = s->p;
+        int r = 0;
+
+        if (!scan_empty(s, '}')) {
+                do {
+                        r = scan_member(s, &set, place);
+                } while (r == 0 && scan_separator(s, open, '}', &r));
+        }
+        s->keys.n = set.first;
+        return r;
+}
+
+static int scan_array(struct scan *s)
+{
+        const char *open = s->p;
+        int r = 0;
+
+        if (!scan_empty(s, ']')) {
+                do {
+                        r = scan_value(s, IN_OTHER);
+                } while (r == 0 && scan_separator(s, open, ']', &r));
+        }
+        return r;
+}
+
+static int scan_container(struct scan *s, enum place place)
+{
+        int r;
+
+        if (s->depth == MCP_MAX_DEPTH)
+                return fail(s, s->p, MCP_FAULT_LIMIT, "values are nested more than 64 deep");
+        s->depth++;
+        r = *s->p == '{' ? scan_object(s, place) : scan_array(s);
+        s->depth--;
+        return r;
+}
+
+/* s->p stands on the value's first byte. */
+static int scan_value(struct scan *s, enum place place)
+{
+        struct mcp_slice text;
+        bool escaped;
+
+        if (s->p == s->end)
+                return fail(s, s->p, MCP_FAULT_PARSE, "the text ends where a value should stand");
+        switch (*s->p) {
+        case '"':
+                return scan_string(s, &text, &escaped);
+        case '{':
+        case '[':
+                return scan_container(s, place);
+        case 't':
+                return scan_literal(s, "true", 4);
+        case 'f':
+                return scan_literal(s, "false", 5);
+        case 'n':
+                return scan_literal(s, "null", 4);
+        default:
+                return scan_number(s);
+        }
+}
+
+int scan_text(struct scan *s, const char *text, size_t n, enum place place)
+{
+        int r;
+
+        s->text = s->p = s->keys.text = text;
+        s->end = text + n;
+        /* Keys are remembered by 32-bit places. */
+        if (n > INT32_MAX)
+                return fail(s, text, MCP_FAULT_LIMIT, "more than 2 GiB of text");
+        skip_space(s);
+        s->value.at = s->p;
+        r = scan_value(s, place);
+        if (r != 0)
+                return r;
+        s->value.n = (size_t)(s->p - s->value.at);
+        skip_space(s);
+        if (s->p < s->end)
+                return fail(s, s->p, MCP_FAULT_PARSE, "something stands behind the value");
+        return 0;
+}
+
+void scan_deinit(struct scan *s)
+{
+        keys_deinit(&s->keys);
+}
