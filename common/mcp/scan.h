@@ -8,6 +8,8 @@
 /* -- strings (string.c) ------------------------------------------------------------------------------------------------------ */
 /* The first byte of [p, end) that is a quote, a backslash, a control character or not ASCII; end when there is none. */
 const char *string_plain_end(const char *p, const char *end);
+/* The first byte of [p, end) that is a or b; end when there is none. */
+const char *string_find_either(const char *p, const char *end, char a, char b);
 /* p stands behind the opening quote, in checked text: the place of the closing quote, or end. */
 const char *string_end(const char *p, const char *end);
 /*

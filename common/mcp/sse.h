@@ -10,14 +10,26 @@
 /* type: "message" unless the event names one. data: lines joined by LF, NUL-terminated, n bytes long. Borrowed. -1 stops the feed. */
 typedef int (*sse_event_fn)(const char *type, const char *data, size_t n, void *user, struct err **err);
 
+/* What a line says; SSE_NAME: not known yet. */
+enum sse_field { SSE_NAME, SSE_EMPTY, SSE_DATA, SSE_TYPE, SSE_OTHER };
+
+/* Zeroed, but for max. Memory: one event's data. */
 struct sse_reader {
-        struct buf line, data, type;
-        bool after_cr; /* a CR ended a line: an LF right behind it belongs to it */
-        bool started;
-        size_t max; /* bytes of one line and of one event's data */
+        size_t max; /* bytes of one event's data, line ends counted */
+        struct buf data, type;
+        char name[12]; /* of the line's field, as far as it came */
+        unsigned name_n;
+        enum sse_field field;
+        bool colon, before_value; /* of this line */
+        bool after_cr;            /* a CR ended a line: an LF right behind it belongs to it */
+        bool started;             /* the first line's byte order mark is behind us */
 };
 void sse_reader_deinit(struct sse_reader *s);
+/* -1: an event is too long, or event() said so; then the reader is of no more use. */
 _must_check_ int sse_reader_feed(struct sse_reader *s, const char *bytes, size_t n, sse_event_fn event, void *user, struct err **err);
 
-/* Appends one event; id and type may be NULL. Line breaks in text (JSON has them between values only) become several data lines. */
+/*
+ * Appends one event; id and type may be NULL and have no line breaks. Line breaks in text (JSON has them between values only) become
+ * several data lines: the reader sees LF for each.
+ */
 void sse_add_event(struct buf *b, const char *type, const char *id, const char *text, size_t n);

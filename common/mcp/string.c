@@ -41,15 +41,14 @@ const char *string_plain_end(const char *p, const char *end)
         return p;
 }
 
-/* The first quote or backslash. */
-static const char *quote_or_backslash(const char *p, const char *end)
+const char *string_find_either(const char *p, const char *end, char a, char b)
 {
 #ifdef __SSE2__
-        const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\');
+        const __m128i all_a = _mm_set1_epi8(a), all_b = _mm_set1_epi8(b);
 
         for (; end - p >= 16; p += 16) {
                 __m128i v = _mm_loadu_si128((const __m128i *)(const void *)p);
-                unsigned mask = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(v, quote), _mm_cmpeq_epi8(v, backslash)));
+                unsigned mask = (unsigned)_mm_movemask_epi8(_mm_or_si128(_mm_cmpeq_epi8(v, all_a), _mm_cmpeq_epi8(v, all_b)));
                 if (mask)
                         return p + __builtin_ctz(mask);
         }
@@ -57,11 +56,11 @@ static const char *quote_or_backslash(const char *p, const char *end)
         for (; end - p >= 8; p += 8) {
                 uint64_t w;
                 memcpy(&w, p, 8);
-                if (zero_bytes(w ^ EACH('"')) | zero_bytes(w ^ EACH('\\')))
+                if (zero_bytes(w ^ EACH((unsigned char)a)) | zero_bytes(w ^ EACH((unsigned char)b)))
                         break;
         }
 #endif
-        while (p < end && *p != '"' && *p != '\\')
+        while (p < end && *p != a && *p != b)
                 p++;
         return p;
 }
@@ -69,7 +68,7 @@ static const char *quote_or_backslash(const char *p, const char *end)
 const char *string_end(const char *p, const char *end)
 {
         for (;;) {
-                p = quote_or_backslash(p, end);
+                p = string_find_either(p, end, '"', '\\');
                 if (p == end || *p == '"')
                         return p;
                 p = end - p < 2 ? end : p + 2;

@@ -1,8 +1,8 @@
 #include <curl/curl.h>
 #include <errno.h>
 
+#include "common/mcp/sse.h"
 #include "common/smoke/talk.h"
-#include "common/smoke/talk_sse.h"
 #include "common/text.h"
 
 #define MAX_STREAMS 16U
@@ -19,7 +19,7 @@ struct stream {
         struct curl_slist *headers;
         char *body;        /* sent */
         struct buf answer; /* when it is JSON */
-        struct talk_sse sse;
+        struct sse_reader sse;
         bool is_events, is_get, wants_answer, answered;
         struct stream *next;
 };
@@ -69,7 +69,7 @@ static struct stream *stream_free(struct stream *s)
         curl_slist_free_all(s->headers);
         free(s->body);
         buf_deinit(&s->answer);
-        talk_sse_deinit(&s->sse);
+        sse_reader_deinit(&s->sse);
         free(s);
         return NULL;
 }
@@ -169,7 +169,7 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *user)
         if (!s->is_events) {
                 if (n > 0)
                         buf_add(&s->answer, bytes, n);
-        } else if (talk_sse_feed(&s->sse, bytes, n, on_event, s, &err) < 0) {
+        } else if (sse_reader_feed(&s->sse, bytes, n, on_event, s, &err) < 0) {
                 fail(s->http, err);
                 return 0;
         }

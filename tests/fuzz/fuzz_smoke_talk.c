@@ -5,9 +5,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/mcp/sse.h"
 #include "common/smoke/talk.h"
 #include "common/smoke/talk_message.h"
-#include "common/smoke/talk_sse.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -33,11 +33,11 @@ static int event(_unused_ const char *type, const char *data, size_t n, _unused_
 
 static void events(const char *text, size_t n)
 {
-        struct talk_sse s = {.max = 4096};
+        struct sse_reader s = {.max = 4096};
 
-        if (talk_sse_feed(&s, text, n / 3, event, NULL, NULL) == 0 && talk_sse_feed(&s, text + n / 3, n - n / 3, event, NULL, NULL) < 0)
+        if (sse_reader_feed(&s, text, n / 3, event, NULL, NULL) == 0 && sse_reader_feed(&s, text + n / 3, n - n / 3, event, NULL, NULL) < 0)
                 n = 0;
-        talk_sse_deinit(&s);
+        sse_reader_deinit(&s);
 }
 
 static void pages(const char *text, size_t n)

@@ -7,7 +7,6 @@
 #include "common/file.h"
 #include "common/smoke/talk.h"
 #include "common/smoke/talk_message.h"
-#include "common/smoke/talk_sse.h"
 #include "common/spawn.h"
 #include "tests/unit/test.h"
 #include "tests/unit/test_smoke_harness.h"
@@ -62,45 +61,6 @@ static void test_messages(_unused_ void **state)
                 if (table[i].why && !strstr(err_msg(err), table[i].why))
                         fail_msg("%s: %s", table[i].text, err_msg(err));
         }
-}
-
-/* -- event streams -------------------------------------------------------------------------------------------------------------- */
-
-static int note(const char *type, const char *data, size_t n, void *user, _unused_ struct err **err)
-{
-        buf_addf(user, "<%s:%s:%zu>", type, data, n);
-        return 0;
-}
-
-static void test_sse_split(_unused_ void **state)
-{
-        static const char text[] =
-                "\xef\xbb\xbf: hello\r\nevent: endpoint\r\ndata: /x\r\n\r\ndata:a\rdata: b\r\rid: 1\ndata\n\nevent: lost\n\ndata: c\n\n";
-        static const char want[] = "<endpoint:/x:2><message:a\nb:3><message::0><message:c:1>";
-
-        for (size_t k = 0; k < sizeof(text); k++) {
-                struct talk_sse s = {.max = 64};
-                _cleanup_buf_ struct buf got = {0};
-                _cleanup_err_ struct err *err = NULL;
-
-                assert_ok(talk_sse_feed(&s, text, k, note, &got, &err));
-                assert_ok(talk_sse_feed(&s, text + k, sizeof(text) - 1 - k, note, &got, &err));
-                assert_string_equal(got.data, want);
-                talk_sse_deinit(&s);
-        }
-}
-
-static void test_sse_bounds(_unused_ void **state)
-{
-        struct talk_sse s = {.max = 16};
-        _cleanup_buf_ struct buf got = {0};
-        _cleanup_err_ struct err *err = NULL;
-
-        assert_fails(talk_sse_feed(&s, "data: 0123456789abcdef", 22, note, &got, &err), "more than 16 bytes");
-        talk_sse_deinit(&s);
-        s = (struct talk_sse){.max = 16};
-        assert_fails(talk_sse_feed(&s, "data: 12345678\ndata: 12345678\n", 30, note, &got, &err), "more than 16 bytes");
-        talk_sse_deinit(&s);
 }
 
 /* -- the manifest ---------------------------------------------------------------------------------------------------------------- */
@@ -404,8 +364,6 @@ int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_messages),
-                cmocka_unit_test(test_sse_split),
-                cmocka_unit_test(test_sse_bounds),
                 cmocka_unit_test(test_manifest),
                 cmocka_unit_test(test_manifest_refuses),
                 cmocka_unit_test(test_manifest_items_bound),
