@@ -1,5 +1,6 @@
 #include "common/conf.h"
 
+#include <arpa/inet.h>
 #include <inttypes.h>
 
 #include "common/file.h"
@@ -163,6 +164,48 @@ static int parse_path_list(const struct key *key, json_object *value, void *fiel
         return 0;
 }
 
+static int parse_listen(_unused_ const struct key *key, json_object *value, void *field, struct err **err)
+{
+        const char *s = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "", *colon = strrchr(s, ':');
+        struct conf_listen *listen = field;
+        char address[INET_ADDRSTRLEN];
+        struct in_addr a;
+
+        if (!colon || (size_t)(colon - s) >= sizeof(address))
+                return err_set(err, ERR_INVALID, "must be an IPv4 address and a port, such as \"127.0.0.1:8080\"");
+        memcpy(address, s, (size_t)(colon - s));
+        address[colon - s] = '\0';
+        size_t digits = strspn(colon + 1, "0123456789");
+        unsigned long port = digits >= 1 && digits <= 5 && !colon[1 + digits] ? strtoul(colon + 1, NULL, 10) : 0;
+        if (inet_pton(AF_INET, address, &a) != 1 || port < 1 || port > 65535)
+                return err_set(err, ERR_INVALID, "must be an IPv4 address and a port, such as \"127.0.0.1:8080\"");
+        mem_replace(&listen->address, mem_strdup(address));
+        listen->port = (uint16_t)port;
+        return 0;
+}
+
+static int parse_auth(_unused_ const struct key *key, json_object *value, void *field, struct err **err)
+{
+        const char *s = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
+
+        if (!str_eq(s, "token") && !str_eq(s, "none"))
+                return err_set(err, ERR_INVALID, "must be \"token\" or, on a loopback address only, \"none\"");
+        *(bool *)field = str_eq(s, "token");
+        return 0;
+}
+
+static int parse_hosts(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-";
+
+        if (parse_list(key, value, field, err) < 0)
+                return -1;
+        for (char **h = *(char ***)field; h && *h; h++)
+                if (!**h || strlen(*h) > 253 || !str_in_charset(*h, set))
+                        return err_set(err, ERR_INVALID, "must be names of hosts or IPv4 addresses, without a port");
+        return 0;
+}
+
 #define AT(field) offsetof(struct conf, field)
 static const struct key keys[] = {
         {"/audience", parse_audience, AT(audience), .required = true},
@@ -191,6 +234,18 @@ static const struct key keys[] = {
         {"/smoke/timeout", parse_duration, AT(smoke_timeout_ms), "60s", .min = 100, .max = 3600000},
         {"/smoke/max_output", parse_size, AT(smoke_max_output), "4m", .min = 1024, .max = 64U << 20},
         {"/helpers", parse_path, AT(helper_dir), LIBEXECDIR},
+        {"/link/socket", parse_path, AT(link_socket), "/run/bulkhead/link/link.sock"},
+        {"/gateway/listen", parse_listen, AT(gateway_listen), "127.0.0.1:8080"},
+        {"/gateway/auth", parse_auth, AT(gateway_auth), "token"},
+        {"/gateway/token", parse_path, AT(gateway_token), "/etc/bulkhead/gateway.token.sha256"},
+        {"/gateway/hosts", parse_hosts, AT(gateway_hosts)},
+        {"/gateway/max_message", parse_size, AT(gateway_max_message), "16m", .min = 64U << 10, .max = 64U << 20},
+        {"/gateway/call_timeout", parse_duration, AT(gateway_call_timeout_ms), "60s", .min = 100, .max = 86400000},
+        {"/gateway/call_cap", parse_duration, AT(gateway_call_cap_ms), "1h", .min = 100, .max = 86400000},
+        {"/gateway/start_timeout", parse_duration, AT(gateway_start_timeout_ms), "60s", .min = 100, .max = 3600000},
+        {"/gateway/max_sessions", parse_count, AT(gateway_max_sessions), "10000", .min = 1, .max = 1000000},
+        {"/gateway/max_instances", parse_count, AT(gateway_max_instances), "64", .min = 1, .max = 10000},
+        {"/gateway/max_memory", parse_size, AT(gateway_max_memory), .min = 16U << 20, .max = UINT64_C(1) << 50},
 };
 #undef AT
 
@@ -261,6 +316,19 @@ static int refuse_unknown(const struct reading *r, json_object *o, const char *p
         return 0;
 }
 
+/* What keys mean together. Without a token, whoever reaches the port may call every tool: then nobody but this host may reach it. */
+static int check_together(const struct conf *c, const struct reading *r, struct err **err)
+{
+        struct err *cause = NULL;
+
+        if (c->gateway_auth || str_has_prefix(c->gateway_listen.address, "127."))
+                return 0;
+        (void)err_set(&cause, ERR_DENIED,
+                      "\"none\" goes with a loopback address only, and gateway.listen is %s: write \"token\", or listen on 127.0.0.1",
+                      c->gateway_listen.address);
+        return fail_at(r, "/gateway/auth", cause, err);
+}
+
 int conf_load(struct conf **ret, const char *path, struct err **err)
 {
         _cleanup_(conf_freep) struct conf *c = NEW(struct conf);
@@ -282,8 +350,26 @@ int conf_load(struct conf **ret, const char *path, struct err **err)
         for (size_t i = 0; i < ELEMENTSOF(keys); i++)
                 if (apply_key(c, &r, &keys[i], root, err) < 0)
                         return -1;
+        if (check_together(c, &r, err) < 0)
+                return -1;
         c->path = mem_strdup(path);
         *ret = TAKE_PTR(c);
+        return 0;
+}
+
+int conf_gateway_token(char out[CONF_TOKEN_HEX], const struct conf *conf, struct err **err)
+{
+        _cleanup_free_ char *text = NULL;
+        size_t n;
+
+        if (file_read(&text, &n, conf->gateway_token, 128, FILE_TRUSTED, err) < 0)
+                return err_wrap(err, "gateway.token");
+        if (n > 0 && text[n - 1] == '\n')
+                text[n - 1] = '\0';
+        if (!str_is_hex(text, CONF_TOKEN_HEX - 1))
+                return err_set(err, ERR_INVALID, "gateway.token: %s does not hold the SHA-256 of a token: 64 hex digits in lower case",
+                               conf->gateway_token);
+        memcpy(out, text, CONF_TOKEN_HEX);
         return 0;
 }
 
@@ -296,8 +382,10 @@ struct conf *conf_free(struct conf *c)
                 if (keys[i].parse == parse_text || keys[i].parse == parse_path || keys[i].parse == parse_audience ||
                     keys[i].parse == parse_ref)
                         free(*(char **)field);
-                else if (keys[i].parse == parse_list || keys[i].parse == parse_path_list)
+                else if (keys[i].parse == parse_list || keys[i].parse == parse_path_list || keys[i].parse == parse_hosts)
                         strv_free(*(char ***)field);
+                else if (keys[i].parse == parse_listen)
+                        free(((struct conf_listen *)field)->address);
         }
         free(c->path);
         free(c);

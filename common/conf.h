@@ -12,6 +12,11 @@
 
 #define CONF_DEFAULT_PATH "/etc/bulkhead/bulkhead.conf"
 
+struct conf_listen {
+        char *address; /* dotted IPv4 */
+        uint16_t port;
+};
+
 struct conf {
         char *path;
         char *audience;             /* audience: who approvals are for; also the owner label. [A-Za-z0-9.-]{1,64}. Required. */
@@ -40,9 +45,28 @@ struct conf {
         uint64_t smoke_timeout_ms; /* smoke.timeout: 60s */
         uint64_t smoke_max_output; /* smoke.max_output: 4m */
         char *helper_dir;          /* helpers: directory of our helper programs; default: libexec dir of the build */
+
+        char *link_socket;                 /* link.socket: /run/bulkhead/link/link.sock */
+        struct conf_listen gateway_listen; /* gateway.listen: 127.0.0.1:8080 */
+        bool gateway_auth;                 /* gateway.auth: token | none (loopback only) */
+        char *gateway_token;               /* gateway.token: /etc/bulkhead/gateway.token.sha256; see conf_gateway_token() */
+        char **gateway_hosts;              /* gateway.hosts: names a Host or Origin may have beside the loopback's. Default: none */
+        uint64_t gateway_max_message;      /* gateway.max_message: 16m (64k..64m) */
+        uint64_t gateway_call_timeout_ms;  /* gateway.call_timeout: 60s, without an answer or progress */
+        uint64_t gateway_call_cap_ms;      /* gateway.call_cap: 1h, in all */
+        uint64_t gateway_start_timeout_ms; /* gateway.start_timeout: 60s */
+        unsigned gateway_max_sessions;     /* gateway.max_sessions: 10000 */
+        unsigned gateway_max_instances;    /* gateway.max_instances: 64, on-demand servers that run at once */
+        uint64_t gateway_max_memory;       /* gateway.max_memory: bytes, sum of the running servers' limits; 0 = 3/4 of the host's */
 };
 
 /* Reads and checks path. Unknown keys are errors. */
 _must_check_ int conf_load(struct conf **ret, const char *path, struct err **err);
+/*
+ * Lower-case hex SHA-256 of the operator's token, out of the file gateway.token, which only root may write. It is all the broker needs: a
+ * token that is never there cannot be read out of it. out: 65 bytes.
+ */
+#define CONF_TOKEN_HEX 65
+_must_check_ int conf_gateway_token(char out[CONF_TOKEN_HEX], const struct conf *conf, struct err **err);
 struct conf *conf_free(struct conf *c);
 DEFINE_FREEP(struct conf *, conf_free)
