@@ -150,23 +150,29 @@ static int parse_idle_timeout(const struct reader *r, const struct place *at, js
         return read_duration(r, at, value, 1000, UINT64_C(7) * 86400000, &((struct registry_entry *)entry)->idle_timeout_ms, err);
 }
 
-static int parse_prefix(const struct reader *r, const struct place *at, json_object *value, _unused_ void *entry, struct err **err)
+/* Empty is a value of its own: the tools' names as the server has them. */
+static int parse_prefix(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err)
 {
-        const char *s = NULL;
+        const char *s = "";
 
-        if (read_string(r, at, value, 40, &s, err) < 0)
+        if (!(json_object_is_type(value, json_type_string) && json_object_get_string_len(value) == 0) &&
+            read_string(r, at, value, 40, &s, err) < 0)
                 return -1;
-        if (!str_in_charset(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-"))
-                return reader_fail(r, at, err, "is not a prefix for tool names; use letters, digits, _ and -");
+        if (!registry_prefix_valid(s))
+                return reader_fail(r, at, err, "is not a prefix for tool names; use letters, digits and _ . -");
+        ((struct registry_entry *)entry)->prefix = mem_strdup(s);
         return 0;
 }
 
-static int parse_sharing(const struct reader *r, const struct place *at, json_object *value, _unused_ void *entry, struct err **err)
+static int parse_sharing(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err)
 {
         static const char *const words[] = {"shared", "per-session", NULL};
         unsigned i = 0;
 
-        return read_word(r, at, value, words, &i, err);
+        if (read_word(r, at, value, words, &i, err) < 0)
+                return -1;
+        ((struct registry_entry *)entry)->sharing = (enum sharing)i;
+        return 0;
 }
 
 /* -- the table ------------------------------------------------------------------------------------------------------------ */
@@ -278,6 +284,8 @@ static int check_transport(const struct reader *r, const struct place *at, struc
                 return reader_fail(r, at, err, "the key \"port\" is missing; say on which port the server listens inside its container");
         if (!e->path)
                 e->path = mem_strdup(DEFAULT_PATH);
+        if (!json_get(o, "sharing"))
+                e->sharing = SHARING_PER_SESSION;
         return 0;
 }
 
@@ -308,6 +316,10 @@ static int check_supported(const struct reader *r, const struct place *at, const
                         r, PLACE_KEY(at, e->source == SOURCE_URL ? "url" : "source"), err,
                         "source %s is not supported yet; build an image, push it to a registry and declare it as docker_image by digest",
                         shapes[e->source].name);
+        if (e->transport == TRANSPORT_STDIO && e->sharing == SHARING_PER_SESSION)
+                return reader_fail(r, PLACE_KEY(at, "sharing"), err,
+                                   "an instance of a stdio server for every session is not supported yet; write \"shared\", or serve it by "
+                                   "streamable-http");
         for (size_t i = 0; i < e->n_egress; i++) {
                 const struct place *rule = PLACE_ITEM(PLACE_KEY(at, "egress"), i);
 
@@ -403,6 +415,7 @@ struct registry_entry *registry_entry_free(struct registry_entry *e)
         free(e->path);
         free(e->user);
         free(e->runtime);
+        free(e->prefix);
         free(e);
         return NULL;
 }

@@ -55,6 +55,44 @@ static int compare_entries(const void *a, const void *b)
         return strcmp((*(struct registry_entry *const *)a)->name, (*(struct registry_entry *const *)b)->name);
 }
 
+struct prefixed {
+        char *prefix;
+        const struct registry_entry *entry;
+};
+
+static int compare_prefixed(const void *a, const void *b)
+{
+        const struct prefixed *x = a, *y = b;
+        int order = strcmp(x->prefix, y->prefix);
+
+        /* Of two with the same prefix the one that may give way comes last: it wrote it, and it stands further down. */
+        if (order == 0)
+                order = (x->entry->prefix != NULL) - (y->entry->prefix != NULL);
+        return order ? order : (x->entry->line > y->entry->line) - (x->entry->line < y->entry->line);
+}
+
+/* Where several servers are behind one endpoint, a tool's name says whose it is. */
+static int check_prefixes_differ(const struct reader *r, const struct place *at, const struct registry *reg, struct err **err)
+{
+        struct prefixed *list = NEW_N(struct prefixed, reg->n_entries + 1);
+        int result = 0;
+
+        for (size_t i = 0; i < reg->n_entries; i++) {
+                const struct registry_entry *e = reg->entries[i];
+                list[i] = (struct prefixed){e->prefix ? mem_strdup(e->prefix) : mem_printf("%s__", e->name), e};
+        }
+        qsort(list, reg->n_entries, sizeof(*list), compare_prefixed);
+        for (size_t i = 1; i < reg->n_entries && result == 0; i++)
+                if (str_eq(list[i - 1].prefix, list[i].prefix))
+                        result = reader_fail(r, PLACE_KEY(PLACE_KEY(at, list[i].entry->name), "prefix"), err,
+                                             "\"%s\" is also the prefix of the server \"%s\"; write another one", list[i].prefix,
+                                             list[i - 1].entry->name);
+        for (size_t i = 0; i < reg->n_entries; i++)
+                free(list[i].prefix);
+        free(list);
+        return result;
+}
+
 static int parse_servers(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
 {
         struct registry *reg = dst;
@@ -71,7 +109,7 @@ static int parse_servers(const struct reader *r, const struct place *at, json_ob
                 reg->n_entries++;
         }
         qsort(reg->entries, reg->n_entries, sizeof(struct registry_entry *), compare_entries);
-        return check_mounts_apart(r, at, reg, err);
+        return check_prefixes_differ(r, at, reg, err) < 0 ? -1 : check_mounts_apart(r, at, reg, err);
 }
 
 static const struct key registry_keys[] = {

@@ -17,6 +17,7 @@
 enum source_type { SOURCE_DOCKER_IMAGE, SOURCE_GIT_REPO, SOURCE_NPM_PACKAGE, SOURCE_PYPI_PACKAGE, SOURCE_URL };
 enum transport { TRANSPORT_STDIO, TRANSPORT_STREAMABLE_HTTP, TRANSPORT_SSE };
 enum lifecycle { LIFECYCLE_ALWAYS_ON, LIFECYCLE_ON_DEMAND };
+enum sharing { SHARING_SHARED, SHARING_PER_SESSION };
 enum protocol { PROTOCOL_ANY, PROTOCOL_TCP = 6, PROTOCOL_UDP = 17 };
 
 struct egress_rule {
@@ -62,6 +63,8 @@ struct registry_entry {
         uint64_t memory, nano_cpus, pids, tmpfs; /* bytes, 1e-9 cpu, count, bytes */
         enum lifecycle lifecycle;
         uint64_t idle_timeout_ms;
+        char *prefix;                  /* of its tools' names where servers share an endpoint; "" = none; NULL = the name and "__" */
+        enum sharing sharing;          /* one session with the server for all clients, or one each; HTTP servers: one each by default */
         json_object *smoke_call;       /* {"tool": …, "arguments": {…}} or NULL */
         json_object *json;             /* the entry as it was written */
         char entry_sha256[SHA256_HEX]; /* of the canonical entry without "enabled" and "description": neither is a new thing to approve */
@@ -85,7 +88,7 @@ _must_check_ int registry_entry_parse(struct registry_entry **ret, const char *n
 const struct registry_entry *registry_find(const struct registry *r, const char *name);
 /* [a-z0-9-]{1,40} */
 bool registry_name_valid(const char *name);
-/* What stands before a server's tool names: [A-Za-z0-9_.-]{0,40} */
+/* What stands before a server's tool names: [A-Za-z0-9_.-]{0,40}. No two servers of a file have the same. */
 bool registry_prefix_valid(const char *prefix);
 /* "tcp 192.0.2.0/24:443,5432" for people and for records; owned. */
 char *egress_rule_text(const struct egress_rule *rule);

@@ -115,6 +115,8 @@ static void reads_everything(_unused_ void **state)
         assert_int_equal(e->tmpfs, 8 << 20);
         assert_int_equal(e->lifecycle, LIFECYCLE_ON_DEMAND);
         assert_int_equal(e->idle_timeout_ms, 90000);
+        assert_string_equal(e->prefix, "w");
+        assert_int_equal(e->sharing, SHARING_PER_SESSION);
         assert_string_equal(json_str(e->smoke_call, "tool"), "t");
 }
 
@@ -148,6 +150,31 @@ static void has_safe_defaults(_unused_ void **state)
         assert_null(e->args);
         assert_null(e->runtime);
         assert_int_equal(e->lifecycle, LIFECYCLE_ALWAYS_ON);
+        assert_null(e->prefix);
+        assert_int_equal(e->sharing, SHARING_SHARED);
+}
+
+#define HTTP_BASE "\"source\": \"docker_image\", \"image\": \"" IMG "\", \"transport\": \"sse\", \"port\": 80"
+
+static void reads_sharing_and_prefix(_unused_ void **state)
+{
+        static const struct {
+                const char *keys, *prefix;
+                enum sharing sharing;
+        } cases[] = {
+                {BASE, NULL, SHARING_SHARED},
+                {BASE ", \"sharing\": \"shared\", \"prefix\": \"\"", "", SHARING_SHARED},
+                {HTTP_BASE, NULL, SHARING_PER_SESSION},
+                {HTTP_BASE ", \"sharing\": \"shared\", \"prefix\": \"A-b.c_9\"", "A-b.c_9", SHARING_SHARED},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_free_ char *text = mem_printf(ENTRY("%s"), cases[i].keys);
+                _cleanup_(registry_freep) struct registry *r = parse(text);
+
+                assert_int_equal(r->entries[0]->sharing, cases[i].sharing);
+                assert_true(str_eq(r->entries[0]->prefix, cases[i].prefix));
+        }
 }
 
 static void hash_of(char out[SHA256_HEX], const char *keys)
@@ -251,6 +278,9 @@ static void refuses_bad_entries(_unused_ void **state)
                 {DOC("\"runtime\": \"kata\""), "3:3", "the runtime \"kata\" is not allowed on this host; an administrator"},
                 {DOC("\"sharing\": \"all\""), "3:3", "write one of \"shared\", \"per-session\""},
                 {DOC("\"prefix\": \"a b\""), "3:3", "is not a prefix"},
+                {DOC("\"prefix\": \"a/\""), "3:3", "is not a prefix"},
+                {DOC("\"prefix\": \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""), "3:3", "at most 40"},
+                {DOC("\"prefix\": null"), "3:3", "is null"},
                 {DOC("\"sysctls\": {\"kernel.shmmax\": \"1\"}"), "3:15", "this kernel setting is not allowed"},
                 {DOC("\"sysctls\": {\"net.ipv6.conf.all.disable_ipv6\": \"0\"}"), "3:15", "this kernel setting is not allowed"},
                 {DOC("\"sysctls\": {\"net.core.somaxconn\": \"a\"}"), "3:15", "is not a number"},
@@ -263,6 +293,25 @@ static void refuses_bad_entries(_unused_ void **state)
         };
 
         refuse_all(cases, ELEMENTSOF(cases));
+}
+
+/* Which of two servers a tool belongs to must be told by its name. */
+static void refuses_the_same_prefix(_unused_ void **state)
+{
+        static const struct bad cases[] = {
+                {"{\"version\": \"1.0\", \"servers\": {\n\"a\": {" BASE ",\n\"prefix\": \"p\"},\n\"b\": {" BASE ",\n\"prefix\": \"p\"}}}",
+                 "5:1", "servers.b.prefix: \"p\" is also the prefix of the server \"a\""},
+                {"{\"version\": \"1.0\", \"servers\": {\n\"b\": {" BASE ",\n\"prefix\": \"\"},\n\"a\": {" BASE ",\n\"prefix\": \"\"}}}",
+                 "5:1", "servers.a.prefix: \"\" is also the prefix of the server \"b\""},
+                /* Written against implied: the one that wrote it can mend it. */
+                {"{\"version\": \"1.0\", \"servers\": {\n\"a\": {" BASE ",\n\"prefix\": \"b__\"},\n\"b\": {" BASE
+                 ",\n\"enabled\": false}}}",
+                 "3:1", "servers.a.prefix: \"b__\" is also the prefix of the server \"b\""},
+        };
+
+        refuse_all(cases, ELEMENTSOF(cases));
+        registry_free(parse("{\"version\": \"1.0\", \"servers\": {\"a\": {" BASE ", \"prefix\": \"a\"}, \"b\": {" BASE "}, \"c\": {" BASE
+                            ", \"prefix\": \"\"}}}"));
 }
 
 static void refuses_bad_numbers(_unused_ void **state)
@@ -477,6 +526,7 @@ static void refuses_what_comes_later(_unused_ void **state)
                 {ENTRY("\"transport\": \"stdio\",\n\"source\": \"npm_package\", \"version\": \"1.0\""), "2:1",
                  "the key \"package\" is missing; source npm_package needs it"},
                 {ENTRY("\"transport\": \"stdio\",\n\"url\": \"https://a.example/mcp\""), "2:7", "cannot be reached by stdio"},
+                {DOC("\"sharing\": \"per-session\""), "3:3", "an instance of a stdio server for every session is not supported yet"},
         };
 
         refuse_all(cases, ELEMENTSOF(cases));
@@ -652,16 +702,28 @@ static void shipped_files_load(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(reads_everything),         cmocka_unit_test(reads_egress),
-                cmocka_unit_test(has_safe_defaults),        cmocka_unit_test(hash_covers_what_is_approved),
-                cmocka_unit_test(refuses_bad_documents),    cmocka_unit_test(refuses_bad_names),
-                cmocka_unit_test(refuses_bad_entries),      cmocka_unit_test(refuses_bad_numbers),
-                cmocka_unit_test(refuses_bad_images),       cmocka_unit_test(refuses_bad_egress),
-                cmocka_unit_test(refuses_bad_mounts),       cmocka_unit_test(keeps_mounts_apart),
-                cmocka_unit_test(refuses_variables),        cmocka_unit_test(refuses_wishes),
-                cmocka_unit_test(refuses_what_comes_later), cmocka_unit_test(refuses_too_much),
-                cmocka_unit_test(parses_one_entry),         cmocka_unit_test(writes_one_entry),
-                cmocka_unit_test(creates_the_file),         cmocka_unit_test(keeps_the_file_when_unsure),
+                cmocka_unit_test(reads_everything),
+                cmocka_unit_test(reads_egress),
+                cmocka_unit_test(has_safe_defaults),
+                cmocka_unit_test(reads_sharing_and_prefix),
+                cmocka_unit_test(hash_covers_what_is_approved),
+                cmocka_unit_test(refuses_bad_documents),
+                cmocka_unit_test(refuses_bad_names),
+                cmocka_unit_test(refuses_bad_entries),
+                cmocka_unit_test(refuses_the_same_prefix),
+                cmocka_unit_test(refuses_bad_numbers),
+                cmocka_unit_test(refuses_bad_images),
+                cmocka_unit_test(refuses_bad_egress),
+                cmocka_unit_test(refuses_bad_mounts),
+                cmocka_unit_test(keeps_mounts_apart),
+                cmocka_unit_test(refuses_variables),
+                cmocka_unit_test(refuses_wishes),
+                cmocka_unit_test(refuses_what_comes_later),
+                cmocka_unit_test(refuses_too_much),
+                cmocka_unit_test(parses_one_entry),
+                cmocka_unit_test(writes_one_entry),
+                cmocka_unit_test(creates_the_file),
+                cmocka_unit_test(keeps_the_file_when_unsure),
                 cmocka_unit_test(shipped_files_load),
         };
 
