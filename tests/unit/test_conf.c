@@ -131,6 +131,9 @@ static void test_refuses(_unused_ void **state)
         assert_fails(load(&c, "registry: /x\n", &err), "\"audience\" is missing");
         assert_fails(load(&c, "audience: a\nadience: b\n", &err), "bulkhead.conf:2:1: adience: unknown key");
         assert_fails(load(&c, "audience: a\nengine:\n  sock: /x\n", &err), ":3:3: engine/sock: unknown key");
+        /* as messages write it, but not as the file wants it: it must not be read over */
+        assert_fails(load(&c, "audience: a\ncontroller/user: nobody\n", &err), "bulkhead.conf:2:1: controller/user: unknown key");
+        assert_fails(load(&c, "audience: a\napprovals: {}\napprovals/signatures: required\n", &err), "approvals/signatures: unknown key");
         assert_fails(load(&c, "audience: a b\n", &err), ":1:1: audience: must be");
         assert_fails(load(&c, "audience: a\nregistry: ../x\n", &err), "absolute path");
         assert_fails(load(&c, "audience: a\nnetwork:\n  mark: 3\n", &err), "single bit");
