@@ -87,6 +87,7 @@ struct controller {
         struct desired *desired;
         struct desired nothing; /* stands in for `desired` while the inputs were never good */
         int inotify;
+        bool unwatched; /* some directory could not be watched, which was said */
         sd_event_source *watch, *watch_timer, *expiry_timer;
 
         /* pass.c */

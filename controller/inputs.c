@@ -193,19 +193,9 @@ void inputs_raise_floor(struct controller *c)
                 log_error("the time of day cannot be remembered", "reason", err_msg(err));
 }
 
-void inputs_reload(struct controller *c)
-{
-        const struct shared *before = c->registry;
-
-        load_registry(c);
-        if (c->registry != before)
-                inputs_judge(c);
-        read_approvals(c);
-}
-
 /* -- watching ------------------------------------------------------------------------------------------------------------- */
 
-static void watch_directory_of(struct controller *c, const char *path)
+static bool watch_directory_of(const struct controller *c, const char *path)
 {
         const uint32_t what = IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_CREATE | IN_DELETE | IN_ATTRIB | IN_ONLYDIR;
         _cleanup_free_ char *dir = mem_strdup(path);
@@ -214,31 +204,47 @@ static void watch_directory_of(struct controller *c, const char *path)
         if (slash && slash != dir)
                 *slash = '\0';
         /* A directory that is not there yet is found by the resync. */
-        if (inotify_add_watch(c->inotify, dir, what) < 0 && errno != ENOENT)
+        if (inotify_add_watch(c->inotify, dir, what) >= 0 || errno == ENOENT)
+                return true;
+        if (!c->unwatched)
                 log_warning("cannot watch a directory: changes there are seen at the next resync only", "directory", dir, "reason",
                             strerror(errno));
+        return false;
 }
 
+/* Again with every reading: a directory may have come, or have been replaced. One that is watched already costs a call. */
 static void watch_all(struct controller *c)
 {
         const struct conf *conf = c->conf;
-        _cleanup_free_ char *ref = mem_printf("%s/%s", conf->approvals_repository, conf->approvals_ref);
-        _cleanup_free_ char *packed = mem_printf("%s/packed-refs", conf->approvals_repository);
+        _cleanup_free_ char *repository = NULL;
 
-        watch_directory_of(c, conf->registry_path);
-        watch_directory_of(c, ref);
-        watch_directory_of(c, packed);
-        watch_directory_of(c, conf->allowed_signers);
-        if (conf->revoked_keys)
-                watch_directory_of(c, conf->revoked_keys);
+        if (c->inotify < 0)
+                return;
+        if (forge_directory(&repository, conf, NULL) < 0)
+                repository = mem_strdup(conf->approvals_repository);
+        _cleanup_free_ char *ref = mem_printf("%s/%s", repository, conf->approvals_ref), *packed = mem_printf("%s/packed-refs", repository);
+        const char *const paths[] = {conf->registry_path, ref, packed, conf->allowed_signers, conf->revoked_keys};
+        bool right = true;
+
+        for (size_t i = 0; i < ELEMENTSOF(paths); i++)
+                right &= !paths[i] || watch_directory_of(c, paths[i]);
+        c->unwatched = !right;
+}
+
+void inputs_reload(struct controller *c)
+{
+        const struct shared *before = c->registry;
+
+        watch_all(c);
+        load_registry(c);
+        if (c->registry != before)
+                inputs_judge(c);
+        read_approvals(c);
 }
 
 static int on_settled(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
 {
-        struct controller *c = user;
-
-        watch_all(c); /* a directory may have been replaced */
-        inputs_reload(c);
+        inputs_reload(user);
         return 0;
 }
 
@@ -269,7 +275,6 @@ int inputs_start(struct controller *c, struct err **err)
                 r = sd_event_source_set_enabled(c->watch_timer, SD_EVENT_OFF);
         if (r < 0)
                 return err_sys(err, r, "cannot watch files");
-        watch_all(c);
         inputs_reload(c);
         return 0;
 }

@@ -39,7 +39,7 @@ int forge_fingerprint(char out[SHA256_HEX], const struct conf *conf, struct err 
         _cleanup_buf_ struct buf b = {0};
         _cleanup_free_ char *dir = NULL;
 
-        if (git_directory(&dir, conf, err) < 0)
+        if (forge_directory(&dir, conf, err) < 0)
                 return -1;
         buf_addf(&b, "%s\n%s\n%s\n%d\n", conf->audience, dir, conf->approvals_ref, conf->signatures_required);
         for (size_t i = 0; i < ELEMENTSOF(parts); i++) {

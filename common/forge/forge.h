@@ -104,6 +104,12 @@ _must_check_ int forge_read_start(struct spawn **ret, sd_event *loop, const stru
                                   forge_read_fn done, void *user, struct err **err);
 
 /*
+ * Where references and objects lie: conf->approvals_repository itself when it is bare, or its .git directory. *ret owned, without symbolic
+ * links. ERR_NOT_FOUND when there is no repository (yet).
+ */
+_must_check_ int forge_directory(char **ret, const struct conf *conf, struct err **err);
+
+/*
  * Changes whenever a read could give another answer: reference, trust files, configuration. Cheap (a few stat() and one small file), parses
  * no git object: the same fingerprint as at the last read means that there is nothing to read. -1: cannot be told; then read.
  */

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/forge/forge.h"
 #include "common/mem.h"
 #include "common/text.h"
 
@@ -48,7 +49,7 @@ int git_setup(struct err **err)
         return r < 0 ? git_fault(err, ERR_INTERNAL, "libgit2 does not start") : 0;
 }
 
-int git_directory(char **ret, const struct conf *conf, struct err **err)
+int forge_directory(char **ret, const struct conf *conf, struct err **err)
 {
         _cleanup_free_ char *path = realpath(conf->approvals_repository, NULL);
 
@@ -134,7 +135,7 @@ int git_open(git_repository **ret, const struct conf *conf, struct err **err)
         const unsigned flags = GIT_REPOSITORY_OPEN_NO_SEARCH | GIT_REPOSITORY_OPEN_BARE | GIT_REPOSITORY_OPEN_NO_DOTGIT;
         _cleanup_free_ char *dir = NULL;
 
-        if (git_setup(err) < 0 || git_directory(&dir, conf, err) < 0 || check_repository(dir, conf, err) < 0)
+        if (git_setup(err) < 0 || forge_directory(&dir, conf, err) < 0 || check_repository(dir, conf, err) < 0)
                 return -1;
         if (git_repository_open_ext(ret, dir, flags, NULL) < 0)
                 return git_fault(err, ERR_INVALID, "cannot open the approvals repository %s", dir);

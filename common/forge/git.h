@@ -46,8 +46,6 @@ static inline void git_signature_freep(git_signature **p)
 int git_fault(struct err **err, enum err_code code, const char *fmt, ...) _printf_(3, 4);
 /* Process-wide settings; cheap to call again. */
 _must_check_ int git_setup(struct err **err);
-/* Where the objects lie: the configured path itself (bare) or its .git directory. Owned. ERR_NOT_FOUND when there is no repository. */
-_must_check_ int git_directory(char **ret, const struct conf *conf, struct err **err);
 /* Opens it, after judging the owners and modes of everything that decides what we read. */
 _must_check_ int git_open(git_repository **ret, const struct conf *conf, struct err **err);
 /* The commit conf->approvals_ref names. 1: there is no such reference (yet). */

@@ -401,6 +401,10 @@ class WhileRunning(ApprovalsCase):
         host.settle()
         return host, host.container("echo")["Id"]
 
+    def revocation(self, host):
+        return {"apiVersion": "bulkhead/v1", "kind": "Revocation", "serial": self.approved["serial"] + 1, "audience": host.audience, "server": "echo",
+                "proposal": self.approved["id"], "approved_by": PRINCIPAL, "approved_at": at(0), "reason": "a test"}
+
     def stops_within(self, seconds, host, since):
         eventually("the server's container is gone or ended", seconds - (time.monotonic() - since), lambda: not any(c["State"] == "running" for c in host.containers()), pause=0.02)
 
@@ -418,14 +422,25 @@ class WhileRunning(ApprovalsCase):
     def test_revocation_that_came_by_a_push(self):
         """Without the command line's nudge: only the repository changed."""
         host, _ = self.running()
-        host.add_record({"apiVersion": "bulkhead/v1", "kind": "Revocation", "serial": self.approved["serial"] + 1, "audience": host.audience, "server": "echo",
-                         "proposal": self.approved["id"], "approved_by": PRINCIPAL, "approved_at": at(0), "reason": "a test"})
+        host.add_record(self.revocation(host))
+        self.stops_within(2, host, time.monotonic())
+
+    def test_revocation_that_came_by_a_push_into_a_checkout(self):
+        """The same where the repository is a checkout's .git."""
+        host = self.host()
+        tree = host.dir / "tree"
+        tree.mkdir()
+        host.repository = host.repository.rename(tree / ".git")
+        host.write_conf(**{"approvals.repository": str(tree)})
+        host.start()
+        host.wait_state("echo", "running")
+        host.settle()
+        host.add_record(self.revocation(host))
         self.stops_within(2, host, time.monotonic())
 
     def test_revocation_by_a_stranger_changes_nothing(self):
         host, container = self.running()
-        host.add_record({"apiVersion": "bulkhead/v1", "kind": "Revocation", "serial": self.approved["serial"] + 1, "audience": host.audience, "server": "echo",
-                         "proposal": self.approved["id"], "approved_by": PRINCIPAL, "approved_at": at(0), "reason": "a test"}, key=host.new_key("mallory"))
+        host.add_record(self.revocation(host), key=host.new_key("mallory"))
         time.sleep(3)
         self.assertEqual(host.container("echo")["Id"], container)
 
@@ -439,8 +454,7 @@ class WhileRunning(ApprovalsCase):
     def test_revocation_counts_in_a_refused_history(self):
         host, _ = self.running()
         tip = host.tip()
-        revocation = host.record_files({"apiVersion": "bulkhead/v1", "kind": "Revocation", "serial": self.approved["serial"] + 1, "audience": host.audience, "server": "echo",
-                                        "proposal": self.approved["id"], "approved_by": PRINCIPAL, "approved_at": at(0), "reason": "a test"})
+        revocation = host.record_files(self.revocation(host))
         host.restart_history(revocation)
         self.assertNotEqual(host.tip(), tip)
         self.stops_within(2, host, time.monotonic())

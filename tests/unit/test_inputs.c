@@ -170,12 +170,73 @@ static void test_unreadable_repository(_unused_ void **state)
         world_deinit(&w);
 }
 
+/* A reading that nobody asked for: the files' own news. */
+static void until_noticed(struct world *w)
+{
+        assert_null(w->c.reading);
+        while (!w->c.reading)
+                assert_true(sd_event_run(w->c.loop, 2000000) > 0);
+        until_read(w);
+}
+
+/* The repository's own files lie elsewhere in a checkout than in a bare repository. */
+static void test_change_in_a_checkout_is_seen(_unused_ void **state)
+{
+        struct world w;
+        struct err *err = NULL;
+
+        world_init(&w);
+        free(approve(&w));
+        _cleanup_free_ char *bare = mem_strdup(w.rig.conf.approvals_repository), *checkout = mem_printf("%s/checkout", w.rig.dir),
+                            *inner = mem_printf("%s/.git", checkout);
+        assert_int_equal(mkdir(checkout, 0755), 0);
+        assert_int_equal(rename(bare, inner), 0);
+        mem_replace(&w.rig.conf.approvals_repository, mem_strdup(checkout));
+        assert_ok(inputs_start(&w.c, &err));
+        until_read(&w);
+        assert_true(may_run(&w));
+
+        mem_replace(&w.rig.conf.approvals_repository, mem_strdup(inner));
+        free(rig_commit_record(&w.rig, rig_record(&w.rig, "Revocation", 2), w.rig.key));
+        mem_replace(&w.rig.conf.approvals_repository, mem_strdup(checkout));
+        until_noticed(&w);
+        assert_false(may_stay(&w));
+        world_deinit(&w);
+}
+
+/* The reference's directory comes with its first push: once that was found, it is watched. */
+static void test_change_in_a_later_directory_is_seen(_unused_ void **state)
+{
+        struct world w;
+        struct err *err = NULL;
+
+        world_init(&w);
+        free(approve(&w));
+        _cleanup_free_ char *tip = rig_tip(&w.rig);
+        mem_replace(&w.rig.conf.approvals_ref, mem_strdup("refs/heads/team/main"));
+        assert_ok(inputs_start(&w.c, &err));
+        until_read(&w);
+        assert_null(w.c.view_error);
+        assert_false(may_run(&w));
+        rig_move_ref(&w.rig, tip);
+        inputs_reload(&w.c);
+        until_read(&w);
+        assert_true(may_run(&w));
+
+        free(rig_commit_record(&w.rig, rig_record(&w.rig, "Revocation", 2), w.rig.key));
+        until_noticed(&w);
+        assert_false(may_stay(&w));
+        world_deinit(&w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_revocation_on_a_full_disk),
                 cmocka_unit_test(test_approval_on_a_full_disk),
                 cmocka_unit_test(test_unreadable_repository),
+                cmocka_unit_test(test_change_in_a_checkout_is_seen),
+                cmocka_unit_test(test_change_in_a_later_directory_is_seen),
         };
         sigset_t child;
 
