@@ -289,14 +289,14 @@ static void test_silent_peer_dropped(void **state)
 {
         struct fixture *f = *state;
 
-        link_server_set_deadline(f->server, 200);
+        link_server_set_deadline(f->server, 600);
         _cleanup_fd_ int silent = dial(f), dribbling = dial(f), waiting = dial(f);
         say(dribbling, "{");
         say(waiting, "{\"verb\":\"hold\"}\n");
         for (int i = 0; i < 6; i++) {
                 (void)!send(dribbling, " ", 1, MSG_NOSIGNAL);
                 turn(f);
-                usleep(50000);
+                usleep(150000);
         }
         turn(f);
         bool eof;
@@ -314,7 +314,8 @@ static void test_slow_reader_dropped(void **state)
 {
         struct fixture *f = *state;
 
-        link_server_set_deadline(f->server, 200);
+        /* Long enough that a slow machine has the answer formatted and queued before it is over. */
+        link_server_set_deadline(f->server, 2000);
         _cleanup_fd_ int fd = dial(f);
         say(fd, "{\"verb\":\"hold\"}\n");
         turn(f);
@@ -323,8 +324,10 @@ static void test_slow_reader_dropped(void **state)
         link_answer(f->held, json_object_new_string(text));
         turn(f);
         assert_int_equal(link_server_connections(f->server), 1);
-        usleep(250000);
-        turn(f);
+        for (int i = 0; i < 200 && link_server_connections(f->server) > 0; i++) {
+                usleep(50000);
+                turn(f);
+        }
         assert_int_equal(link_server_connections(f->server), 0);
 }
 
