@@ -28,26 +28,30 @@ static const char *skip_digits(const char *p, const char *end)
         return p;
 }
 
-/* At most MAX_NUMBER characters. The point is taken out first, because strtod() reads the one of the locale. */
-static bool is_finite(const char *digits, const char *exponent, const char *end)
+/* Only the point is taken out first, because strtod() reads the one of the locale. */
+double number_value(struct mcp_slice number)
 {
-        char copy[MAX_NUMBER + 16];
-        size_t n = 0;
+        char copy[MAX_NUMBER + 24];
+        const char *p = number.at, *end = p + number.n;
         int power = 0, fraction = 0;
+        size_t n = 0;
 
-        for (const char *p = digits; p < exponent; p++) {
+        if (number.n > MAX_NUMBER + 1)
+                return INFINITY;
+        for (bool point = false; p < end && *p != 'e' && *p != 'E'; p++) {
                 if (*p == '.')
-                        fraction = (int)(exponent - p) - 1;
+                        point = true;
                 else
-                        copy[n++] = *p;
+                        copy[n++] = *p, fraction += point;
         }
-        for (const char *p = exponent + 1; p < end; p++)
-                if (*p != '+' && *p != '-')
-                        power = 10 * power + (*p - '0');
-        if (exponent[1] == '-')
+        if (p < end)
+                for (const char *q = p + 1; q < end; q++)
+                        if (*q != '+' && *q != '-')
+                                power = 10 * power + (*q - '0');
+        if (p < end && p[1] == '-')
                 power = -power;
         snprintf(copy + n, sizeof(copy) - n, "e%d", power - fraction);
-        return isfinite(strtod(copy, NULL));
+        return strtod(copy, NULL);
 }
 
 /* 2^53 = 9007199254740992: beyond it a double, and so another reader, sees another number. */
@@ -58,8 +62,8 @@ static bool is_exact(const char *digits, size_t n)
 
 static int scan_number(struct scan *s)
 {
-        const char *start = s->p, *digits = *start == '-' ? start + 1 : start, *p = skip_digits(digits, s->end), *exponent = NULL;
-        bool integer = true;
+        const char *start = s->p, *digits = *start == '-' ? start + 1 : start, *p = skip_digits(digits, s->end);
+        bool integer = true, may_be_infinite = false;
 
         if (p == digits || (*digits == '0' && p - digits > 1))
                 return fail(s, start, MCP_FAULT_PARSE, "not a JSON value");
@@ -73,21 +77,19 @@ static int scan_number(struct scan *s)
         if (p < s->end && (*p == 'e' || *p == 'E')) {
                 const char *power = p + 1;
                 integer = false;
-                exponent = p;
                 if (power < s->end && (*power == '+' || *power == '-'))
                         power++;
                 p = skip_digits(power, s->end);
                 if (p == power || p - power > 3)
                         return fail(s, start, MCP_FAULT_PARSE, "a number's exponent is not one");
-                if (p - power < 3)
-                        exponent = NULL;
+                may_be_infinite = p - power == 3;
         }
         s->p = p;
         if (integer && !is_exact(digits, (size_t)(p - digits)))
                 return fail(s, start, MCP_FAULT_PARSE, "an integer is beyond 2^53: another reader may see another number");
         if (p - digits > MAX_NUMBER)
                 return fail(s, start, MCP_FAULT_PARSE, "a number is longer than 64 characters");
-        if (exponent && !is_finite(digits, exponent, p))
+        if (may_be_infinite && !isfinite(number_value((struct mcp_slice){start, (size_t)(p - start)})))
                 return fail(s, start, MCP_FAULT_PARSE, "a number is too large to be represented");
         return 0;
 }

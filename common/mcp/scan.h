@@ -67,6 +67,8 @@ struct scan {
 /* One value and the white space around it. 0 or an mcp_fault. place: what it is when it is an object. */
 int scan_text(struct scan *s, const char *text, size_t n, enum place place);
 void scan_deinit(struct scan *s);
+/* Of a number as written, checked but for its size. */
+double number_value(struct mcp_slice number);
 
 /* -- what is looked for (message.c) ------------------------------------------------------------------------------------------ */
 /* NULL: the member is none of interest. */
