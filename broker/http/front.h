@@ -50,6 +50,8 @@ _must_check_ int front_new(struct front **ret, sd_event *loop, const struct fron
 struct front *front_free(struct front *f);
 DEFINE_FREEP(struct front *, front_free)
 uint16_t front_port(const struct front *f);
+/* Another token from now on (SIGHUP); NULL: none is needed. What was let in stays in. */
+_must_check_ int front_set_token(struct front *f, const char *token_sha256, struct err **err);
 /* Counts for /metrics. */
 struct front_counts {
         uint64_t connections, requests, refused, dropped_slow;
