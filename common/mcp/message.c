@@ -74,7 +74,7 @@ const struct field *found_field(enum place place, struct mcp_slice key, bool esc
         for (size_t i = 0; i < ELEMENTSOF(fields); i++) {
                 const struct field *f = &fields[i];
 
-                if (f->place == place && (escaped ? string_same(key, mcp_slice_of(f->key)) : mcp_is(key, f->key)))
+                if (f->place == place && (escaped ? string_is(key, f->key) : mcp_is(key, f->key)))
                         return f;
         }
         return NULL;

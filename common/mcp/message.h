@@ -94,7 +94,7 @@ int mcp_batch_next(struct mcp_slice *item, const char *text, size_t n, size_t *p
  */
 int mcp_object_next(struct mcp_slice object, size_t *pos, struct mcp_slice *key, struct mcp_slice *value);
 int mcp_array_next(struct mcp_slice array, size_t *pos, struct mcp_slice *value);
-/* Is a key, as mcp_object_next() gives it, this name? It may be written with escapes. */
+/* Is a key, as mcp_object_next() gives it, this name (plain text)? The key may be written with escapes. */
 bool mcp_key_is(struct mcp_slice key, const char *name);
 /* The member called name, however it is written, or an absent slice. */
 struct mcp_slice mcp_object_get(struct mcp_slice object, const char *name);

@@ -21,6 +21,8 @@ const char *string_check(const char *p, const char *end, bool *escaped, const ch
 void string_decode(struct buf *out, const char *p, const char *end);
 /* Are two checked strings (without quotes) the same characters? */
 bool string_same(struct mcp_slice a, struct mcp_slice b);
+/* Are the characters of a checked string these? */
+bool string_is(struct mcp_slice s, const char *text);
 
 /* -- keys (keys.c) ----------------------------------------------------------------------------------------------------------- */
 struct key {

@@ -18,7 +18,7 @@ static int dispatch(struct sse_reader *s, sse_event_fn event, void *user, struct
         int r = 0;
 
         if (s->data.len > 0) {
-                const char *type = s->type.len > 0 ? s->type.data : "message";
+                const char *type = s->type.len > 0 && s->type.data[0] ? s->type.data : "message";
                 /* The last LF is a separator that separates nothing. */
                 s->data.data[s->data.len - 1] = '\0';
                 r = event(type, s->data.data, s->data.len - 1, user, err);

@@ -171,33 +171,51 @@ const char *string_check(const char *p, const char *end, bool *escaped, const ch
         }
 }
 
-/* The character of a checked string at *p, which moves behind it. */
-static uint32_t next_character(const char **p, const char *end)
+/* p stands on a backslash, in a checked string. */
+static uint32_t escaped_character(const char *p, const char *end, size_t *n)
 {
         static const char from[] = "bfnrt", to[] = "\b\f\n\r\t";
-        const unsigned char *u = (const unsigned char *)*p;
-        size_t n = 1;
-        uint32_t c = u[0];
+        const char *known;
+        uint32_t c;
 
-        if (c == '\\' && end - *p >= 2) {
-                const char *known = strchr(from, u[1]);
-                c = known && *known ? (uint32_t)to[known - from] : u[1];
-                n = 2;
-                if (u[1] == 'u') {
-                        c = hex4(*p + 2, end);
-                        n = 6;
-                        if (c >= 0xd800 && c <= 0xdbff) {
-                                c = 0x10000 + ((c - 0xd800) << 10) + (hex4(*p + 8, end) - 0xdc00);
-                                n = 12;
-                        }
-                }
-        } else if (c >= 0x80) {
-                n = wide_length(*p, end);
-                c &= n == 2 ? 0x1f : n == 3 ? 0x0f : 0x07;
-                for (size_t i = 1; i < n; i++)
-                        c = c << 6 | (u[i] & 0x3f);
-        }
-        /* Unchecked text ends here, but never reads beyond. */
+        *n = 2;
+        if (end - p < 2)
+                return '\\';
+        known = strchr(from, p[1]);
+        if (known && *known)
+                return (uint32_t)to[known - from];
+        if (p[1] != 'u')
+                return (unsigned char)p[1];
+        *n = 6;
+        c = hex4(p + 2, end);
+        if (c < 0xd800 || c > 0xdbff || end - p < 12)
+                return c;
+        *n = 12;
+        return 0x10000 + ((c - 0xd800) << 10) + (hex4(p + 8, end) - 0xdc00);
+}
+
+static uint32_t wide_character(const char *p, const char *end, size_t *n)
+{
+        const unsigned char *u = (const unsigned char *)p;
+        uint32_t c;
+
+        *n = wide_length(p, end);
+        c = u[0] & (*n == 2 ? 0x1f : *n == 3 ? 0x0f : 0x07);
+        for (size_t i = 1; i < *n; i++)
+                c = c << 6 | (u[i] & 0x3f);
+        return c;
+}
+
+/* The character of a checked string at *p, which moves behind it. Where the text was not checked, *p moves to the end at most. */
+static uint32_t next_character(const char **p, const char *end, bool escapes)
+{
+        uint32_t c = (unsigned char)**p;
+        size_t n = 1;
+
+        if (c == '\\' && escapes)
+                c = escaped_character(*p, end, &n);
+        else if (c >= 0x80)
+                c = wide_character(*p, end, &n);
         *p = n == 0 || n > (size_t)(end - *p) ? end : *p + n;
         return c;
 }
@@ -233,16 +251,26 @@ void string_decode(struct buf *out, const char *p, const char *end)
                 buf_add(out, p, (size_t)(stop - p));
                 p = stop;
                 if (escape)
-                        add_character(out, next_character(&p, end));
+                        add_character(out, next_character(&p, end, true));
         }
 }
 
-bool string_same(struct mcp_slice a, struct mcp_slice b)
+static bool same_characters(struct mcp_slice a, struct mcp_slice b, bool escapes_in_b)
 {
         const char *p = a.at, *q = b.at, *p_end = p + a.n, *q_end = q + b.n;
 
         while (p < p_end && q < q_end)
-                if (next_character(&p, p_end) != next_character(&q, q_end))
+                if (next_character(&p, p_end, true) != next_character(&q, q_end, escapes_in_b))
                         return false;
         return p == p_end && q == q_end;
+}
+
+bool string_same(struct mcp_slice a, struct mcp_slice b)
+{
+        return same_characters(a, b, true);
+}
+
+bool string_is(struct mcp_slice s, const char *text)
+{
+        return same_characters(s, mcp_slice_of(text), false);
 }

@@ -111,9 +111,10 @@ int mcp_object_next(struct mcp_slice object, size_t *pos, struct mcp_slice *key,
 
 bool mcp_key_is(struct mcp_slice key, const char *name)
 {
-        if (mcp_is(key, name))
-                return true;
-        return key.n > strlen(name) && memchr(key.at, '\\', key.n) && string_same(key, mcp_slice_of(name));
+        /* Escapes only make a key longer. */
+        if (key.n < strlen(name) || !key.at)
+                return false;
+        return memchr(key.at, '\\', key.n) ? string_is(key, name) : mcp_is(key, name);
 }
 
 struct mcp_slice mcp_object_get(struct mcp_slice object, const char *name)

@@ -264,6 +264,9 @@ static void walking(_unused_ void **state)
         assert_slice(value, "-1.5e3");
         assert_slice(mcp_object_get(object, "bb"), "\"x\"");
         assert_false(mcp_has(mcp_object_get(object, "b")));
+        /* A name is no JSON text: its backslash is one. */
+        assert_slice(mcp_object_get(mcp_slice_of("{\"a\\\\n\":1}"), "a\\n"), "1");
+        assert_false(mcp_has(mcp_object_get(mcp_slice_of("{\"a\\n\":1}"), "a\\n")));
         pos = n = 0;
         while (mcp_array_next(array, &pos, &item))
                 if (n++ == 1)
