@@ -1,0 +1,343 @@
+/*
+ * What the files of the gateway share. Who owns what:
+ *
+ *   gateway ─┬─ servers (catalogue, by name) ── legs (one session with the server each; shared, or one per client session)
+ *            ├─ sessions (legacy clients) ── calls in flight, asks, subscriptions
+ *            ├─ listens (modern clients' notification streams)
+ *            └─ held calls (modern clients' calls that wait for their next round)
+ *
+ * A call is one request in flight. It is linked into its reply (the HTTP exchange it is answered on), its session, its leg, or a queue;
+ * whoever ends it calls call_free(), which unlinks it everywhere.
+ */
+#pragma once
+
+#include <sodium.h>
+
+#include "broker/gateway/gateway.h"
+#include "broker/gateway/list.h"
+#include "common/mcp/headers.h"
+#include "common/mcp/message.h"
+#include "common/mcp/revision.h"
+#include "common/mcp/sse.h"
+
+#define MAX_CALLS_SESSION 128U /* a legacy client's calls go on when it leaves: this bounds them */
+#define MAX_ASKS_SESSION  64U
+#define MAX_BATCH         64U
+#define MAX_ROUNDS        16U /* of questions within one call */
+#define MAX_SUBSCRIPTIONS 256U
+#define ROUTE_SLOTS       4096U
+#define MAX_HELD          1024U
+#define HELD_MS           (10U * 60U * 1000U)
+#define BACKOFF_MIN_MS    250U
+#define BACKOFF_MAX_MS    (60U * 1000U)
+
+enum capability_bit { CAP_SAMPLING = 1, CAP_ELICITATION = 2, CAP_ELICITATION_URL = 4, CAP_ROOTS = 8 };
+/* Severity of logging; LEVEL_NONE: nothing is sent. */
+enum level { LEVEL_DEBUG, LEVEL_INFO, LEVEL_NOTICE, LEVEL_WARNING, LEVEL_ERROR, LEVEL_CRITICAL, LEVEL_ALERT, LEVEL_EMERGENCY, LEVEL_NONE };
+
+struct call;
+struct session;
+struct merge;
+struct tools;
+
+struct gateway {
+        sd_event *loop;
+        struct gateway_config config;
+        struct gateway_controller controller;
+        bool link_up, freeing;
+        struct server **servers; /* by name */
+        size_t n_servers;
+        struct list *buckets; /* of sessions, by id */
+        struct list idle;     /* sessions, the longest unused first */
+        unsigned n_sessions;
+        struct list listens, held, downs, calls;
+        unsigned n_held, n_calls;
+        sd_event_source *idle_timer, *held_timer, *down_timer;
+        uint64_t next_ask;
+        struct route {
+                uint64_t hash;
+                struct server *server;
+        } * routes;                        /* ROUTE_SLOTS, or NULL */
+        uint8_t key[crypto_auth_KEYBYTES]; /* of cursors and request states; dies with us */
+        uint8_t hash_key[crypto_shorthash_KEYBYTES];
+        struct gateway_counts counts;
+};
+
+/* -- server.c: one server of the catalogue ------------------------------------------------------------------------------------ */
+struct server {
+        struct gateway *g;
+        struct channel_entry entry;
+        struct leg *shared;
+        struct list legs;
+        struct list waiting; /* calls, in the order of their deadlines */
+        unsigned n_waiting;
+        sd_event_source *wait_timer, *retry_timer, *idle_timer;
+        uint64_t backoff_ms, used_ms;
+        bool asked;       /* for a start */
+        bool legacy_only; /* it ended on server/discover */
+        bool known;       /* it was up once: */
+        unsigned lacks;   /* kinds of things that it does not have */
+        struct tools *tools;
+        struct list subs;
+        uint64_t calls, failed, timeouts, starts;
+        unsigned in_flight;
+};
+enum server_kind { KIND_TOOLS = 1, KIND_PROMPTS = 2, KIND_RESOURCES = 4, KIND_COMPLETIONS = 8, KIND_LOGGING = 16 };
+enum server_kind server_kind(const char *capability);
+struct server *server_find(struct gateway *g, const char *name, size_t n);
+struct server *server_free(struct server *s);
+void server_update(struct gateway *g, const struct channel_entry *entry);
+void server_stream(struct server *s, const char *instance, int fd);
+void server_refused(struct server *s, const char *why);
+/* The session with it that this client's requests go over, or NULL while there is none that is ready. */
+struct leg *server_leg(struct server *s, struct session *session);
+/* Calls then(c) with c->leg set, now or when the server is there; or fails c. */
+void server_want(struct server *s, struct call *c, void (*then)(struct call *c));
+void server_leg_ready(struct leg *l);
+void server_leg_ended(struct leg *l, const struct err *why);
+void server_used(struct server *s);
+/* Nothing is to be had from it soon, so that a list should not wait for it. */
+bool server_is_hopeless(const struct server *s);
+/* "NAME__" and the like; borrowed until the next call. */
+const char *server_prefix(const struct server *s);
+bool server_has_tool(const struct server *s, struct mcp_slice name);
+void server_wait_failed(struct server *s, enum err_code code, const char *why);
+
+/* -- leg.c: one session with a server ------------------------------------------------------------------------------------------ */
+struct leg {
+        struct list in_server, in_session;
+        struct server *server;
+        struct session *owner; /* NULL: shared */
+        struct upstream *u;
+        char *instance;
+        bool ready;
+        enum mcp_era era;
+        struct list calls, asks;
+        struct upstream_call *listen; /* modern: our own subscription */
+        sd_event_source *listen_timer;
+        enum level level; /* legacy: what the server was told last */
+        uint64_t ready_ms;
+};
+_must_check_ int leg_new_stdio(struct server *s, const char *instance, int fd, struct err **err);
+_must_check_ int leg_new_http(struct server *s, struct session *owner, struct err **err);
+struct leg *leg_free(struct leg *l);
+/* The member of the server's capabilities, or an absent slice. */
+struct mcp_slice leg_capability(const struct leg *l, const char *name);
+
+/* -- reply.c: the HTTP exchange that answers go to -------------------------------------------------------------------------------- */
+struct reply {
+        struct exchange *x; /* NULL: the client left */
+        enum mcp_era era;
+        bool streaming, batch, starting;
+        struct list calls;
+        struct buf items;
+};
+struct reply *reply_new(struct exchange *x, enum mcp_era era);
+/* One message before the answer. */
+void reply_event(struct reply *r, const char *text, size_t n);
+/* c is answered with message (taken over; empty: without an answer) and leaves the reply. May free the reply. */
+void reply_final(struct call *c, unsigned status, struct buf *message);
+/* c's exchange, for good: c has no reply any more. NULL: the client left. */
+struct exchange *reply_take(struct call *c);
+/* Nothing more is added to a batch: answers it, when all is there. */
+void reply_started(struct reply *r);
+void reply_error(struct exchange *x, unsigned status, struct mcp_slice id, int code, const char *message);
+void message_result(struct buf *out, struct mcp_slice id, struct mcp_slice result);
+/* data: JSON, may be absent. */
+void message_error(struct buf *out, struct mcp_slice id, int64_t code, const char *message, struct mcp_slice data);
+struct mcp_slice slice_of_buf(const struct buf *b);
+
+/* -- relay.c: one request in flight ------------------------------------------------------------------------------------------ */
+struct call {
+        struct list in_gateway, in_reply, in_session, in_leg, in_queue;
+        struct gateway *g;
+        struct server *server; /* NULL: not decided, or several */
+        struct leg *leg;
+        struct upstream_call *up;
+        struct session *session; /* of a legacy client */
+        struct reply *reply;
+        struct buf text;   /* m points into it */
+        struct buf params; /* as the server gets them, when they differ from m.params */
+        struct mcp_message m;
+        enum mcp_method method;
+        enum mcp_era era;
+        bool aggregate, tools_seen, own; /* own: the gateway's, for no client */
+        char *name;                      /* aggregate: the server's own name of what is asked for, as JSON */
+        size_t next_server;              /* aggregate: the next one to try */
+        unsigned rounds;
+        uint64_t deadline_ms; /* while it waits for the server */
+        uint64_t timeout_ms;  /* instead of the configured one; 0: that one */
+        void (*then)(struct call *c);
+        /* Instead of relaying the answer; c is to be freed or answered by it. */
+        void (*finish)(struct call *c, const struct mcp_message *answer, const struct err *why);
+        void *user;
+        struct merge *merge;
+        struct list asks; /* questions of the server that this call's client has not answered */
+        struct down *down;
+        struct held *held;
+        char **headers; /* Mcp-Param-*, for the server */
+};
+struct call *call_new(struct gateway *g, struct reply *r, struct session *session, enum mcp_era era);
+/* Unlinks and frees; what is under way at the server is cancelled. */
+struct call *call_free(struct call *c);
+void call_send(struct call *c);
+/* The same with these params (inside c->params or the message). */
+void call_request(struct call *c, struct mcp_slice params);
+void call_answer(struct call *c, struct mcp_slice result);
+void call_error(struct call *c, int64_t code, const char *message, struct mcp_slice data);
+void call_fail(struct call *c, const struct err *why);
+/* Everything about who it is for is known: sends it to c->server. */
+void call_dispatch(struct call *c);
+/* Is a log line of that level to be shown to c's client? */
+bool call_wants_log(const struct call *c, struct mcp_slice level);
+/* The client wants no answer any more. */
+void call_cancel(struct call *c, const char *reason);
+/* The answer of c's server, as its client is to see it. */
+void call_relay(struct call *c, const struct mcp_message *answer, const struct err *why);
+
+/* -- route.c, legacy.c, modern.c: from an exchange to a call ---------------------------------------------------------------------- */
+/* One request whose era's rules are kept. c->server is the endpoint's, NULL for all servers. */
+void route_call(struct call *c);
+/* Which server listed a resource's URI (a JSON string): remembered for some thousands, none is safe to be. */
+void route_learn(struct gateway *g, struct mcp_slice uri, struct server *s);
+struct server *route_find(struct gateway *g, struct mcp_slice uri);
+void route_forget(struct gateway *g, const struct server *s);
+/* A modern client's tools/call, whose server is known: its Mcp-Param headers are checked first. */
+void modern_tool_call(struct call *c);
+/* The next server that may know what c asks for; an answer "unknown" of one leads to the next. */
+void route_try(struct call *c);
+/* Each takes x over. text is taken over; m points into it. fault: what mcp_message_scan() found. */
+void legacy_post(struct gateway *g, struct server *endpoint, struct exchange *x, struct buf *text, const struct mcp_message *m, int fault,
+                 const struct err *why);
+void legacy_get(struct gateway *g, struct server *endpoint, struct exchange *x);
+void legacy_delete(struct gateway *g, struct server *endpoint, struct exchange *x);
+void modern_post(struct gateway *g, struct server *endpoint, struct exchange *x, struct buf *text, const struct mcp_message *m);
+
+/* -- session.c: legacy clients ----------------------------------------------------------------------------------------------- */
+struct session {
+        struct list in_bucket, in_idle;
+        struct gateway *g;
+        struct server *server; /* NULL: all of them */
+        char id[33];
+        uint8_t revision, capabilities, level;
+        uint16_t n_calls, n_asks, n_subs;
+        struct exchange *stream;
+        struct list calls, asks, legs, subs;
+        uint64_t used_ms;
+};
+struct session *session_new(struct gateway *g, struct server *server);
+struct session *session_find(struct gateway *g, const char *id);
+struct session *session_free(struct session *s);
+void session_used(struct session *s);
+/* On its own stream; false when it has none. */
+bool session_event(struct session *s, const char *text, size_t n);
+
+/* -- ask.c: questions of servers to clients ------------------------------------------------------------------------------------- */
+struct ask {
+        struct list in_session, in_leg, in_call;
+        struct session *session; /* legacy client that was asked; NULL: a modern one */
+        struct leg *leg;         /* who waits for the answer; NULL: a modern server, whose call is retried */
+        struct call *call;
+        uint64_t id;   /* ours */
+        char *id_text; /* the server's id, or the key in inputRequests; JSON */
+        char *request; /* modern client: {"method":…,"params":…} */
+};
+/* The call of the only client that has something under way on l, its session in *ret; both NULL: none, or several. */
+struct call *leg_only_client(struct leg *l, struct session **ret);
+/* id: the server's id or key, copied. s: the legacy client. l: NULL for a modern server. */
+struct ask *ask_new(struct gateway *g, struct call *c, struct session *s, struct leg *l, struct mcp_slice id);
+/* As a request on the legacy client's stream; false: it has none. */
+bool ask_send(struct ask *a, struct mcp_slice method, struct mcp_slice params);
+void ask_request(struct leg *l, struct call *c, const struct mcp_message *m);
+void ask_withdrawn(struct leg *l, struct mcp_slice id);
+void ask_answered(struct session *s, const struct mcp_message *m);
+struct ask *ask_free(struct ask *a);
+unsigned capability_bits(struct mcp_slice capabilities);
+/* Which bits a request of a server needs; 0: a method we do not know. */
+unsigned capability_needed(const struct mcp_message *m);
+
+/* -- down.c: a modern server's input_required, for a legacy client ------------------------------------------------------------------ */
+/* Asks c's client what answer wants, then sends c again. */
+struct down;
+void down_begin(struct call *c, const struct mcp_message *answer);
+void down_answered(struct ask *a, const struct mcp_message *m);
+void down_free(struct call *c);
+
+/* -- held.c: a legacy server's requests, for a modern client ------------------------------------------------------------------------- */
+void held_ask(struct ask *a);
+/* c carries a requestState for a legacy server. */
+void held_resume(struct call *c);
+bool held_is_ours(struct mcp_slice state);
+/* The server's answer came while nobody was there. true: kept. */
+bool held_keep(struct call *c, struct buf *message);
+void held_free(struct call *c);
+
+/* -- lists.c, tools.c ----------------------------------------------------------------------------------------------------- */
+void merge_start(struct call *c);
+void merge_free(struct call *c);
+/* Appends the result of a list as c's client is to see it: tools that were not approved are left out. false: as it is. */
+bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answer);
+const char *list_member(enum mcp_method m); /* "tools" */
+/* Calls then(c) when the names and header parameters of the server's tools are known, or cannot be. */
+void tools_ensure(struct server *s, struct call *c, void (*then)(struct call *c));
+void tools_changed(struct server *s);
+void tools_free(struct server *s);
+/* The array of the last list, also when it may have changed since; absent: never read. */
+struct mcp_slice tools_text(const struct server *s);
+const struct mcp_params *tools_params(struct server *s, struct mcp_slice name);
+
+/* -- subs.c: what servers tell without being asked, and who hears it -------------------------------------------------------------- */
+/* c, a resources/subscribe, before it goes to its server. true: it was answered. */
+bool subs_subscribe(struct call *c);
+void subs_subscribed(struct call *c);
+void subs_unsubscribe(struct call *c);
+void subs_session_free(struct session *s);
+void subs_server_free(struct server *s);
+void subs_leg_ready(struct leg *l);
+/* A resource that the server is to tell the changes of. listen or session: who wants to know. false: that is one too many. */
+struct listen;
+bool subs_join(struct server *s, struct mcp_slice uri, struct session *session, struct listen *listen);
+void subs_leave_all(struct list *subscribers);
+/* Appends the member resourceSubscriptions, if there are any. */
+void subs_uris(const struct server *s, struct buf *out);
+void subs_notification(struct leg *l, const struct mcp_message *m);
+/* A request of the gateway itself, whose answer nobody waits for. */
+void own_request(struct server *s, enum mcp_method method, const char *params);
+
+/* -- listen.c: modern clients' subscriptions/listen, and ours to modern servers ------------------------------------------------------ */
+struct listen {
+        struct list in_gateway;
+        struct gateway *g;
+        struct server *server; /* NULL: all */
+        struct exchange *x;
+        char *id;
+        bool tools, prompts, resources;
+        struct list subs;
+};
+void listen_start(struct call *c);
+void listen_event(struct listen *l, const struct mcp_message *m);
+/* Those of one server, or all (NULL). */
+void listens_free(struct gateway *g, const struct server *s);
+/* Tells a modern server anew what it is to report. */
+void leg_listen(struct leg *l);
+
+/* -- level.c, capability.c --------------------------------------------------------------------------------------------------------- */
+void level_request(struct call *c);
+void level_leg_ready(struct leg *l);
+/* A modern client wants these lines of a legacy server. */
+void level_at_least(struct leg *l, enum level level);
+enum level level_find(struct mcp_slice s); /* LEVEL_NONE: none */
+const char *level_name(enum level l);
+void initialize_start(struct call *c);
+void discover_start(struct call *c);
+/* What we say of a client to a server. */
+const char *capability_text(unsigned bits);
+extern const char gateway_client_info[];
+
+static inline uint64_t now_ms(sd_event *loop)
+{
+        uint64_t t = 0;
+
+        (void)sd_event_now(loop, CLOCK_MONOTONIC, &t);
+        return t / 1000;
+}

@@ -1,0 +1,229 @@
+/*
+ * subscriptions/listen: the streams of modern clients, and one of ours to every modern server.
+ * Source: MCP 2026-07-28, basic/patterns/subscriptions.
+ */
+#include "broker/gateway/internal.h"
+
+#define RELISTEN_MS 1000U
+#define MAX_URIS    256U
+
+static void listen_free(struct listen *l)
+{
+        list_del(&l->in_gateway);
+        subs_leave_all(&l->subs);
+        free(l->id);
+        free(l);
+}
+
+static void on_left(_unused_ struct exchange *x, void *user)
+{
+        listen_free(user);
+}
+
+static void send_text(struct listen *l, const struct buf *text)
+{
+        struct buf event = {0};
+
+        sse_add_event(&event, NULL, NULL, text->data, text->len);
+        exchange_send(l->x, &event);
+}
+
+/* Every message on the stream says which subscription it is for. */
+void listen_event(struct listen *l, const struct mcp_message *m)
+{
+        _cleanup_buf_ struct buf text = {0}, meta = {0};
+
+        mcp_object_set(&meta, m->meta, MCP_META_SUBSCRIPTION, mcp_slice_of(l->id));
+        buf_adds(&text, "{\"jsonrpc\":\"2.0\",\"method\":\"");
+        mcp_add_slice(&text, m->method);
+        buf_adds(&text, "\",\"params\":");
+        mcp_object_set(&text, m->params, "_meta", slice_of_buf(&meta));
+        buf_addc(&text, '}');
+        send_text(l, &text);
+}
+
+void listens_free(struct gateway *g, const struct server *s)
+{
+        struct listen *l;
+
+        LIST_FOREACH(l, &g->listens, struct listen, in_gateway)
+        {
+                _cleanup_buf_ struct buf text = {0};
+
+                if (s && l->server != s)
+                        continue;
+                buf_addf(&text, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"resultType\":\"complete\",\"_meta\":{\"%s\":%s}}}", l->id,
+                         MCP_META_SUBSCRIPTION, l->id);
+                send_text(l, &text);
+                exchange_on_left(l->x, NULL, NULL);
+                exchange_end(l->x);
+                listen_free(l);
+        }
+}
+
+/* -- a client's ------------------------------------------------------------------------------------------------------------------ */
+/* Does the server do that? All servers together do everything. */
+static bool supports(const struct call *c, const char *kind, const char *what)
+{
+        struct mcp_slice capability = c->server ? leg_capability(c->leg, kind) : (struct mcp_slice){0};
+
+        return !c->server || (mcp_is_object(capability) && mcp_is_true(mcp_object_get(capability, what)));
+}
+
+static bool wanted(const struct call *c, const char *key, const char *kind)
+{
+        return mcp_is_true(mcp_object_get(c->m.notifications, key)) && supports(c, kind, "listChanged");
+}
+
+/* Subscribes, and appends the URIs that will be told of. */
+static void join_uris(struct listen *l, const struct call *c, struct buf *out)
+{
+        struct mcp_slice uris = mcp_object_get(c->m.notifications, "resourceSubscriptions"), uri;
+        size_t pos = 0;
+
+        if (!mcp_is_array(uris) || !supports(c, "resources", "subscribe"))
+                return;
+        for (unsigned n = 0; n < MAX_URIS && mcp_array_next(uris, &pos, &uri) == 1; n++) {
+                struct server *s = c->server ? c->server : mcp_is_string(uri) ? route_find(c->g, uri) : NULL;
+
+                if (!s || !mcp_is_string(uri) || !subs_join(s, uri, NULL, l))
+                        continue;
+                buf_addc(out, out->len ? ',' : '[');
+                mcp_add_slice(out, uri);
+        }
+        if (out->len)
+                buf_addc(out, ']');
+}
+
+static void acknowledge(struct listen *l, const struct buf *uris)
+{
+        _cleanup_buf_ struct buf text = {0};
+        const char *sep = "";
+
+        buf_addf(&text,
+                 "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{\"_meta\":{\"%s\":%s},"
+                 "\"notifications\":{",
+                 MCP_META_SUBSCRIPTION, l->id);
+        if (l->tools) {
+                buf_adds(&text, "\"toolsListChanged\":true");
+                sep = ",";
+        }
+        if (l->prompts) {
+                buf_addf(&text, "%s\"promptsListChanged\":true", sep);
+                sep = ",";
+        }
+        if (l->resources) {
+                buf_addf(&text, "%s\"resourcesListChanged\":true", sep);
+                sep = ",";
+        }
+        if (uris->len)
+                buf_addf(&text, "%s\"resourceSubscriptions\":%s", sep, uris->data);
+        buf_adds(&text, "}}}");
+        send_text(l, &text);
+}
+
+static void listen_open(struct call *c)
+{
+        _cleanup_buf_ struct buf uris = {0};
+        struct listen *l;
+
+        if (!c->reply || !c->reply->x) {
+                call_free(c);
+                return;
+        }
+        l = NEW(struct listen);
+        l->g = c->g;
+        l->server = c->server;
+        l->id = mem_strndup(c->m.id.at, c->m.id.n);
+        l->tools = wanted(c, "toolsListChanged", "tools");
+        l->prompts = wanted(c, "promptsListChanged", "prompts");
+        l->resources = wanted(c, "resourcesListChanged", "resources");
+        list_init(&l->subs);
+        list_add(&c->g->listens, &l->in_gateway);
+        join_uris(l, c, &uris);
+        if (!c->reply->streaming) {
+                exchange_add_header(c->reply->x, "X-Accel-Buffering", "no");
+                exchange_stream(c->reply->x);
+        }
+        l->x = reply_take(c);
+        exchange_on_left(l->x, on_left, l);
+        acknowledge(l, &uris);
+        call_free(c);
+}
+
+void listen_start(struct call *c)
+{
+        if (!mcp_is_object(c->m.notifications))
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: notifications is needed", (struct mcp_slice){0});
+        else if (c->server)
+                server_want(c->server, c, listen_open);
+        else
+                listen_open(c);
+}
+
+/* -- ours ------------------------------------------------------------------------------------------------------------------------ */
+static void on_listen_notification(_unused_ struct upstream_call *up, const struct mcp_message *m, void *user)
+{
+        subs_notification(user, m);
+}
+
+static int on_relisten(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        leg_listen(user);
+        return 0;
+}
+
+/* A server that knows no such request is not asked again; one that ended the stream is, after a while. */
+static void on_listen_done(_unused_ struct upstream_call *up, const struct mcp_message *answer, _unused_ const struct err *why, void *user)
+{
+        struct leg *l = user;
+
+        l->listen = NULL;
+        if (!l->ready || (answer && answer->kind == MCP_ERROR))
+                return;
+        if (!l->listen_timer)
+                (void)sd_event_add_time_relative(l->server->g->loop, &l->listen_timer, CLOCK_MONOTONIC, RELISTEN_MS * 1000, 0, on_relisten,
+                                                 l);
+        else if (sd_event_source_set_time_relative(l->listen_timer, RELISTEN_MS * 1000) >= 0)
+                (void)sd_event_source_set_enabled(l->listen_timer, SD_EVENT_ONESHOT);
+}
+
+static void listen_params(struct buf *out, struct leg *l)
+{
+        buf_addf(out,
+                 "{\"_meta\":{\"" MCP_META_VERSION "\":\"%s\",\"" MCP_META_CLIENT "\":%s,\"" MCP_META_CAPABILITIES "\":{}},"
+                 "\"notifications\":{\"toolsListChanged\":true,\"promptsListChanged\":true,\"resourcesListChanged\":true",
+                 mcp_revision_name(MCP_NEWEST), gateway_client_info);
+        subs_uris(l->server, out);
+        buf_adds(out, "}}");
+}
+
+static bool may_listen(const struct leg *l)
+{
+        static const char *const kinds[] = {"tools", "prompts", "resources"};
+
+        for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
+                struct mcp_slice capability = leg_capability(l, kinds[i]);
+
+                if (mcp_is_object(capability) &&
+                    (mcp_is_true(mcp_object_get(capability, "listChanged")) || mcp_is_true(mcp_object_get(capability, "subscribe"))))
+                        return true;
+        }
+        return false;
+}
+
+void leg_listen(struct leg *l)
+{
+        _cleanup_buf_ struct buf params = {0};
+        struct upstream_call *old = TAKE_PTR(l->listen);
+        struct upstream_request request = {
+                .method = MCP_M_LISTEN, .notification = on_listen_notification, .done = on_listen_done, .user = l};
+
+        if (l->ready && may_listen(l)) {
+                listen_params(&params, l);
+                request.params = slice_of_buf(&params);
+                l->listen = upstream_request(l->u, &request);
+        }
+        if (old)
+                upstream_call_cancel(old, "the subscription changed");
+}

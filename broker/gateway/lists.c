@@ -1,0 +1,375 @@
+/*
+ * Lists: of one server, without what was not approved; of all servers, merged in the order of their names, asked at once. The cursor of a
+ * merged list says how far it came: the server's name and that server's own cursor, with a MAC.
+ */
+#include "broker/gateway/internal.h"
+#include "common/log.h"
+
+#define LIST_TIMEOUT_MS 10000U /* one server that hangs must not keep the others' names back for long */
+#define MAC_BYTES       16U
+#define NO_DATA         ((struct mcp_slice){0})
+
+struct part {
+        char *server;
+        struct call *sub; /* until it is answered */
+        struct buf items;
+        char *next; /* JSON string */
+        uint64_t ttl_ms;
+        bool shared; /* cacheScope public */
+        bool answered;
+};
+
+struct merge {
+        struct call *call;
+        struct part *parts;
+        size_t n;
+        unsigned open;
+        bool bad_cursor;
+};
+
+const char *list_member(enum mcp_method m)
+{
+        switch (m) {
+        case MCP_M_TOOLS_LIST:
+                return "tools";
+        case MCP_M_PROMPTS_LIST:
+                return "prompts";
+        case MCP_M_RESOURCES_LIST:
+                return "resources";
+        case MCP_M_RESOURCES_TEMPLATES_LIST:
+                return "resourceTemplates";
+        default:
+                return NULL;
+        }
+}
+
+static const char *list_capability(enum mcp_method m)
+{
+        return m == MCP_M_RESOURCES_TEMPLATES_LIST ? "resources" : list_member(m);
+}
+
+static bool has_annotations(struct mcp_slice tool)
+{
+        return memmem(tool.at, tool.n, "x-mcp-header", sizeof("x-mcp-header") - 1) != NULL;
+}
+
+/* A tool whose annotations break the rules cannot be called over HTTP: it is left out. */
+static bool annotations_are_bad(const struct server *s, struct mcp_slice tool)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct mcp_params params = {0};
+        int r;
+
+        if (!has_annotations(tool))
+                return false;
+        r = mcp_params_from_schema(&params, mcp_object_get(tool, "inputSchema"), &err);
+        if (r < 0)
+                log_debug("tool left out", "server", s->entry.name, "why", err_msg(err));
+        else
+                mcp_params_deinit(&params);
+        return r < 0;
+}
+
+/* Appends the elements of array, as clients may see them. prefix: put in front of names; "" changes nothing. */
+static void items_add(struct buf *out, struct server *s, enum mcp_method method, struct mcp_slice array, const char *prefix)
+{
+        struct mcp_slice item;
+        size_t pos = 0;
+
+        while (mcp_is_array(array) && mcp_array_next(array, &pos, &item) == 1) {
+                struct mcp_slice name = mcp_is_object(item) ? mcp_object_get(item, "name") : NO_DATA;
+                struct mcp_edit edit = {.by = mcp_slice_of(prefix)};
+
+                if (!mcp_is_object(item))
+                        continue;
+                if (method == MCP_M_TOOLS_LIST && (!server_has_tool(s, name) || annotations_are_bad(s, item)))
+                        continue;
+                if (out->len)
+                        buf_addc(out, ',');
+                if (*prefix && mcp_is_string(name) && (method == MCP_M_TOOLS_LIST || method == MCP_M_PROMPTS_LIST)) {
+                        edit.old = (struct mcp_slice){name.at + 1, 0};
+                        mcp_edit_add(out, item, &edit, 1);
+                } else {
+                        mcp_add_slice(out, item);
+                }
+        }
+}
+
+bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answer)
+{
+        struct mcp_slice tools;
+        struct buf items = {0}, array = {0};
+
+        if (c->method != MCP_M_TOOLS_LIST || (!c->server->entry.tools && !has_annotations(answer->result)))
+                return false;
+        tools = mcp_object_get(answer->result, "tools");
+        items_add(&items, c->server, c->method, tools, "");
+        buf_addc(&array, '[');
+        if (items.len)
+                buf_add(&array, items.data, items.len);
+        buf_addc(&array, ']');
+        mcp_object_set(out, answer->result, "tools", slice_of_buf(&array));
+        buf_deinit(&items);
+        buf_deinit(&array);
+        return true;
+}
+
+/* -- cursors --------------------------------------------------------------------------------------------------------------- */
+static void cursor_mac(struct gateway *g, enum mcp_method method, const void *text, size_t n, unsigned char mac[MAC_BYTES])
+{
+        crypto_generichash_state h;
+        unsigned char m = (unsigned char)method;
+
+        crypto_generichash_init(&h, g->key, sizeof(g->key), MAC_BYTES);
+        crypto_generichash_update(&h, &m, 1);
+        crypto_generichash_update(&h, text, n);
+        crypto_generichash_final(&h, mac, MAC_BYTES);
+}
+
+/* A JSON string. cursor: the server's own, as JSON. */
+static char *cursor_make(struct call *c, const char *server, const char *cursor)
+{
+        _cleanup_buf_ struct buf raw = {0};
+        unsigned char mac[MAC_BYTES];
+        _cleanup_free_ char *text = NULL;
+        size_t n;
+
+        buf_add(&raw, server, strlen(server) + 1);
+        buf_adds(&raw, cursor);
+        cursor_mac(c->g, c->method, raw.data, raw.len, mac);
+        buf_add(&raw, mac, sizeof(mac));
+        n = sodium_base64_encoded_len(raw.len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+        text = mem_alloc(n);
+        sodium_bin2base64(text, n, (const unsigned char *)raw.data, raw.len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+        return mem_printf("\"%s\"", text);
+}
+
+/* The server's name, NUL, and its cursor as JSON, NUL-terminated; owned. NULL: not one of ours. */
+static char *cursor_read(struct call *c)
+{
+        struct mcp_slice s = c->m.cursor;
+        unsigned char mac[MAC_BYTES];
+        char *raw;
+        size_t n;
+
+        if (!mcp_is_string(s) || s.n > 65536)
+                return NULL;
+        raw = mem_alloc(s.n);
+        if (sodium_base642bin((unsigned char *)raw, s.n, s.at + 1, s.n - 2, NULL, &n, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) ==
+                    0 &&
+            n > MAC_BYTES) {
+                n -= MAC_BYTES;
+                cursor_mac(c->g, c->method, raw, n, mac);
+                if (sodium_memcmp(mac, raw + n, MAC_BYTES) == 0) {
+                        raw[n] = '\0';
+                        return raw;
+                }
+        }
+        free(raw);
+        return NULL;
+}
+
+/* -- merging --------------------------------------------------------------------------------------------------------------------- */
+void merge_free(struct call *c)
+{
+        struct merge *m = TAKE_PTR(c->merge);
+
+        if (!m)
+                return;
+        for (size_t i = 0; i < m->n; i++) {
+                if (m->parts[i].sub)
+                        call_free(m->parts[i].sub);
+                buf_deinit(&m->parts[i].items);
+                free(m->parts[i].next);
+                free(m->parts[i].server);
+        }
+        free(m->parts);
+        free(m);
+}
+
+static void merge_finish(struct merge *m)
+{
+        struct call *c = m->call;
+        _cleanup_buf_ struct buf out = {0};
+        uint64_t ttl = UINT64_MAX;
+        bool shared = true, first = true;
+        size_t i;
+
+        if (m->bad_cursor) {
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: cursor", NO_DATA);
+                return;
+        }
+        buf_addf(&out, "{\"%s\":[", list_member(c->method));
+        for (i = 0; i < m->n; i++) {
+                struct part *p = &m->parts[i];
+
+                if (!p->answered)
+                        continue;
+                ttl = MIN(ttl, p->ttl_ms);
+                shared &= p->shared;
+                if (p->items.len) {
+                        if (!first)
+                                buf_addc(&out, ',');
+                        buf_add(&out, p->items.data, p->items.len);
+                        first = false;
+                }
+                if (p->next)
+                        break;
+        }
+        buf_addc(&out, ']');
+        if (i < m->n) {
+                _cleanup_free_ char *cursor = cursor_make(c, m->parts[i].server, m->parts[i].next);
+
+                buf_addf(&out, ",\"nextCursor\":%s", cursor);
+        }
+        if (c->era == MCP_ERA_MODERN)
+                buf_addf(&out, ",\"resultType\":\"complete\",\"ttlMs\":%llu,\"cacheScope\":\"%s\"",
+                         (unsigned long long)(ttl == UINT64_MAX ? 0 : ttl), shared && ttl != UINT64_MAX ? "public" : "private");
+        buf_addc(&out, '}');
+        call_answer(c, slice_of_buf(&out));
+}
+
+static uint64_t ttl_of(struct mcp_slice result)
+{
+        struct mcp_slice ttl = mcp_object_get(result, "ttlMs");
+        uint64_t ms = 0;
+
+        for (size_t i = 0; i < ttl.n; i++) {
+                if (ttl.at[i] < '0' || ttl.at[i] > '9' || ms > (1ULL << 53))
+                        return 0;
+                ms = 10 * ms + (uint64_t)(ttl.at[i] - '0');
+        }
+        return ms;
+}
+
+static void part_fill(struct part *p, struct call *sub, const struct mcp_message *answer)
+{
+        struct mcp_slice array = mcp_object_get(answer->result, list_member(sub->method)), item;
+        const char *key = sub->method == MCP_M_RESOURCES_LIST ? "uri" : "uriTemplate";
+        size_t pos = 0;
+
+        items_add(&p->items, sub->server, sub->method, array, server_prefix(sub->server));
+        if (sub->method == MCP_M_RESOURCES_LIST || sub->method == MCP_M_RESOURCES_TEMPLATES_LIST)
+                while (mcp_is_array(array) && mcp_array_next(array, &pos, &item) == 1)
+                        if (mcp_is_object(item))
+                                route_learn(sub->g, mcp_object_get(item, key), sub->server);
+        if (mcp_is_string(answer->next_cursor))
+                p->next = mem_strndup(answer->next_cursor.at, answer->next_cursor.n);
+        p->ttl_ms = ttl_of(answer->result);
+        p->shared = mcp_is(mcp_object_get(answer->result, "cacheScope"), "\"public\"");
+        p->answered = true;
+}
+
+static void on_part(struct call *sub, const struct mcp_message *answer, const struct err *why)
+{
+        struct merge *m = sub->user;
+        struct part *p = NULL;
+
+        for (size_t i = 0; i < m->n; i++)
+                if (m->parts[i].sub == sub)
+                        p = &m->parts[i];
+        if (why)
+                log_debug("a list without one server", "server", sub->server->entry.name, "why", err_msg(why));
+        if (answer && answer->kind == MCP_RESULT)
+                part_fill(p, sub, answer);
+        else if (answer && mcp_has(sub->m.cursor))
+                m->bad_cursor = true;
+        p->sub = NULL;
+        call_free(sub);
+        if (--m->open == 0)
+                merge_finish(m);
+}
+
+static void part_ready(struct call *sub)
+{
+        if (mcp_has(leg_capability(sub->leg, list_capability(sub->method))))
+                call_send(sub);
+        else
+                on_part(sub, NULL, NULL);
+}
+
+/* The client's parameters with this server's cursor, and no token: there is no progress of a list of lists. */
+static void part_params(struct call *sub, const struct call *c, const char *cursor)
+{
+        struct buf meta = {0};
+
+        if (mcp_has(c->m.meta)) {
+                mcp_object_set(&meta, c->m.meta, "progressToken", NO_DATA);
+                buf_addf(&sub->text, "{\"_meta\":%s", meta.data);
+        } else {
+                buf_addc(&sub->text, '{');
+        }
+        if (cursor)
+                buf_addf(&sub->text, "%s\"cursor\":%s", meta.len ? "," : "", cursor);
+        buf_addc(&sub->text, '}');
+        buf_deinit(&meta);
+        sub->m.params = slice_of_buf(&sub->text);
+        sub->m.meta = mcp_object_get(sub->m.params, "_meta");
+        sub->m.cursor = mcp_object_get(sub->m.params, "cursor");
+}
+
+static struct call *part_call(struct merge *m, struct server *s, const char *cursor)
+{
+        struct call *c = m->call;
+        struct call *sub = call_new(c->g, NULL, c->session, c->era);
+
+        part_params(sub, c, cursor);
+        sub->method = c->method;
+        sub->server = s;
+        sub->finish = on_part;
+        sub->user = m;
+        sub->timeout_ms = LIST_TIMEOUT_MS;
+        return sub;
+}
+
+/* A sleeping server is not woken for what is known of it. */
+static bool part_known(struct part *p, struct server *s, enum mcp_method method)
+{
+        struct mcp_slice tools = method == MCP_M_TOOLS_LIST ? tools_text(s) : NO_DATA;
+
+        if (s->entry.readiness != READINESS_ASLEEP || !s->known)
+                return false;
+        if (s->lacks & server_kind(list_capability(method)))
+                return true;
+        if (!mcp_has(tools))
+                return false;
+        items_add(&p->items, s, method, tools, server_prefix(s));
+        p->answered = true;
+        return true;
+}
+
+void merge_start(struct call *c)
+{
+        _cleanup_free_ char *at = mcp_has(c->m.cursor) ? cursor_read(c) : NULL;
+        struct gateway *g = c->g;
+        struct merge *m;
+
+        if (mcp_has(c->m.cursor) && !at) {
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: cursor", NO_DATA);
+                return;
+        }
+        m = c->merge = NEW(struct merge);
+        m->call = c;
+        m->parts = mem_alloc((g->n_servers + 1) * sizeof(struct part));
+        for (size_t i = 0; i < g->n_servers; i++) {
+                struct server *s = g->servers[i];
+                int order = at ? strcmp(s->entry.name, at) : 1;
+                struct part *p = &m->parts[m->n];
+
+                if (order < 0 || (order > 0 && server_is_hopeless(s)))
+                        continue;
+                m->n++;
+                p->server = mem_strdup(s->entry.name);
+                if (order > 0 && part_known(p, s, c->method))
+                        continue;
+                p->sub = part_call(m, s, order == 0 ? at + strlen(at) + 1 : NULL);
+        }
+        m->open = 1;
+        for (size_t i = 0; i < m->n; i++)
+                m->open += !!m->parts[i].sub;
+        for (size_t i = 0; i < m->n; i++)
+                if (m->parts[i].sub)
+                        server_want(m->parts[i].sub->server, m->parts[i].sub, part_ready);
+        if (--m->open == 0)
+                merge_finish(m);
+}

@@ -1,0 +1,266 @@
+/*
+ * From a request's method and names to the server it is for. One server: itself. All servers: by prefix; resources by what lists have
+ * shown, or by asking one after the other.
+ */
+#include "broker/gateway/internal.h"
+#include "common/text.h"
+
+#define NO_DATA ((struct mcp_slice){0})
+
+/* -- what lists have shown ------------------------------------------------------------------------------------------------------ */
+static uint64_t route_hash(struct gateway *g, struct mcp_slice key)
+{
+        _cleanup_free_ char *text = memchr(key.at, '\\', key.n) ? mcp_string(key) : NULL;
+        uint64_t hash;
+
+        /* A string can be written in several ways. */
+        if (text)
+                crypto_shorthash((unsigned char *)&hash, (const unsigned char *)text, strlen(text), g->hash_key);
+        else
+                crypto_shorthash((unsigned char *)&hash, (const unsigned char *)key.at + 1, key.n - 2, g->hash_key);
+        return hash;
+}
+
+void route_learn(struct gateway *g, struct mcp_slice key, struct server *s)
+{
+        struct route *r;
+        uint64_t hash;
+
+        if (!mcp_is_string(key))
+                return;
+        if (!g->routes)
+                g->routes = mem_alloc(ROUTE_SLOTS * sizeof(struct route));
+        hash = route_hash(g, key);
+        r = &g->routes[hash % ROUTE_SLOTS];
+        /* The first server, in the order of names, keeps what two of them claim. */
+        if (r->hash == hash && r->server && strcmp(r->server->entry.name, s->entry.name) < 0)
+                return;
+        *r = (struct route){.hash = hash, .server = s};
+}
+
+struct server *route_find(struct gateway *g, struct mcp_slice key)
+{
+        const struct route *r;
+        uint64_t hash;
+
+        if (!g->routes || !mcp_is_string(key))
+                return NULL;
+        hash = route_hash(g, key);
+        r = &g->routes[hash % ROUTE_SLOTS];
+        return r->hash == hash ? r->server : NULL;
+}
+
+void route_forget(struct gateway *g, const struct server *s)
+{
+        for (size_t i = 0; g->routes && i < ROUTE_SLOTS; i++)
+                if (g->routes[i].server == s)
+                        g->routes[i] = (struct route){0};
+}
+
+/* -- names with prefixes ---------------------------------------------------------------------------------------------------------- */
+static struct server *by_prefix(struct gateway *g, struct mcp_slice name, size_t *ret_n)
+{
+        struct server *best = NULL;
+
+        *ret_n = 0;
+        for (size_t i = 0; i < g->n_servers; i++) {
+                const char *prefix = server_prefix(g->servers[i]);
+                size_t n = strlen(prefix);
+
+                if (n > *ret_n && name.n - 2 >= n && memcmp(name.at + 1, prefix, n) == 0) {
+                        best = g->servers[i];
+                        *ret_n = n;
+                }
+        }
+        return best;
+}
+
+/* The server whose names have no prefix; the registry's loader lets only one be so. */
+static struct server *without_prefix(struct gateway *g)
+{
+        for (size_t i = 0; i < g->n_servers; i++)
+                if (g->servers[i]->entry.prefix && !*g->servers[i]->entry.prefix)
+                        return g->servers[i];
+        return NULL;
+}
+
+static void unknown_name(struct call *c)
+{
+        _cleanup_free_ char *name = mcp_string(c->m.name);
+        _cleanup_free_ char *safe = text_escape(name ? name : "");
+        _cleanup_free_ char *message = mem_printf("Unknown %s: %s", c->method == MCP_M_TOOLS_CALL ? "tool" : "prompt", safe);
+
+        call_error(c, MCP_INVALID_PARAMS, message, NO_DATA);
+}
+
+static void decided(struct call *c, struct server *s)
+{
+        c->server = s;
+        if (c->era == MCP_ERA_MODERN && c->method == MCP_M_TOOLS_CALL)
+                modern_tool_call(c);
+        else
+                call_dispatch(c);
+}
+
+static void route_named(struct call *c, struct mcp_slice name)
+{
+        struct server *s;
+        size_t n;
+
+        if (!mcp_is_string(name)) {
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: a name is needed", NO_DATA);
+                return;
+        }
+        s = by_prefix(c->g, name, &n);
+        if (s) {
+                struct buf own = {0};
+
+                buf_addc(&own, '"');
+                buf_add(&own, name.at + 1 + n, name.n - 1 - n);
+                c->name = buf_take(&own);
+        } else {
+                s = without_prefix(c->g);
+        }
+        if (s)
+                decided(c, s);
+        else
+                unknown_name(c);
+}
+
+/* -- one after the other ---------------------------------------------------------------------------------------------------------- */
+static void on_tried(struct call *c, const struct mcp_message *answer, const struct err *why)
+{
+        bool unknown = answer && answer->kind == MCP_ERROR &&
+                       (answer->error_code == MCP_INVALID_PARAMS || answer->error_code == MCP_RESOURCE_NOT_FOUND ||
+                        answer->error_code == MCP_METHOD_NOT_FOUND);
+
+        c->finish = NULL;
+        if (why || unknown) {
+                route_try(c);
+                return;
+        }
+        if (mcp_has(c->m.uri))
+                route_learn(c->g, c->m.uri, c->server);
+        call_relay(c, answer, why);
+}
+
+static void try_ready(struct call *c)
+{
+        if (mcp_has(leg_capability(c->leg, c->method == MCP_M_COMPLETE ? "completions" : "resources")))
+                call_send(c);
+        else
+                on_tried(c, NULL, NULL);
+}
+
+static void nobody_knows(struct call *c)
+{
+        _cleanup_buf_ struct buf data = {0};
+
+        c->server = NULL;
+        if (!mcp_has(c->m.uri)) {
+                call_error(c, MCP_INVALID_PARAMS, "no server knows it", NO_DATA);
+                return;
+        }
+        buf_adds(&data, "{\"uri\":");
+        mcp_add_slice(&data, c->m.uri);
+        buf_addc(&data, '}');
+        call_error(c, c->era == MCP_ERA_MODERN ? MCP_INVALID_PARAMS : MCP_RESOURCE_NOT_FOUND, "Resource not found", slice_of_buf(&data));
+}
+
+void route_try(struct call *c)
+{
+        struct gateway *g = c->g;
+
+        while (c->next_server < g->n_servers) {
+                struct server *s = g->servers[c->next_server++];
+
+                if (server_is_hopeless(s))
+                        continue;
+                c->finish = on_tried;
+                server_want(s, c, try_ready);
+                return;
+        }
+        nobody_knows(c);
+}
+
+static void route_uri(struct call *c, struct mcp_slice uri)
+{
+        struct server *s;
+
+        if (!mcp_is_string(uri)) {
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: a uri is needed", NO_DATA);
+                return;
+        }
+        s = route_find(c->g, uri);
+        if (s)
+                decided(c, s);
+        else
+                route_try(c);
+}
+
+/* -- methods ----------------------------------------------------------------------------------------------------------------------- */
+static void route_aggregate(struct call *c)
+{
+        switch (c->method) {
+        case MCP_M_TOOLS_LIST:
+        case MCP_M_PROMPTS_LIST:
+        case MCP_M_RESOURCES_LIST:
+        case MCP_M_RESOURCES_TEMPLATES_LIST:
+                merge_start(c);
+                break;
+        case MCP_M_TOOLS_CALL:
+        case MCP_M_PROMPTS_GET:
+                route_named(c, c->m.name);
+                break;
+        case MCP_M_COMPLETE:
+                if (mcp_has(c->m.ref_name))
+                        route_named(c, c->m.ref_name);
+                else
+                        route_uri(c, c->m.ref_uri);
+                break;
+        default:
+                route_uri(c, c->m.uri);
+        }
+}
+
+static void route_one(struct call *c)
+{
+        if (c->method == MCP_M_TOOLS_CALL && !mcp_is_string(c->m.name))
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: a name is needed", NO_DATA);
+        else
+                decided(c, c->server);
+}
+
+void route_call(struct call *c)
+{
+        if (!mcp_method_in_era(c->method, c->era)) {
+                call_error(c, MCP_METHOD_NOT_FOUND, "Method not found", NO_DATA);
+                return;
+        }
+        if (held_is_ours(c->m.request_state) && mcp_method_may_ask(c->method) && c->era == MCP_ERA_MODERN) {
+                held_resume(c);
+                return;
+        }
+        switch (c->method) {
+        case MCP_M_PING:
+                call_answer(c, mcp_slice_of("{}"));
+                break;
+        case MCP_M_DISCOVER:
+                discover_start(c);
+                break;
+        case MCP_M_LISTEN:
+                listen_start(c);
+                break;
+        case MCP_M_SET_LEVEL:
+                level_request(c);
+                break;
+        case MCP_M_RESOURCES_UNSUBSCRIBE:
+                subs_unsubscribe(c);
+                break;
+        default:
+                if (c->aggregate)
+                        route_aggregate(c);
+                else
+                        route_one(c);
+        }
+}

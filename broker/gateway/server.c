@@ -1,0 +1,507 @@
+#include <inttypes.h>
+#include <unistd.h>
+
+#include "broker/gateway/internal.h"
+#include "common/log.h"
+
+#define GONE       "it is not in the catalogue any more"
+#define HEALTHY_MS 60000U /* a session that lived so long was no failed start */
+
+static int on_wait_timer(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
+static int on_retry(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
+static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
+
+struct server *server_find(struct gateway *g, const char *name, size_t n)
+{
+        size_t low = 0, high = g->n_servers;
+
+        while (low < high) {
+                size_t mid = low + (high - low) / 2;
+                const char *other = g->servers[mid]->entry.name;
+                int r = strncmp(other, name, n);
+
+                if (r == 0 && other[n] == '\0')
+                        return g->servers[mid];
+                if (r >= 0)
+                        high = mid;
+                else
+                        low = mid + 1;
+        }
+        return NULL;
+}
+
+static void entry_copy(struct channel_entry *to, const struct channel_entry *from)
+{
+        *to = *from;
+        to->name = mem_strdup(from->name);
+        to->why = mem_strdup(from->why);
+        to->instance = mem_strdup(from->instance);
+        to->address = mem_strdup(from->address);
+        to->path = mem_strdup(from->path);
+        to->prefix = mem_strdup(from->prefix);
+        to->tools = from->tools ? strv_dup(from->tools) : NULL;
+}
+
+static void arm(sd_event_source **source, sd_event *loop, uint64_t ms, sd_event_time_handler_t handler, void *user)
+{
+        if (!*source)
+                (void)sd_event_add_time_relative(loop, source, CLOCK_MONOTONIC, ms * 1000, 0, handler, user);
+        else if (sd_event_source_set_time_relative(*source, ms * 1000) >= 0)
+                (void)sd_event_source_set_enabled(*source, SD_EVENT_ONESHOT);
+}
+
+static void disarm(sd_event_source *source)
+{
+        if (source)
+                (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+}
+
+const char *server_prefix(const struct server *s)
+{
+        static char prefix[256];
+
+        if (s->entry.prefix)
+                return s->entry.prefix;
+        (void)snprintf(prefix, sizeof(prefix), "%s__", s->entry.name);
+        return prefix;
+}
+
+bool server_has_tool(const struct server *s, struct mcp_slice name)
+{
+        _cleanup_free_ char *text = s->entry.tools ? mcp_string(name) : NULL;
+
+        return !s->entry.tools || (text && strv_contains(s->entry.tools, text));
+}
+
+bool server_is_hopeless(const struct server *s)
+{
+        return s->entry.readiness == READINESS_DOWN || (!s->shared && s->backoff_ms > 4 * BACKOFF_MIN_MS);
+}
+
+struct leg *server_leg(struct server *s, struct session *session)
+{
+        struct leg *l = s->shared;
+
+        if (session && s->entry.per_session && s->entry.transport != TRANSPORT_STDIO) {
+                struct leg *own;
+
+                l = NULL;
+                LIST_FOREACH(own, &session->legs, struct leg, in_session)
+                if (own->server == s)
+                        l = own;
+        }
+        return l && l->ready ? l : NULL;
+}
+
+static const struct {
+        const char *capability;
+        enum server_kind kind;
+} kinds[] = {{"tools", KIND_TOOLS},
+             {"prompts", KIND_PROMPTS},
+             {"resources", KIND_RESOURCES},
+             {"completions", KIND_COMPLETIONS},
+             {"logging", KIND_LOGGING}};
+
+enum server_kind server_kind(const char *capability)
+{
+        for (size_t i = 0; i < ELEMENTSOF(kinds); i++)
+                if (str_eq(kinds[i].capability, capability))
+                        return kinds[i].kind;
+        return 0;
+}
+
+/* -- waiting ---------------------------------------------------------------------------------------------------------------- */
+static void waiting_arm(struct server *s)
+{
+        const struct call *c = list_first(&s->waiting, struct call, in_queue);
+        uint64_t now = now_ms(s->g->loop);
+
+        if (c)
+                arm(&s->wait_timer, s->g->loop, c->deadline_ms > now ? c->deadline_ms - now : 0, on_wait_timer, s);
+        else
+                disarm(s->wait_timer);
+}
+
+static void waiting_leave(struct call *c)
+{
+        list_del(&c->in_queue);
+        c->deadline_ms = 0;
+        c->server->n_waiting--;
+}
+
+static void fail(struct call *c, enum err_code code, const char *why)
+{
+        _cleanup_err_ struct err *err = NULL;
+
+        c->server->failed++;
+        c->g->counts.failed++;
+        (void)err_set(&err, code, "server %s: %s", c->server->entry.name, why);
+        call_fail(c, err);
+}
+
+void server_wait_failed(struct server *s, enum err_code code, const char *why)
+{
+        struct list now;
+
+        /* A call that ends may bring another one. Only those that wait now are ended. */
+        list_init(&now);
+        while (!list_empty(&s->waiting)) {
+                struct list *item = s->waiting.next;
+
+                list_del(item);
+                list_add(&now, item);
+        }
+        while (!list_empty(&now)) {
+                struct call *c = list_first(&now, struct call, in_queue);
+
+                waiting_leave(c);
+                fail(c, code, why);
+        }
+        waiting_arm(s);
+}
+
+static int on_wait_timer(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct server *s = user;
+
+        while (!list_empty(&s->waiting)) {
+                struct call *c = list_first(&s->waiting, struct call, in_queue);
+
+                if (c->deadline_ms > now_ms(s->g->loop))
+                        break;
+                waiting_leave(c);
+                fail(c, ERR_UNAVAILABLE, "it did not come up in time: try again");
+        }
+        waiting_arm(s);
+        return 0;
+}
+
+static void tell_progress(struct call *c)
+{
+        _cleanup_buf_ struct buf b = {0};
+
+        if (!c->reply || !mcp_has(c->m.progress_token) || c->method == MCP_M_INITIALIZE)
+                return;
+        buf_adds(&b, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":");
+        mcp_add_slice(&b, c->m.progress_token);
+        buf_adds(&b, ",\"progress\":0,\"message\":\"starting the server\"}}");
+        reply_event(c->reply, b.data, b.len);
+}
+
+/* Gets a session under way, if there is something to be done for it. */
+static void server_wake(struct server *s)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct gateway *g = s->g;
+
+        switch (s->entry.readiness) {
+        case READINESS_ASLEEP:
+                if (!s->asked) {
+                        s->asked = true;
+                        s->starts++;
+                        g->counts.starts++;
+                        g->controller.start(s->entry.name, g->controller.user);
+                }
+                break;
+        case READINESS_UP:
+                if (s->shared || (s->retry_timer && s->backoff_ms))
+                        break;
+                if (s->entry.transport != TRANSPORT_STDIO && leg_new_http(s, NULL, &err) < 0)
+                        log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
+                break;
+        case READINESS_COMING:
+        case READINESS_DOWN:
+                break;
+        }
+}
+
+static void wake_own(struct server *s, struct session *session)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct leg *own;
+
+        if (!session || !s->entry.per_session || s->entry.transport == TRANSPORT_STDIO || s->entry.readiness != READINESS_UP)
+                return;
+        LIST_FOREACH(own, &session->legs, struct leg, in_session)
+        if (own->server == s)
+                return;
+        if (leg_new_http(s, session, &err) < 0)
+                log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
+}
+
+void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
+{
+        c->server = s;
+        c->leg = server_leg(s, c->session);
+        if (c->leg) {
+                then(c);
+                return;
+        }
+        if (s->entry.readiness == READINESS_DOWN) {
+                fail(c, ERR_UNAVAILABLE, s->entry.why ? s->entry.why : "it is down");
+                return;
+        }
+        if (s->entry.readiness == READINESS_ASLEEP && !s->g->link_up) {
+                fail(c, ERR_UNAVAILABLE, "it sleeps, and the controller that starts it is away: try again");
+                return;
+        }
+        if (s->n_waiting >= s->g->config.max_waiting) {
+                fail(c, ERR_LIMIT, "too many calls wait for it: try again");
+                return;
+        }
+        c->then = then;
+        c->deadline_ms = now_ms(s->g->loop) + s->g->config.start_ms;
+        list_add(&s->waiting, &c->in_queue);
+        s->n_waiting++;
+        if (s->n_waiting == 1)
+                waiting_arm(s);
+        if (s->entry.readiness != READINESS_UP)
+                tell_progress(c);
+        wake_own(s, c->session);
+        server_wake(s);
+}
+
+/* -- sessions with it ---------------------------------------------------------------------------------------------------------- */
+void server_leg_ready(struct leg *l)
+{
+        struct server *s = l->server;
+        struct call *c;
+        struct list ready;
+
+        s->asked = false;
+        s->known = true;
+        s->lacks = 0;
+        for (size_t i = 0; i < ELEMENTSOF(kinds); i++)
+                s->lacks |= mcp_has(leg_capability(l, kinds[i].capability)) ? 0 : kinds[i].kind;
+        if (!l->owner)
+                tools_changed(s);
+        subs_leg_ready(l);
+        level_leg_ready(l);
+        list_init(&ready);
+        LIST_FOREACH(c, &s->waiting, struct call, in_queue)
+        if (server_leg(s, c->session)) {
+                waiting_leave(c);
+                list_add(&ready, &c->in_queue);
+        }
+        waiting_arm(s);
+        while (!list_empty(&ready)) {
+                c = list_first(&ready, struct call, in_queue);
+                list_del(&c->in_queue);
+                c->leg = server_leg(s, c->session);
+                c->then(c);
+        }
+        server_used(s);
+}
+
+static void backoff_more(struct server *s)
+{
+        s->backoff_ms = s->backoff_ms ? MIN(2 * s->backoff_ms, BACKOFF_MAX_MS) : BACKOFF_MIN_MS;
+        arm(&s->retry_timer, s->g->loop, s->backoff_ms, on_retry, s);
+}
+
+static int on_retry(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct server *s = user;
+        struct gateway *g = s->g;
+
+        if (s->shared || s->entry.readiness != READINESS_UP)
+                return 0;
+        if (s->entry.transport == TRANSPORT_STDIO) {
+                if (s->entry.instance && g->link_up)
+                        g->controller.renew(s->entry.name, s->entry.instance, g->controller.user);
+                backoff_more(s); /* asked again, if no stream comes */
+        } else {
+                _cleanup_err_ struct err *err = NULL;
+
+                if (leg_new_http(s, NULL, &err) < 0) {
+                        log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
+                        backoff_more(s);
+                }
+        }
+        return 0;
+}
+
+/* Calls that waited for it keep waiting: a fresh session is on its way, and their deadline runs. */
+void server_leg_ended(struct leg *l, _unused_ const struct err *why)
+{
+        struct server *s = l->server;
+        bool shared = s->shared == l;
+        bool healthy = l->ready_ms && now_ms(s->g->loop) - l->ready_ms > HEALTHY_MS;
+
+        leg_free(l);
+        if (!shared || s->g->freeing)
+                return;
+        if (healthy)
+                s->backoff_ms = 0;
+        backoff_more(s);
+}
+
+static void legs_free(struct server *s)
+{
+        while (!list_empty(&s->legs))
+                leg_free(list_first(&s->legs, struct leg, in_server));
+}
+
+void server_stream(struct server *s, const char *instance, int fd)
+{
+        _cleanup_err_ struct err *err = NULL;
+
+        if (s->entry.transport != TRANSPORT_STDIO) {
+                log_warning("stream of a server that is not reached by one", "server", s->entry.name);
+                close(fd);
+                return;
+        }
+        legs_free(s);
+        disarm(s->retry_timer);
+        if (leg_new_stdio(s, instance, fd, &err) < 0) {
+                log_warning("server's stream is not usable", "server", s->entry.name, "why", err_msg(err));
+                close(fd);
+                backoff_more(s);
+        }
+}
+
+void server_refused(struct server *s, const char *why)
+{
+        s->asked = false;
+        server_wait_failed(s, ERR_UNAVAILABLE, why ? why : "the controller refused to start it");
+}
+
+/* -- idleness ------------------------------------------------------------------------------------------------------------------ */
+static bool may_sleep(const struct server *s)
+{
+        return s->entry.lifecycle == LIFECYCLE_ON_DEMAND && s->entry.idle_ms && s->entry.readiness == READINESS_UP;
+}
+
+void server_used(struct server *s)
+{
+        s->used_ms = now_ms(s->g->loop);
+        if (!may_sleep(s) || s->g->freeing)
+                return;
+        /* Armed once: the handler looks how long it really was. */
+        if (!s->idle_timer) {
+                arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
+        } else {
+                int enabled = SD_EVENT_OFF;
+
+                (void)sd_event_source_get_enabled(s->idle_timer, &enabled);
+                if (enabled == SD_EVENT_OFF)
+                        arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
+        }
+}
+
+static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct server *s = user;
+        uint64_t idle = now_ms(s->g->loop) - s->used_ms;
+
+        if (!may_sleep(s))
+                return 0;
+        if (s->in_flight || s->n_waiting)
+                arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
+        else if (idle < s->entry.idle_ms)
+                arm(&s->idle_timer, s->g->loop, s->entry.idle_ms - idle, on_idle, s);
+        else
+                s->g->controller.stop(s->entry.name, s->g->controller.user);
+        return 0;
+}
+
+/* -- the catalogue ------------------------------------------------------------------------------------------------------------- */
+static struct server *server_new(struct gateway *g, const char *name)
+{
+        struct server *s = NEW(struct server);
+        size_t i = g->n_servers;
+
+        s->g = g;
+        s->entry.readiness = READINESS_DOWN;
+        list_init(&s->legs);
+        list_init(&s->waiting);
+        list_init(&s->subs);
+        g->servers = mem_realloc(g->servers, g->n_servers + 1, sizeof(struct server *));
+        while (i > 0 && strcmp(g->servers[i - 1]->entry.name, name) > 0) {
+                g->servers[i] = g->servers[i - 1];
+                i--;
+        }
+        g->servers[i] = s;
+        g->n_servers++;
+        return s;
+}
+
+void server_update(struct gateway *g, const struct channel_entry *entry)
+{
+        struct server *s = server_find(g, entry->name, strlen(entry->name));
+        struct channel_entry old;
+        bool other;
+
+        if (!s)
+                s = server_new(g, entry->name);
+        old = s->entry;
+        entry_copy(&s->entry, entry);
+        other = old.transport != entry->transport || !str_eq(old.address, entry->address) || old.port != entry->port ||
+                !str_eq(old.path, entry->path) || old.per_session != entry->per_session;
+        if (s->shared)
+                other |= !str_eq(s->shared->instance, entry->instance);
+        channel_entry_deinit(&old);
+        if (entry->readiness == READINESS_DOWN || entry->readiness == READINESS_ASLEEP || other) {
+                legs_free(s);
+                s->backoff_ms = 0;
+                disarm(s->retry_timer);
+        }
+        if (entry->readiness != READINESS_ASLEEP)
+                s->asked = false;
+        if (entry->readiness == READINESS_DOWN)
+                server_wait_failed(s, ERR_UNAVAILABLE, entry->why ? entry->why : "it is down");
+        else if (entry->readiness == READINESS_UP || !list_empty(&s->waiting))
+                server_wake(s);
+        server_used(s);
+}
+
+static struct call *call_of(const struct server *s)
+{
+        struct call *c;
+
+        LIST_FOREACH(c, &s->g->calls, struct call, in_gateway)
+        if (c->server == s)
+                return c;
+        return NULL;
+}
+
+static struct session *session_of(const struct server *s)
+{
+        struct session *session;
+
+        LIST_FOREACH(session, &s->g->idle, struct session, in_idle)
+        if (session->server == s)
+                return session;
+        return NULL;
+}
+
+/* Out of the catalogue first, so that what fails now is not tried here again. */
+struct server *server_free(struct server *s)
+{
+        struct gateway *g = s->g;
+        struct session *session;
+        struct call *c;
+
+        route_forget(g, s);
+        for (size_t i = 0; i < g->n_servers; i++)
+                if (g->servers[i] == s) {
+                        memmove(&g->servers[i], &g->servers[i + 1], (g->n_servers - i - 1) * sizeof(struct server *));
+                        g->n_servers--;
+                        break;
+                }
+        legs_free(s);
+        server_wait_failed(s, ERR_NOT_FOUND, GONE);
+        while ((c = call_of(s)))
+                fail(c, ERR_NOT_FOUND, GONE);
+        while ((session = session_of(s)))
+                session_free(session);
+        listens_free(g, s);
+        subs_server_free(s);
+        tools_free(s);
+        sd_event_source_disable_unref(s->wait_timer);
+        sd_event_source_disable_unref(s->retry_timer);
+        sd_event_source_disable_unref(s->idle_timer);
+        channel_entry_deinit(&s->entry);
+        free(s);
+        return NULL;
+}

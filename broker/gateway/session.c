@@ -1,0 +1,143 @@
+#include "broker/gateway/internal.h"
+
+#define N_BUCKETS 4096U
+
+static struct list *bucket_of(struct gateway *g, const char *id)
+{
+        uint64_t hash;
+
+        if (!g->buckets) {
+                g->buckets = NEW_N(struct list, N_BUCKETS);
+                for (size_t i = 0; i < N_BUCKETS; i++)
+                        list_init(&g->buckets[i]);
+        }
+        crypto_shorthash((unsigned char *)&hash, (const unsigned char *)id, strlen(id), g->hash_key);
+        return &g->buckets[hash % N_BUCKETS];
+}
+
+static bool session_is_idle(const struct session *s)
+{
+        return !s->stream && s->n_calls == 0;
+}
+
+static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
+
+static void idle_arm(struct gateway *g, uint64_t ms)
+{
+        if (!g->idle_timer)
+                (void)sd_event_add_time_relative(g->loop, &g->idle_timer, CLOCK_MONOTONIC, ms * 1000, 0, on_idle, g);
+        else if (sd_event_source_set_time_relative(g->idle_timer, ms * 1000) >= 0)
+                (void)sd_event_source_set_enabled(g->idle_timer, SD_EVENT_ONESHOT);
+}
+
+static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct gateway *g = user;
+        uint64_t ms = now_ms(g->loop), limit = g->config.session_idle_ms;
+        struct session *s;
+
+        LIST_FOREACH(s, &g->idle, struct session, in_idle)
+        {
+                if (ms - s->used_ms < limit) {
+                        idle_arm(g, limit - (ms - s->used_ms));
+                        return 0;
+                }
+                if (session_is_idle(s))
+                        session_free(s);
+                else
+                        session_used(s); /* goes to the end, and is looked at again */
+        }
+        return 0;
+}
+
+void session_used(struct session *s)
+{
+        bool first = list_empty(&s->g->idle);
+
+        s->used_ms = now_ms(s->g->loop);
+        list_del(&s->in_idle);
+        list_add(&s->g->idle, &s->in_idle);
+        if (first)
+                idle_arm(s->g, s->g->config.session_idle_ms);
+}
+
+/* Room for one more: the one that was silent for longest goes, if nothing is under way in it. */
+static bool make_room(struct gateway *g)
+{
+        struct session *oldest = list_first(&g->idle, struct session, in_idle);
+
+        if (g->n_sessions < g->config.max_sessions)
+                return true;
+        if (!oldest || !session_is_idle(oldest))
+                return false;
+        session_free(oldest);
+        return true;
+}
+
+struct session *session_new(struct gateway *g, struct server *server)
+{
+        unsigned char raw[16];
+        struct session *s;
+
+        if (!make_room(g))
+                return NULL;
+        s = NEW(struct session);
+        s->g = g;
+        s->server = server;
+        s->level = LEVEL_NONE;
+        randombytes_buf(raw, sizeof(raw));
+        hex_encode(s->id, raw, sizeof(raw));
+        list_init(&s->calls);
+        list_init(&s->asks);
+        list_init(&s->legs);
+        list_init(&s->subs);
+        list_add(bucket_of(g, s->id), &s->in_bucket);
+        g->n_sessions++;
+        session_used(s);
+        return s;
+}
+
+struct session *session_find(struct gateway *g, const char *id)
+{
+        struct session *s;
+
+        if (strlen(id) != sizeof(s->id) - 1)
+                return NULL;
+        LIST_FOREACH(s, bucket_of(g, id), struct session, in_bucket)
+        if (sodium_memcmp(s->id, id, sizeof(s->id)) == 0)
+                return s;
+        return NULL;
+}
+
+struct session *session_free(struct session *s)
+{
+        struct call *c;
+
+        while ((c = list_first(&s->calls, struct call, in_session)))
+                call_cancel(c, "the client's session ended");
+        while (!list_empty(&s->asks))
+                ask_free(list_first(&s->asks, struct ask, in_session));
+        while (!list_empty(&s->legs))
+                leg_free(list_first(&s->legs, struct leg, in_session));
+        subs_session_free(s);
+        if (s->stream) {
+                exchange_on_left(s->stream, NULL, NULL);
+                exchange_end(TAKE_PTR(s->stream));
+        }
+        list_del(&s->in_bucket);
+        list_del(&s->in_idle);
+        s->g->n_sessions--;
+        free(s);
+        return NULL;
+}
+
+bool session_event(struct session *s, const char *text, size_t n)
+{
+        struct buf event = {0};
+
+        if (!s->stream)
+                return false;
+        sse_add_event(&event, NULL, NULL, text, n);
+        exchange_send(s->stream, &event);
+        return true;
+}

@@ -1,0 +1,325 @@
+/*
+ * Notifications that belong to no call. A change of a list goes to everybody who uses the server; a change of a resource to those who
+ * subscribed to it, once for all of them at the server; a log line to a client only when it can be nobody else's.
+ */
+#include "broker/gateway/internal.h"
+
+struct sub {
+        struct list in_server;
+        struct server *server;
+        char *uri; /* JSON string */
+        struct list subscribers;
+};
+
+struct subscriber {
+        struct list in_sub, in_owner;
+        struct sub *sub;
+        struct session *session; /* one of the two */
+        struct listen *listen;
+};
+
+/* -- requests of our own ---------------------------------------------------------------------------------------------------------- */
+static void on_own(struct call *c, _unused_ const struct mcp_message *answer, _unused_ const struct err *why)
+{
+        call_free(c);
+}
+
+void own_request(struct server *s, enum mcp_method method, const char *params)
+{
+        struct call *c;
+
+        if (!s->shared || !s->shared->ready)
+                return;
+        c = call_new(s->g, NULL, NULL, MCP_ERA_LEGACY);
+        c->own = true;
+        c->method = method;
+        c->finish = on_own;
+        buf_adds(&c->text, params);
+        c->m.params = slice_of_buf(&c->text);
+        server_want(s, c, call_send);
+}
+
+/* -- resources ---------------------------------------------------------------------------------------------------------------------- */
+static struct sub *sub_find(struct server *s, struct mcp_slice uri)
+{
+        struct sub *sub;
+
+        LIST_FOREACH(sub, &s->subs, struct sub, in_server)
+        if (strlen(sub->uri) == uri.n && memcmp(sub->uri, uri.at, uri.n) == 0)
+                return sub;
+        return NULL;
+}
+
+static void tell_server(struct sub *sub, enum mcp_method method)
+{
+        struct leg *l = sub->server->shared;
+        _cleanup_free_ char *params = NULL;
+
+        if (!l || !l->ready)
+                return;
+        if (l->era == MCP_ERA_MODERN) {
+                leg_listen(l);
+                return;
+        }
+        params = mem_printf("{\"uri\":%s}", sub->uri);
+        own_request(sub->server, method, params);
+}
+
+static struct sub *sub_new(struct server *s, struct mcp_slice uri)
+{
+        struct sub *sub = NEW(struct sub);
+
+        sub->server = s;
+        sub->uri = mem_strndup(uri.at, uri.n);
+        list_init(&sub->subscribers);
+        list_add(&s->subs, &sub->in_server);
+        return sub;
+}
+
+static void sub_add(struct sub *sub, struct session *session, struct listen *listen)
+{
+        struct subscriber *b;
+
+        LIST_FOREACH(b, &sub->subscribers, struct subscriber, in_sub)
+        if (b->session == session && b->listen == listen)
+                return;
+        b = NEW(struct subscriber);
+        b->sub = sub;
+        b->session = session;
+        b->listen = listen;
+        list_add(&sub->subscribers, &b->in_sub);
+        list_add(session ? &session->subs : &listen->subs, &b->in_owner);
+        if (session)
+                session->n_subs++;
+}
+
+bool subs_join(struct server *s, struct mcp_slice uri, struct session *session, struct listen *listen)
+{
+        struct sub *sub = sub_find(s, uri);
+        bool fresh = !sub;
+
+        if (session && session->n_subs >= MAX_SUBSCRIPTIONS)
+                return false;
+        if (fresh)
+                sub = sub_new(s, uri);
+        sub_add(sub, session, listen);
+        if (fresh)
+                tell_server(sub, MCP_M_RESOURCES_SUBSCRIBE);
+        return true;
+}
+
+static void leave(struct subscriber *b)
+{
+        struct sub *sub = b->sub;
+
+        list_del(&b->in_sub);
+        list_del(&b->in_owner);
+        if (b->session)
+                b->session->n_subs--;
+        free(b);
+        if (!list_empty(&sub->subscribers))
+                return;
+        list_del(&sub->in_server);
+        tell_server(sub, MCP_M_RESOURCES_UNSUBSCRIBE);
+        free(sub->uri);
+        free(sub);
+}
+
+void subs_leave_all(struct list *subscribers)
+{
+        while (!list_empty(subscribers))
+                leave(list_first(subscribers, struct subscriber, in_owner));
+}
+
+void subs_session_free(struct session *s)
+{
+        subs_leave_all(&s->subs);
+}
+
+/* The sessions with it are gone already: nobody is told. */
+void subs_server_free(struct server *s)
+{
+        while (!list_empty(&s->subs)) {
+                struct sub *sub = list_first(&s->subs, struct sub, in_server);
+
+                leave(list_first(&sub->subscribers, struct subscriber, in_sub));
+        }
+}
+
+bool subs_subscribe(struct call *c)
+{
+        struct leg *l = c->leg;
+
+        if (l->owner || (l->era == MCP_ERA_LEGACY && !sub_find(c->server, c->m.uri)))
+                return false;
+        c->finish = NULL;
+        if (subs_join(c->server, c->m.uri, c->session, NULL))
+                call_answer(c, mcp_slice_of("{}"));
+        else
+                call_error(c, MCP_INVALID_PARAMS, "too many subscriptions of one session", (struct mcp_slice){0});
+        return true;
+}
+
+/* The server took it. A session that is full is not told: it hears of no changes it could not count on either. */
+void subs_subscribed(struct call *c)
+{
+        struct sub *sub = sub_find(c->server, c->m.uri);
+
+        if (c->leg->owner || !c->session || c->session->n_subs >= MAX_SUBSCRIPTIONS)
+                return;
+        sub_add(sub ? sub : sub_new(c->server, c->m.uri), c->session, NULL);
+}
+
+void subs_unsubscribe(struct call *c)
+{
+        struct subscriber *b;
+        struct leg *own = c->server ? server_leg(c->server, c->session) : NULL;
+
+        LIST_FOREACH(b, &c->session->subs, struct subscriber, in_owner)
+        if (mcp_same(mcp_slice_of(b->sub->uri), c->m.uri)) {
+                leave(b);
+                break;
+        }
+        if (own && own->owner)
+                call_dispatch(c);
+        else
+                call_answer(c, mcp_slice_of("{}"));
+}
+
+void subs_uris(const struct server *s, struct buf *out)
+{
+        struct sub *sub;
+        char sep = '[';
+
+        if (list_empty(&s->subs))
+                return;
+        buf_adds(out, ",\"resourceSubscriptions\":");
+        LIST_FOREACH(sub, &s->subs, struct sub, in_server)
+        {
+                buf_addf(out, "%c%s", sep, sub->uri);
+                sep = ',';
+        }
+        buf_addc(out, ']');
+}
+
+void subs_leg_ready(struct leg *l)
+{
+        struct sub *sub;
+
+        if (l->owner)
+                return;
+        if (l->era == MCP_ERA_MODERN)
+                leg_listen(l);
+        else
+                LIST_FOREACH(sub, &l->server->subs, struct sub, in_server)
+        tell_server(sub, MCP_M_RESOURCES_SUBSCRIBE);
+}
+
+/* -- notifications -------------------------------------------------------------------------------------------------------------- */
+/* Legacy clients know no subscription ids. */
+static void legacy_text(struct buf *out, const struct mcp_message *m)
+{
+        struct buf meta = {0}, params = {0};
+
+        if (!mcp_has(m->meta_subscription)) {
+                buf_add(out, m->text, m->n);
+                return;
+        }
+        mcp_object_set(&meta, m->meta, MCP_META_SUBSCRIPTION, (struct mcp_slice){0});
+        mcp_object_set(&params, m->params, "_meta", slice_of_buf(&meta));
+        buf_adds(out, "{\"jsonrpc\":\"2.0\",\"method\":\"");
+        mcp_add_slice(out, m->method);
+        buf_adds(out, "\",\"params\":");
+        buf_add(out, params.data, params.len);
+        buf_addc(out, '}');
+        buf_deinit(&meta);
+        buf_deinit(&params);
+}
+
+static void updated(struct leg *l, const struct mcp_message *m)
+{
+        _cleanup_buf_ struct buf text = {0};
+        struct sub *sub = sub_find(l->server, m->uri);
+        struct subscriber *b;
+
+        legacy_text(&text, m);
+        if (l->owner)
+                (void)session_event(l->owner, text.data, text.len);
+        if (l->owner || !sub)
+                return;
+        LIST_FOREACH(b, &sub->subscribers, struct subscriber, in_sub)
+        if (b->session)
+                (void)session_event(b->session, text.data, text.len);
+        else
+                listen_event(b->listen, m);
+}
+
+static void list_changed(struct leg *l, const struct mcp_message *m, bool (*wants)(const struct listen *))
+{
+        _cleanup_buf_ struct buf text = {0};
+        struct gateway *g = l->server->g;
+        struct session *s;
+        struct listen *listen;
+
+        legacy_text(&text, m);
+        if (l->owner) {
+                (void)session_event(l->owner, text.data, text.len);
+                return;
+        }
+        LIST_FOREACH(s, &g->idle, struct session, in_idle)
+        if (s->stream && (!s->server || s->server == l->server))
+                (void)session_event(s, text.data, text.len);
+        LIST_FOREACH(listen, &g->listens, struct listen, in_gateway)
+        if (wants(listen) && (!listen->server || listen->server == l->server))
+                listen_event(listen, m);
+}
+
+static bool wants_tools(const struct listen *l)
+{
+        return l->tools;
+}
+
+static bool wants_prompts(const struct listen *l)
+{
+        return l->prompts;
+}
+
+static bool wants_resources(const struct listen *l)
+{
+        return l->resources;
+}
+
+/* Log lines, and the end of an elicitation: for the one whose call is under way, if there is one only. */
+static void to_only_client(struct leg *l, const struct mcp_message *m, bool is_log)
+{
+        struct session *s;
+        struct call *c = leg_only_client(l, &s);
+
+        if (c && is_log && !call_wants_log(c, m->level))
+                return;
+        if (!c && is_log && s && s->level < LEVEL_NONE && level_find(m->level) < s->level)
+                return;
+        if (c && c->reply && c->reply->x)
+                reply_event(c->reply, m->text, m->n);
+        else if (s)
+                (void)session_event(s, m->text, m->n);
+}
+
+void subs_notification(struct leg *l, const struct mcp_message *m)
+{
+        if (mcp_is(m->method, "notifications/message")) {
+                to_only_client(l, m, true);
+        } else if (mcp_is(m->method, "notifications/elicitation/complete")) {
+                to_only_client(l, m, false);
+        } else if (mcp_is(m->method, "notifications/resources/updated") && mcp_is_string(m->uri)) {
+                updated(l, m);
+        } else if (mcp_is(m->method, "notifications/tools/list_changed")) {
+                if (!l->owner)
+                        tools_changed(l->server);
+                list_changed(l, m, wants_tools);
+        } else if (mcp_is(m->method, "notifications/prompts/list_changed")) {
+                list_changed(l, m, wants_prompts);
+        } else if (mcp_is(m->method, "notifications/resources/list_changed")) {
+                list_changed(l, m, wants_resources);
+        }
+}

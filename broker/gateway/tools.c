@@ -1,0 +1,200 @@
+/*
+ * What the gateway knows of a server's tools: their names as listed and the arguments that headers mirror. Asked of the server when it is
+ * first needed, and again after it said that they changed.
+ */
+#include "broker/gateway/internal.h"
+#include "common/log.h"
+
+#define TOOLS_TIMEOUT_MS 10000U
+#define MAX_PAGES        64U
+#define MAX_TOOLS        4096U
+#define MAX_TEXT         (1U << 20)
+
+struct tool {
+        char *name;
+        struct mcp_params params;
+};
+
+struct tools {
+        struct server *server;
+        struct tool *items;
+        size_t n;
+        bool valid, changed; /* changed: while it was being read */
+        unsigned pages;
+        struct call *loader;
+        struct list waiting;
+        struct buf text; /* all elements, for lists while the server sleeps */
+};
+
+static void tools_clear(struct tools *t)
+{
+        for (size_t i = 0; i < t->n; i++) {
+                free(t->items[i].name);
+                mcp_params_deinit(&t->items[i].params);
+        }
+        free(t->items);
+        t->items = NULL;
+        t->n = 0;
+        t->pages = 0;
+        t->changed = false;
+        buf_deinit(&t->text);
+}
+
+void tools_free(struct server *s)
+{
+        struct tools *t = TAKE_PTR(s->tools);
+
+        if (!t)
+                return;
+        tools_clear(t);
+        if (t->loader)
+                call_free(t->loader);
+        free(t);
+}
+
+void tools_changed(struct server *s)
+{
+        if (s->tools && s->tools->loader)
+                s->tools->changed = true;
+        if (s->tools)
+                s->tools->valid = false;
+}
+
+static int by_name(const void *a, const void *b)
+{
+        return strcmp(((const struct tool *)a)->name, ((const struct tool *)b)->name);
+}
+
+const struct mcp_params *tools_params(struct server *s, struct mcp_slice name)
+{
+        _cleanup_free_ char *text = NULL;
+        struct tool key, *found;
+
+        if (!s->tools || !s->tools->n)
+                return NULL;
+        text = mcp_string(name);
+        if (!text)
+                return NULL;
+        key.name = text;
+        found = bsearch(&key, s->tools->items, s->tools->n, sizeof(key), by_name);
+        return found && found->params.n ? &found->params : NULL;
+}
+
+struct mcp_slice tools_text(const struct server *s)
+{
+        return s->tools && s->tools->text.len ? slice_of_buf(&s->tools->text) : (struct mcp_slice){0};
+}
+
+static void tools_done(struct tools *t, bool ok)
+{
+        struct call *loader = TAKE_PTR(t->loader), *c;
+        struct list ready;
+
+        t->valid = ok && !t->changed;
+        if (ok) {
+                if (t->n)
+                        qsort(t->items, t->n, sizeof(struct tool), by_name);
+                buf_addc(&t->text, t->text.len ? ']' : '[');
+                if (t->text.len == 1)
+                        buf_addc(&t->text, ']');
+        } else {
+                tools_clear(t);
+        }
+        call_free(loader);
+        list_init(&ready);
+        LIST_FOREACH(c, &t->waiting, struct call, in_queue)
+        {
+                list_del(&c->in_queue);
+                list_add(&ready, &c->in_queue);
+        }
+        while ((c = list_first(&ready, struct call, in_queue))) {
+                list_del(&c->in_queue);
+                c->then(c);
+        }
+}
+
+static void tool_add(struct tools *t, struct mcp_slice item)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct tool tool = {0};
+
+        tool.name = mcp_string(mcp_object_get(item, "name"));
+        if (!tool.name || t->n >= MAX_TOOLS) {
+                free(tool.name);
+                return;
+        }
+        if (memmem(item.at, item.n, "x-mcp-header", sizeof("x-mcp-header") - 1) &&
+            mcp_params_from_schema(&tool.params, mcp_object_get(item, "inputSchema"), &err) < 0)
+                log_debug("tool with wrong annotations", "server", t->server->entry.name, "why", err_msg(err));
+        if ((t->n & (t->n + 1)) == 0)
+                t->items = mem_realloc(t->items, 2 * (t->n + 1), sizeof(struct tool));
+        t->items[t->n++] = tool;
+        if (t->text.len + item.n < MAX_TEXT) {
+                buf_addc(&t->text, t->text.len ? ',' : '[');
+                mcp_add_slice(&t->text, item);
+        }
+}
+
+static void on_page(struct call *c, const struct mcp_message *answer, const struct err *why)
+{
+        struct tools *t = c->user;
+        struct mcp_slice array, item;
+        size_t pos = 0;
+
+        if (why || answer->kind != MCP_RESULT) {
+                tools_done(t, false);
+                return;
+        }
+        array = mcp_object_get(answer->result, "tools");
+        while (mcp_is_array(array) && mcp_array_next(array, &pos, &item) == 1)
+                if (mcp_is_object(item))
+                        tool_add(t, item);
+        if (!mcp_is_string(answer->next_cursor) || ++t->pages >= MAX_PAGES) {
+                tools_done(t, true);
+                return;
+        }
+        buf_deinit(&c->text);
+        buf_adds(&c->text, "{\"cursor\":");
+        mcp_add_slice(&c->text, answer->next_cursor);
+        buf_addc(&c->text, '}');
+        c->m.params = slice_of_buf(&c->text);
+        server_want(t->server, c, call_send);
+}
+
+static void loader_ready(struct call *c)
+{
+        if (mcp_has(leg_capability(c->leg, "tools")))
+                call_send(c);
+        else
+                tools_done(c->user, true);
+}
+
+void tools_ensure(struct server *s, struct call *c, void (*then)(struct call *c))
+{
+        struct tools *t = s->tools;
+
+        if (!t) {
+                t = s->tools = NEW(struct tools);
+                t->server = s;
+                list_init(&t->waiting);
+        }
+        c->server = s;
+        /* Once a call: a server that says "changed" all the time would keep it here for ever. */
+        if (t->valid || c->tools_seen) {
+                then(c);
+                return;
+        }
+        c->tools_seen = true;
+        c->then = then;
+        list_add(&t->waiting, &c->in_queue);
+        if (t->loader)
+                return;
+        tools_clear(t);
+        t->loader = call_new(s->g, NULL, NULL, MCP_ERA_LEGACY);
+        t->loader->own = true;
+        t->loader->method = MCP_M_TOOLS_LIST;
+        t->loader->finish = on_page;
+        t->loader->user = t;
+        t->loader->timeout_ms = TOOLS_TIMEOUT_MS;
+        server_want(s, t->loader, loader_ready);
+}
