@@ -163,7 +163,10 @@ const char *string_check(const char *p, const char *end, bool *escaped, const ch
                         return NULL;
                 } else {
                         *why = "a string is not valid UTF-8";
-                        n = wide_length(p, end);
+                        /* Such characters come in runs. */
+                        while ((n = wide_length(p, end)) > 0 && p + n < end && (unsigned char)p[n] >= 0x80)
+                                p += n;
+                        *at = p;
                 }
                 if (n == 0)
                         return NULL;

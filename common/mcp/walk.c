@@ -71,10 +71,11 @@ static const char *value_end(const char *p, const char *end)
 /* Behind the opening bracket or the last item: where the next one begins, or NULL at the end. */
 static const char *next_item(struct mcp_slice container, size_t pos, char open)
 {
-        const char *end = container.at + container.n, *p;
+        const char *end, *p;
 
         if (!container.at || container.n < 2 || container.at[0] != open || pos >= container.n)
                 return NULL;
+        end = container.at + container.n;
         p = skip_space(container.at + (pos ? pos : 1), end);
         if (p < end && *p == ',')
                 p = skip_space(p + 1, end);
@@ -95,10 +96,11 @@ int mcp_array_next(struct mcp_slice array, size_t *pos, struct mcp_slice *value)
 
 int mcp_object_next(struct mcp_slice object, size_t *pos, struct mcp_slice *key, struct mcp_slice *value)
 {
-        const char *end = object.at + object.n, *start = next_item(object, *pos, '{'), *stop;
+        const char *start = next_item(object, *pos, '{'), *end, *stop;
 
         if (!start || *start != '"')
                 return 0;
+        end = object.at + object.n;
         stop = string_end(start + 1, end);
         *key = (struct mcp_slice){start + 1, (size_t)(stop - start) - 1};
         start = skip_space(stop + (stop < end), end);

@@ -228,7 +228,7 @@ class Host:
         """Refused (or whatever it is called) with that verdict, a reason, and no container that runs."""
         def check():
             server = self.server(name)
-            if not server or server["state"] not in ("refused", "quarantined", "blocked", "error") or not server.get("why"):
+            if not server or server["state"] not in ("refused", "quarantined", "blocked") or not server.get("why"):
                 raise AssertionError(server)
             if verdict and server.get("verdict") != verdict:
                 raise AssertionError(server)

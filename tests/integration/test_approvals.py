@@ -154,13 +154,13 @@ class Refused(ApprovalsCase):
         host = self.host()
         host.restart_history(host.record_files(self.changed(), signature=None))
         host.start()
-        self.refused(host, "bad-signature")
+        self.refused(host, "bad-signature", "is not signed")
 
     def test_signed_by_an_unknown_key(self):
         host = self.host()
         host.restart_history(host.record_files(self.changed(), key=host.new_key("mallory")))
         host.start()
-        self.refused(host, "bad-signature")
+        self.refused(host, "bad-signature", "allowed_signers does not list")
 
     def test_signed_by_somebody_else_than_it_says(self):
         host = self.host()
@@ -170,7 +170,7 @@ class Refused(ApprovalsCase):
             f.write(f"bob@example.org {public[0]} {public[1]}\n")
         host.restart_history(host.record_files(self.changed(), key=key))
         host.start()
-        self.refused(host, "bad-signature")
+        self.refused(host, "bad-signature", "but approved_by says")
 
     def test_bob_may_sign_as_bob(self):
         """The same key and file as above, with the name it has: works."""
@@ -187,41 +187,41 @@ class Refused(ApprovalsCase):
         host = self.host()
         host.restart_history(host.record_files(self.changed(), namespace="git"))
         host.start()
-        self.refused(host, "bad-signature")
+        self.refused(host, "bad-signature", "does not verify")
 
     def test_signature_of_another_record(self):
         host = self.host()
         other = host.sign(host.encode(self.changed(reason="another"))[1])
         host.restart_history(host.record_files(self.changed(), signature=other))
         host.start()
-        self.refused(host, "bad-signature")
+        self.refused(host, "bad-signature", "does not verify")
 
     def test_changed_after_signing(self):
         host = self.host()
         (path, text), (sig_path, sig) = host.record_files(self.changed()).items()
         host.restart_history({path: text.replace(b"agent-1", b"agent-2"), sig_path: sig})
         host.start()
-        self.refused(host, "bad-signature")
+        self.refused(host, "bad-signature", "does not verify")
 
     def test_revoked_key(self):
         host = self.host()
         (host.dir / "revoked_keys").write_text((host.dir / "key.pub").read_text())
         host.write_conf(**{"approvals.revoked_keys": str(host.dir / "revoked_keys")})
         host.start()
-        self.refused(host, "bad-signature")
+        self.refused(host, "bad-signature", "does not verify")
 
     def test_wildcard_principal_opens_nothing(self):
         host = self.host()
         public = (host.dir / "key.pub").read_text().split()
         (host.dir / "allowed_signers").write_text(f"* {public[0]} {public[1]}\n")
         host.start()
-        self.refused(host, None)
+        self.refused(host, None, "wildcard")
 
     def test_trust_root_that_others_may_write(self):
         host = self.host()
         (host.dir / "allowed_signers").chmod(0o666)
         host.start()
-        self.refused(host, None)
+        self.refused(host, None, "allowed_signers may be written by others")
 
     def test_other_host(self):
         host = self.host()
@@ -231,7 +231,8 @@ class Refused(ApprovalsCase):
 
     def test_other_digest_in_the_registry(self):
         host = self.host()
-        host.change_entry("echo", image=rig().image("mcp/echo:2"))
+        # Under the same name, or the name alone would tell them apart.
+        host.change_entry("echo", image=rig().image("mcp/echo:1").partition("@")[0] + "@" + rig().image("mcp/echo:2").partition("@")[2])
         host.start()
         self.refused(host, "digest-mismatch")
 
@@ -321,7 +322,7 @@ class History(ApprovalsCase):
         host.start()
         self.refused(host, "unapproved")
 
-    def refused_tip(self, host, change):
+    def refused_tip(self, host, change, *words):
         """Runs, then the history is changed while the controller is away: nothing starts from then on."""
         host.start()
         host.wait_state("echo", "running")
@@ -330,7 +331,7 @@ class History(ApprovalsCase):
         host.clean_engine()
         host.began = time.time()
         host.start()
-        return self.refused(host, "history-refused")
+        return self.refused(host, "history-refused", *words)
 
     def test_rolled_back(self):
         host = self.host()
@@ -343,18 +344,19 @@ class History(ApprovalsCase):
         self.assertEqual(host.server("echo")["state"], "running")
         host.began = time.time()
         rig().api.remove(host.container("echo")["Id"])
-        self.refused(host, "history-refused")
+        self.refused(host, "history-refused", "does not descend")
 
     def test_rewritten(self):
-        self.refused_tip(self.host(), lambda h: h.restart_history({**h.record_files(self.approved, signature=h.show(f"echo/{self.approved['id']}.yaml.sig").encode())}))
+        """The same files to the byte, in a history that knows nothing of the one before."""
+        self.refused_tip(self.host(), lambda h: h.restart_history({path: h.show(path).encode() for path in h.paths()}), "does not descend")
 
     def test_record_deleted_by_a_later_commit(self):
         name = f"echo/{self.approved['id']}.yaml"
-        self.refused_tip(self.host(), lambda h: h.commit({}, remove=[name, name + ".sig"]))
+        self.refused_tip(self.host(), lambda h: h.commit({}, remove=[name, name + ".sig"]), name, "gone now")
 
     def test_record_changed_by_a_later_commit(self):
         name = f"echo/{self.approved['id']}.yaml"
-        self.refused_tip(self.host(), lambda h: h.commit({name: h.show(name).encode() + b"# nothing\n"}))
+        self.refused_tip(self.host(), lambda h: h.commit({name: h.show(name).encode() + b"# nothing\n"}), name, "changed now")
 
     def test_lost_state_refuses(self):
         host = self.host()
@@ -392,10 +394,8 @@ class History(ApprovalsCase):
 class WhileRunning(ApprovalsCase):
     """What ends an approval ends the server, within two seconds, though the next resync is half a minute away."""
 
-    def running(self, record=None, **conf):
-        host = self.host(conf=conf)
-        if record:
-            host.add_record(record)
+    def running(self):
+        host = self.host()
         host.start()
         host.wait_state("echo", "running")
         host.settle()
@@ -445,10 +445,14 @@ class WhileRunning(ApprovalsCase):
         self.assertEqual(host.container("echo")["Id"], container)
 
     def test_expiry(self):
-        """Found by the next resync at the latest."""
-        host, _ = self.running(self.changed(expires_at=at(6)), **{"controller.resync": "2s"})
-        time.sleep(5)
-        self.stops_within(5, host, time.monotonic())
+        """At its time, and not only when a resync comes by."""
+        host, container = self.running()
+        end = time.time() + 8
+        record = host.add_record(self.changed(expires_at=at(8)))
+        eventually("the shorter approval counts", 7, lambda: host.server("echo")["approval"] == record["id"])
+        self.assertEqual(host.container("echo")["Id"], container)
+        time.sleep(max(0, end - time.time()))
+        self.stops_within(2, host, time.monotonic())
         host.wait_refused("echo", "expired")
 
     def test_revocation_counts_in_a_refused_history(self):

@@ -286,7 +286,7 @@ class BadRecords(unittest.TestCase):
                 host.repository.chmod(0o777)
                 (host.repository / "refs/heads").chmod(0o777)
                 host.start()
-                host.wait_refused("echo")
+                host.wait_refused("echo", words=("may be written by others",))
                 self.assertEqual(host.starts(), [])
         finally:
             self.host.start()

@@ -219,6 +219,13 @@ class CisBenchmark(unittest.TestCase):
         self.assertNotIn("unconfined", profile)
         self.assertIn("SCMP_ACT_", profile)
 
+    def test_5_22_the_profile_is_in_force(self):
+        """Sockets for which a process needs no capability: the kernel and the Engine's own profile (of 20.10) would allow them."""
+        for family, kind, protocol, what in ((38, 5, 0, "AF_ALG"), (40, 1, 0, "AF_VSOCK"), (16, 3, 15, "AF_NETLINK for events"), (2, 1, 0, "AF_INET")):
+            program = f"socket(my $s, {family}, {kind}, {protocol}) ? print 'open' : print 'error ', $! + 0"
+            _, output = self.rig.api.execute(self.c["Id"], "perl", "-e", program)
+            self.assertEqual(output.strip(), "open" if what == "AF_INET" else "error 1", what)
+
     def test_5_25_cgroup_parent(self):
         # The rig's Engine has one for all its containers; ours must not choose another.
         self.assertIn(self.h["CgroupParent"], ("", f"/{self.rig.env['RIG_CGROUP']}"))
