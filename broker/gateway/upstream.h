@@ -57,8 +57,9 @@ struct upstream_config {
         const char *path;     /* copied */
         bool sse;             /* HTTP: the older transport, one GET stream and an endpoint */
         char *const *headers; /* HTTP: sent with every request (credentials); copied */
-        struct mcp_slice
-                capabilities; /* what we declare as a client, legacy and modern: {"sampling":{},"elicitation":{},"roots":{…}}; copied */
+        bool legacy_only;     /* begin with initialize: this server took server/discover badly before (upstream_probe_failed()) */
+        /* What we declare as a client, legacy and modern: {"sampling":{},"elicitation":{},"roots":{…}}; absent = {}. Copied. */
+        struct mcp_slice capabilities;
 };
 
 /* -1 only when the descriptor or address is unusable; then fd stays the caller's. The handshake begins at once. */
@@ -76,6 +77,13 @@ enum mcp_revision upstream_revision(const struct upstream *u);
 /* The result of initialize or server/discover, scanned: capabilities, server_info, instructions. Lives as long as u. */
 const struct mcp_message *upstream_info(const struct upstream *u);
 unsigned upstream_calls(const struct upstream *u); /* in flight */
+/*
+ * The session ended in its handshake, after server/discover was sent: some legacy servers exit on a request that is not initialize. The
+ * owner may try the next one with legacy_only.
+ */
+bool upstream_probe_failed(const struct upstream *u);
+/* Lines and messages that were thrown away: no messages, answers to nothing that was asked, progress of no call. */
+uint64_t upstream_ignored(const struct upstream *u);
 /* The last bytes of standard error (stdio), for messages: escaped, owned, at most 500 bytes. */
 char *upstream_stderr_tail(const struct upstream *u);
 
@@ -102,7 +110,10 @@ struct upstream_request {
 /* Only on a ready upstream. Never NULL: what cannot be sent ends in done(). */
 struct upstream_call *upstream_request(struct upstream *u, const struct upstream_request *request);
 void *upstream_call_user(const struct upstream_call *call);
-/* The caller lost interest: the server is told (notifications/cancelled, or the stream is closed); done() is not called. */
+/*
+ * The caller lost interest: the server is told (notifications/cancelled, or the stream is closed); done() is not called, and call is gone.
+ * reason may be NULL.
+ */
 void upstream_call_cancel(struct upstream_call *call, const char *reason);
 /* notifications/roots/list_changed and the like. params may be absent. What cannot be sent is dropped. */
 void upstream_notify(struct upstream *u, const char *method, struct mcp_slice params);
