@@ -15,7 +15,7 @@ BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", TOP))
 OWNER = {"io.bulkhead.owner": "smoke-real"}
 # Debian's node 18 has no global "crypto", which this server's HTTP side wants.
 NODE = ["--env", "NODE_OPTIONS=--experimental-global-webcrypto"]
-ECHO_TOOLS = ["connect", "echo", "env", "exec", "read_file", "sleep", "status", "write_file"]
+ECHO_TOOLS = ["connect", "echo", "env", "exec", "fill", "read_file", "sleep", "status", "write_file"]
 
 
 class Base(unittest.TestCase):

@@ -4,6 +4,8 @@
 
 #define MODERN      "2026-07-28"
 #define PLACEHOLDER "bulkhead-smoke-placeholder"
+#define MAX_MESSAGE (80U << 20)
+#define MAX_FILL    (72 << 20)
 
 static char *text_of(json_object *o)
 {
@@ -189,15 +191,33 @@ static char *wrong_era(json_object *id, bool modern, const char *version, int *s
         return refuse(id, -32022, "unsupported protocol version", data);
 }
 
+/* So much text in one piece, and fast: for figures of large results. */
+static char *fill(json_object *id, json_object *params, bool modern)
+{
+        int64_t n = json_int(json_get(params, "arguments"), "bytes", -1);
+        struct buf b = {0};
+
+        if (!str_eq(json_str(params, "name"), "fill") || n < 0 || n > MAX_FILL)
+                return NULL;
+        buf_reserve(&b, (size_t)n + 256);
+        buf_addf(&b, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{%s\"content\":[{\"type\":\"text\",\"text\":\"",
+                 json_object_to_json_string(id), modern ? "\"resultType\":\"complete\"," : "");
+        memset(b.data + b.len, 'x', (size_t)n);
+        b.len += (size_t)n;
+        buf_adds(&b, "\"}],\"isError\":false}}");
+        return buf_take(&b);
+}
+
 char *echo_answer(const struct echo_options *o, const char *text, size_t n, int *status)
 {
         _cleanup_json_ json_object *m = NULL;
         json_object *id, *params, *result;
         const char *method, *version;
+        char *filled = NULL;
         bool modern;
 
         *status = 200;
-        if (json_parse(&m, text, n, "message", NULL, NULL) < 0) {
+        if (json_parse(&m, text, n, "message", &(struct json_limits){.max_bytes = MAX_MESSAGE}, NULL) < 0) {
                 *status = 400;
                 return refuse(NULL, -32700, "not JSON", NULL);
         }
@@ -215,6 +235,9 @@ char *echo_answer(const struct echo_options *o, const char *text, size_t n, int 
                 modern = false;
         if ((modern && !str_eq(version, MODERN)) || (!modern && str_eq(o->era, "modern")))
                 return wrong_era(id, modern, version, status);
+        filled = str_eq(method, "tools/call") ? fill(id, params, modern) : NULL;
+        if (filled)
+                return filled;
         result = serve(o, method, params, modern);
         if (!result) {
                 *status = modern ? 404 : 200;

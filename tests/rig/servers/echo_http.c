@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
@@ -8,31 +9,31 @@
 
 #include "tests/rig/servers/echo.h"
 
-#define MAX_REQUEST (1U << 20)
+#define MAX_REQUEST (80U << 20)
 #define SESSION     "echo-session-1"
 
-/* One request a connection, one process a connection: slow clients harm nobody else. */
+/* One process a connection: slow clients harm nobody else. */
 
-static bool read_request(int fd, struct buf *b, size_t *body)
+/* One request, which stays at the front of b: *body is where its body begins, *n how long that is. */
+static bool read_request(int fd, struct buf *b, size_t *body, size_t *n)
 {
-        size_t need = 0;
+        for (*body = 0; b->len < MAX_REQUEST;) {
+                const char *end = *body == 0 && b->len > 0 ? strstr(b->data, "\r\n\r\n") : NULL;
+                ssize_t got;
 
-        while (b->len < MAX_REQUEST) {
-                char bytes[4096];
-                ssize_t n = recv(fd, bytes, sizeof(bytes), 0);
-                const char *end, *length;
-
-                if (n <= 0)
-                        return false;
-                buf_add(b, bytes, (size_t)n);
-                end = strstr(b->data, "\r\n\r\n");
-                if (!end)
-                        continue;
-                *body = (size_t)(end - b->data) + 4;
-                length = strcasestr(b->data, "\r\ncontent-length:");
-                need = length && length < end ? strtoul(length + 17, NULL, 10) : 0;
-                if (b->len >= *body + need)
+                if (end) {
+                        const char *length = strcasestr(b->data, "\r\ncontent-length:");
+                        *body = (size_t)(end - b->data) + 4;
+                        *n = length && length < end ? strtoul(length + 17, NULL, 10) : 0;
+                }
+                if (*body > 0 && b->len - *body >= *n)
                         return true;
+                buf_reserve(b, 65536);
+                got = recv(fd, b->data + b->len, b->cap - b->len - 1, 0);
+                if (got <= 0)
+                        return false;
+                b->len += (size_t)got;
+                b->data[b->len] = '\0';
         }
         return false;
 }
@@ -50,33 +51,36 @@ static void send_all(int fd, const char *data, size_t n)
 
 static void respond(int fd, int status, const char *extra, const char *body)
 {
+        size_t n = body ? strlen(body) : 0;
         _cleanup_buf_ struct buf b = {0};
 
-        buf_addf(&b, "HTTP/1.1 %d %s\r\nConnection: close\r\n%sContent-Length: %zu\r\n", status, status < 300 ? "OK" : "No", extra,
-                 body ? strlen(body) : 0);
-        if (body)
-                buf_adds(&b, "Content-Type: application/json\r\n");
-        buf_adds(&b, "\r\n");
-        if (body)
-                buf_adds(&b, body);
+        buf_addf(&b, "HTTP/1.1 %d %s\r\n%sContent-Length: %zu\r\n%s\r\n", status, status < 300 ? "OK" : "No", extra, n,
+                 body ? "Content-Type: application/json\r\n" : "");
+        buf_add(&b, body, n);
         send_all(fd, b.data, b.len);
 }
 
-static void serve_one(const struct echo_options *o, int fd)
+/* Until the client goes. */
+static void serve_connection(const struct echo_options *o, int fd)
 {
         _cleanup_buf_ struct buf b = {0};
-        _cleanup_free_ char *answer = NULL;
-        size_t body = 0;
-        int status;
+        size_t body, n;
 
-        if (!read_request(fd, &b, &body))
-                return;
-        if (!str_has_prefix(b.data, "POST ")) {
-                respond(fd, 405, "Allow: POST\r\n", NULL);
-                return;
+        while (read_request(fd, &b, &body, &n)) {
+                _cleanup_free_ char *answer = NULL;
+                int status;
+
+                if (!str_has_prefix(b.data, "POST ")) {
+                        respond(fd, 405, "Allow: POST\r\n", NULL);
+                } else {
+                        answer = echo_answer(o, b.data + body, n, &status);
+                        respond(fd, status, memmem(b.data + body, n, "\"initialize\"", 12) ? "Mcp-Session-Id: " SESSION "\r\n" : "",
+                                answer);
+                }
+                buf_drop(&b, body + n);
+                if (b.data)
+                        b.data[b.len] = '\0';
         }
-        answer = echo_answer(o, b.data + body, b.len - body, &status);
-        respond(fd, status, strstr(b.data + body, "\"initialize\"") ? "Mcp-Session-Id: " SESSION "\r\n" : "", answer);
 }
 
 int echo_serve_http(const struct echo_options *o, unsigned port)
@@ -96,8 +100,10 @@ int echo_serve_http(const struct echo_options *o, unsigned port)
                 if (c < 0)
                         continue;
                 setsockopt(c, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
+                setsockopt(c, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
                 if (fork() == 0) {
-                        serve_one(o, c);
+                        close(fd);
+                        serve_connection(o, c);
                         _exit(0);
                 }
                 close(c);

@@ -263,6 +263,13 @@ void echo_probe_start(const char *host, unsigned port, unsigned ms)
 #define STRING  "{\"type\":\"string\"}"
 #define INTEGER "{\"type\":\"integer\"}"
 
+/* Whatever could be answered was, in echo_answer.c. */
+static char *run_fill(_unused_ json_object *a, bool *failed)
+{
+        *failed = true;
+        return mem_strdup("no \"bytes\", or too many");
+}
+
 const struct echo_tool echo_tools[] = {
         {"echo", "Gives the text back", "{\"text\":" STRING "}", run_echo},
         {"env", "Shows the environment", "{}", run_env},
@@ -270,6 +277,7 @@ const struct echo_tool echo_tools[] = {
         {"read_file", "Reads up to 64 KiB of a file", "{\"path\":" STRING "}", run_read},
         {"write_file", "Writes a file", "{\"path\":" STRING ",\"text\":" STRING "}", run_write},
         {"exec", "Runs a file", "{\"path\":" STRING "}", run_exec},
+        {"fill", "Gives so many bytes of text", "{\"bytes\":" INTEGER "}", run_fill},
         {"sleep", "Answers later", "{\"ms\":" INTEGER "}", run_sleep},
         {"connect", "Tries to reach an address over tcp, udp, icmp, icmp-raw, sctp, gre or packet: \"connected\" or why not",
          "{\"host\":" STRING ",\"port\":" INTEGER ",\"proto\":" STRING ",\"timeout_ms\":" INTEGER "}", run_connect},
