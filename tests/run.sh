@@ -129,7 +129,7 @@ build() {
         fi
         limited 1200 make -k -j"${MAKE_JOBS:-$(nproc)}" >"$builddir/make.log" 2>&1 || { grep -E 'error|Error|warning' "$builddir/make.log" | head -n 40; return 1; }
         local fixture
-        for fixture in echo hostile; do
+        for fixture in echo hostile conformance; do
                 if [ -e "$builddir/src/tests/rig/servers/mcp_$fixture.c" ]; then
                         limited 120 make "tests/rig/servers/mcp_$fixture" >>"$builddir/make.log" 2>&1 || { tail -n 5 "$builddir/make.log"; return 1; }
                 fi
