@@ -14,6 +14,24 @@ void log_set_level(enum log_level max)
         max_level = max;
 }
 
+/* In quotes where it holds what ends a value; quotes of its own must not end it, or it could go on as another key. */
+static void add_value(struct buf *line, const char *value)
+{
+        _cleanup_free_ char *safe = text_escape(value);
+
+        if (*safe && !strpbrk(safe, " \"=")) {
+                buf_adds(line, safe);
+                return;
+        }
+        buf_addc(line, '"');
+        for (const char *p = safe; *p; p++) {
+                if (*p == '"')
+                        buf_addc(line, '\\');
+                buf_addc(line, *p);
+        }
+        buf_addc(line, '"');
+}
+
 void log_write(enum log_level level, const char *message, ...)
 {
         _cleanup_buf_ struct buf line = {0};
@@ -30,11 +48,8 @@ void log_write(enum log_level level, const char *message, ...)
                 const char *value = va_arg(ap, const char *);
                 if (!value)
                         break;
-                _cleanup_free_ char *safe = text_escape(value);
-                if (*safe == '\0' || strpbrk(safe, " \"="))
-                        buf_addf(&line, " %s=\"%s\"", key, safe);
-                else
-                        buf_addf(&line, " %s=%s", key, safe);
+                buf_addf(&line, " %s=", key);
+                add_value(&line, value);
         }
         va_end(ap);
         buf_addc(&line, '\n');

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/file.h"
+#include "common/log.h"
 #include "common/text.h"
 
 static void escapes(const char *in, const char *want)
@@ -129,12 +130,30 @@ static void test_buf(_unused_ void **state)
         assert_non_null(s);
 }
 
+/* What a value says stays inside the value. */
+static void test_log_line(_unused_ void **state)
+{
+        _cleanup_free_ char *line = NULL;
+        struct err *err = NULL;
+        int pair[2], before = dup(STDERR_FILENO);
+
+        assert_int_equal(pipe(pair), 0);
+        assert_true(dup2(pair[1], STDERR_FILENO) >= 0);
+        log_warning("message", "plain", "x", "empty", "", "hostile", "a\" server=\"good\\\n", "equals", "a=b");
+        assert_true(dup2(before, STDERR_FILENO) >= 0);
+        close(before);
+        close(pair[1]);
+        assert_ok(fd_read_all(&line, NULL, pair[0], 4096, &err));
+        close(pair[0]);
+        assert_string_equal(line, "<4>message plain=x empty=\"\" hostile=\"a\\\" server=\\\"good\\\\\\x0a\" equals=\"a=b\"\n");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_escape),  cmocka_unit_test(test_sizes_and_spans), cmocka_unit_test(test_times),
                 cmocka_unit_test(test_strings), cmocka_unit_test(test_errors),          cmocka_unit_test(test_files),
-                cmocka_unit_test(test_buf),
+                cmocka_unit_test(test_buf),     cmocka_unit_test(test_log_line),
         };
         return cmocka_run_group_tests_name("common", tests, NULL, NULL);
 }
