@@ -7,7 +7,7 @@ import unittest
 import xml.etree.ElementTree
 
 from host import Host
-from rig import rig
+from rig import eventually, rig
 
 
 class CliCase(unittest.TestCase):
@@ -62,6 +62,12 @@ class SmokeCi(CliCase):
         self.host.cli("smoke", "--ci", "--registry", str(self.host.registry_path), "--junit", str(self.report))
         self.assertEqual([case.attrib["name"] for case in self.suite()], ["echo"])
 
+    @staticmethod
+    def minds(pid, number):
+        """Does the process catch the signal, or block it to read it later? (nsenter, which it was a moment ago, does neither.)"""
+        status = dict(line.split(":\t") for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("Sig"))
+        return any(int(status[key], 16) >> (number - 1) & 1 for key in ("SigBlk", "SigCgt"))
+
     def test_interrupted(self):
         other = rig().api.create(f"bystander-{self.host.name}", rig().image("tool/busybox:1"))
         self.addCleanup(rig().api.remove, other)
@@ -70,6 +76,7 @@ class SmokeCi(CliCase):
         for number, seconds in ((signal.SIGINT, 0.2), (signal.SIGTERM, 0.6), (signal.SIGINT, 1.5)):
             argv = rig().in_host(self.host._program("bulkhead"), "--config", str(self.host.conf_path), "smoke", proposal, "--ci")
             process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            eventually("the command minds signals", 20, lambda p=process, n=number: self.minds(p.pid, n), pause=0.01)
             time.sleep(seconds)
             process.send_signal(number)
             out, _ = process.communicate(timeout=30)
