@@ -123,7 +123,7 @@ static void resume(struct conn *c)
                 return;
         c->suspended = false;
         MHD_resume_connection(c->mhd);
-        front_rerun(c->front);
+        front_flush(c->front);
 }
 
 void conn_answer(struct conn *c, unsigned status, struct MHD_Response *response)

@@ -24,15 +24,19 @@ static void drain_free(struct drain *d)
         free(d);
 }
 
+/* Told once for what came (see stream.c), so all of it is read. */
 static int on_input(_unused_ sd_event_source *s, int fd, _unused_ uint32_t revents, void *user)
 {
         struct drain *d = user;
         char waste[16384];
-        ssize_t n = recv(fd, waste, sizeof(waste), MSG_DONTWAIT);
+        ssize_t n;
 
-        if (n > 0)
-                d->drained += (size_t)n;
-        if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) || d->drained > MAX_DRAINED)
+        do {
+                n = recv(fd, waste, sizeof(waste), MSG_DONTWAIT);
+                if (n > 0)
+                        d->drained += (size_t)n;
+        } while (n > 0 && d->drained <= MAX_DRAINED);
+        if (n >= 0 || errno != EAGAIN)
                 drain_free(d);
         return 0;
 }
@@ -47,7 +51,7 @@ void drain_begin(struct front *f, int fd, struct peer *peer)
         f->drains = d;
         f->open++;
         deadline_begin(&f->draining, &d->deadline);
-        if (shutdown(fd, SHUT_WR) < 0 || sd_event_add_io(f->loop, &d->io, fd, EPOLLIN, on_input, d) < 0)
+        if (shutdown(fd, SHUT_WR) < 0 || sd_event_add_io(f->loop, &d->io, fd, EPOLLIN | EPOLLET, on_input, d) < 0)
                 drain_free(d);
 }
 

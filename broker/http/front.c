@@ -7,9 +7,10 @@
 #include "broker/http/internal.h"
 #include "common/file.h"
 
-#define POOL_EXTRA 4096U /* of a connection's memory, beside the request's headers: libmicrohttpd's records of them, the answer's headers  \
-                          */
-#define MAX_ROUNDS 64U   /* of libmicrohttpd in a row, before others have their turn */
+#define POOL_EXTRA                                                                                                                         \
+        4096U          /* of a connection's memory, beside the request's headers: libmicrohttpd's records of them, the answer's headers    \
+                        */
+#define MAX_ROUNDS 64U /* of libmicrohttpd in a row, before others have their turn */
 
 /* -- the loop ---------------------------------------------------------------------------------------------------------------- */
 
@@ -25,14 +26,32 @@ static bool has_more(struct front *f)
         return MHD_get_timeout(f->daemon, &ms) == MHD_YES && ms == 0;
 }
 
+static void run_once(struct front *f)
+{
+        f->running = true;
+        (void)MHD_run(f->daemon);
+        f->running = false;
+}
+
 static void run_daemon(struct front *f)
 {
         for (unsigned i = 0; i < MAX_ROUNDS; i++) {
-                (void)MHD_run(f->daemon);
+                run_once(f);
                 if (!has_more(f))
                         return;
         }
         front_rerun(f);
+}
+
+void front_flush(struct front *f)
+{
+        if (!f->running && !f->closing) {
+                f->flushing = true;
+                run_once(f);
+                f->flushing = false;
+        }
+        if (f->running || has_more(f))
+                front_rerun(f);
 }
 
 static int on_io(_unused_ sd_event_source *s, _unused_ int fd, _unused_ uint32_t revents, void *user)

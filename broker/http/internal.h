@@ -73,10 +73,14 @@ struct front {
         struct drain *drains;
         unsigned open; /* connections, streams and draining sockets: what max_connections bounds */
         struct front_counts counts;
+        bool running;  /* libmicrohttpd is at work: it must not be called again from inside */
+        bool flushing; /* it was called by an answer: no request is handed over now, its callee may be in the middle of something */
         bool closing;
 };
 /* Soon, and not from inside: dirty streams are written, libmicrohttpd looks at its connections. */
 void front_rerun(struct front *f);
+/* Now, if it can be: what was answered goes out. Calls nobody; but connections come to their end. */
+void front_flush(struct front *f);
 
 /* -- one connection of libmicrohttpd's (connection.c) ------------------------------------------------------------------------ */
 enum conn_state {
@@ -111,9 +115,9 @@ struct conn *conn_of(struct MHD_Connection *mhd);
 void conn_receive_over(struct front *f, struct deadline *d);
 void conn_send_over(struct front *f, struct deadline *d);
 void conn_idle_over(struct front *f, struct deadline *d);
-/* Hands the answer to libmicrohttpd, which sends it soon. response is taken over. */
+/* Hands the answer to libmicrohttpd, which sends it. response is taken over. c may be gone afterwards. */
 void conn_answer(struct conn *c, unsigned status, struct MHD_Response *response);
-/* libmicrohttpd is to forget this connection; nothing more is sent. */
+/* libmicrohttpd is to forget this connection; nothing more is sent. c may be gone afterwards. */
 void conn_end(struct conn *c);
 /* Writes an answer past libmicrohttpd, where it does not take one any more, and ends the connection. */
 void conn_refuse_late(struct conn *c, enum refusal_reason reason);

@@ -174,9 +174,10 @@ static void hand_over(struct conn *c)
         }
 }
 
-enum MHD_Result request_handler(_unused_ void *front, _unused_ struct MHD_Connection *mhd, const char *url, const char *method,
-                                const char *version, const char *data, size_t *n, void **context)
+enum MHD_Result request_handler(void *front, _unused_ struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
+                                const char *data, size_t *n, void **context)
 {
+        struct front *f = front;
         struct conn *c = *context;
 
         c->in_handler = true;
@@ -184,7 +185,7 @@ enum MHD_Result request_handler(_unused_ void *front, _unused_ struct MHD_Connec
                 begin(c, url, method, version);
         else if (c->state == CONN_BODY && *n > 0)
                 add_body(c, data, *n);
-        else if (c->state == CONN_BODY)
+        else if (c->state == CONN_BODY && !f->flushing)
                 hand_over(c);
         else if (c->state == CONN_REFUSED)
                 answer_refusal(c);

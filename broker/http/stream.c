@@ -9,6 +9,9 @@
 
 #include "broker/http/internal.h"
 
+/* Told once: sd-event asks for all that is ready before each callback, and when many clients leave at once, that must not be all of them.
+ */
+#define LEFT       (EPOLLRDHUP | EPOLLET)
 #define COPY_BELOW (16U << 10) /* shorter events are put behind each other, longer ones go out from where they are */
 #define MAX_IOV    16
 #define FLUSH_AT   (256U << 10) /* so much is not collected further before it is written */
@@ -122,7 +125,7 @@ static void write_pieces(struct exchange *x)
                         fail_soon(x);
         }
         if (!s->failed)
-                watch(x, s->first ? EPOLLRDHUP | EPOLLOUT : EPOLLRDHUP);
+                watch(x, s->first ? LEFT | EPOLLOUT : LEFT);
 }
 
 /* All is sent, and no more comes. The socket is closed at once, unless the client is still saying something nobody asked for. */
@@ -194,8 +197,7 @@ void exchange_stream(struct exchange *x)
         struct conn *c = TAKE_PTR(x->conn);
         struct stream *s = NEW(struct stream);
 
-        *s = (struct stream){
-                .x = x, .fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0), .events = EPOLLRDHUP, .peer = TAKE_PTR(c->peer), .next = f->streams};
+        *s = (struct stream){.x = x, .fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0), .events = LEFT, .peer = TAKE_PTR(c->peer), .next = f->streams};
         x->stream = s;
         if (f->streams)
                 f->streams->stream->prev = x;

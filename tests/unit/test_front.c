@@ -127,6 +127,41 @@ static void test_answered_later(_unused_ void **state)
         rig_stop(r);
 }
 
+/* A request may be the reason to answer others, and is answered itself before, in between or later. */
+static void serve_all_held(struct rig *r, struct exchange *x)
+{
+        if (r->n_held % 2)
+                serve_echo(r, x);
+        else
+                serve_hold(r, x);
+        for (size_t i = 0; i < r->n_held; i++)
+                serve_echo(r, r->held[i]);
+        r->n_held = 0;
+}
+
+static void test_answered_from_inside_another(_unused_ void **state)
+{
+        struct rig *r = rig_start(NULL, NULL, NULL);
+        int fds[12];
+
+        for (unsigned round = 0; round < 2; round++) {
+                for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                        if (round == 0)
+                                fds[i] = rig_dial(r);
+                        r->serve = i + 1 < ELEMENTSOF(fds) - round ? serve_hold : serve_all_held;
+                        rig_say(r, fds[i], POST("Content-Length: 1\r\n", "x"));
+                        assert_true(rig_until(r, r->requests == round * ELEMENTSOF(fds) + i + 1));
+                }
+                for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                        _cleanup_free_ char *a = rig_hear(r, fds[i], 1000);
+                        assert_true(str_has_suffix(a, "POST /mcp x"));
+                }
+        }
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++)
+                close(fds[i]);
+        rig_stop(r);
+}
+
 static void test_large_answer_and_body_taken(_unused_ void **state)
 {
         struct front_limits limits = rig_limits();
@@ -546,6 +581,7 @@ int main(void)
                 cmocka_unit_test(test_connection_is_kept),
                 cmocka_unit_test(test_pipelined),
                 cmocka_unit_test(test_answered_later),
+                cmocka_unit_test(test_answered_from_inside_another),
                 cmocka_unit_test(test_large_answer_and_body_taken),
                 cmocka_unit_test(test_continue),
                 cmocka_unit_test(test_bad_requests),
