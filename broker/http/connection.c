@@ -3,12 +3,14 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "broker/http/internal.h"
 
 #define FLOOR_BYTES     4096U /* a second: at least so fast a body must come in, and an answer be read */
-#define TCP_ESTABLISHED 1     /* <netinet/tcp.h> has the name, and an older struct tcp_info */
+#define HANGUP          (EPOLLRDHUP | EPOLLET)
+#define TCP_ESTABLISHED 1 /* <netinet/tcp.h> has the name, and an older struct tcp_info */
 
 /* -- beginning and end ------------------------------------------------------------------------------------------------------- */
 
@@ -17,16 +19,31 @@ struct conn *conn_of(struct MHD_Connection *mhd)
         return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
 }
 
-static int on_hangup(_unused_ sd_event_source *s, _unused_ int fd, _unused_ uint32_t revents, void *user)
+/*
+ * libmicrohttpd takes a short read for the end of what there is, and then does not hear of an end that came together with the last bytes:
+ * its epoll has told that before. Shutting our side down tells it again.
+ */
+void conn_nudge(struct conn *c)
+{
+        (void)shutdown(c->fd, SHUT_RD);
+}
+
+static int on_hangup(sd_event_source *s, _unused_ int fd, _unused_ uint32_t revents, void *user)
 {
         struct conn *c = user;
+        int unread = 0;
 
-        /* In any other state libmicrohttpd reads, and sees it for itself. */
+        c->hung_up = true;
         if (c->state == CONN_WAITING) {
                 struct exchange *x = TAKE_PTR(c->x);
 
                 conn_end(c);
                 exchange_lost(x);
+        } else if (c->state != CONN_ANSWERING) {
+                conn_nudge(c);
+                /* It has not even read what came before the end: once more after that. */
+                if (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0)
+                        (void)sd_event_source_set_io_events(s, HANGUP);
         }
         return 0;
 }
@@ -46,7 +63,7 @@ struct conn *conn_opened(struct front *f, struct MHD_Connection *mhd)
         f->open++;
         f->counts.open_connections++;
         /* Once for the whole connection, and silent while the client stays: a request costs nothing here. */
-        if (sd_event_add_io(f->loop, &c->hangup, c->fd, EPOLLRDHUP | EPOLLET, on_hangup, c) < 0)
+        if (sd_event_add_io(f->loop, &c->hangup, c->fd, HANGUP, on_hangup, c) < 0)
                 c->hangup = NULL;
         deadline_begin(&f->receiving, &c->deadline);
         return c;

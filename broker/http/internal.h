@@ -101,7 +101,8 @@ struct conn {
         enum conn_state state;
         bool in_handler; /* the request function is running: what it answers needs no resuming */
         bool suspended;
-        bool drain; /* the client may still be sending: the socket is drained before it is closed, or the answer would be lost */
+        bool hung_up; /* the client has ended its side */
+        bool drain;   /* the client may still be sending: the socket is drained before it is closed, or the answer would be lost */
         const struct refusal *refusal;
         struct exchange *x;
         struct peer *peer;
@@ -111,6 +112,8 @@ struct conn {
 };
 struct conn *conn_opened(struct front *f, struct MHD_Connection *mhd);
 void conn_closed(struct conn *c);
+/* libmicrohttpd is to look whether the client is still there. */
+void conn_nudge(struct conn *c);
 struct conn *conn_of(struct MHD_Connection *mhd);
 void conn_receive_over(struct front *f, struct deadline *d);
 void conn_send_over(struct front *f, struct deadline *d);

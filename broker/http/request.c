@@ -168,7 +168,11 @@ static void hand_over(struct conn *c)
         c->state = CONN_WAITING;
         deadline_end(&c->deadline);
         c->front->request(c->x, c->front->user);
-        if (c->state == CONN_WAITING) {
+        if (c->state == CONN_WAITING && c->hung_up) {
+                /* One of several requests in a row, the end of which was told before: nobody will tell it again. */
+                c->state = CONN_GONE;
+                exchange_lost(TAKE_PTR(c->x));
+        } else if (c->state == CONN_WAITING) {
                 c->suspended = true;
                 MHD_suspend_connection(c->mhd);
         }
@@ -209,6 +213,8 @@ void request_completed(void *front, _unused_ struct MHD_Connection *mhd, void **
                 c->state = CONN_IDLE;
                 c->progress = 0;
                 deadline_begin(&f->idle, &c->deadline);
+                if (c->hung_up)
+                        conn_nudge(c);
         }
         if (x)
                 exchange_lost(x);

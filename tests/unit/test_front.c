@@ -354,6 +354,33 @@ static void test_half_closed_in_mid_request(_unused_ void **state)
         rig_stop(r);
 }
 
+/* The end comes with the last bytes. What was asked for is answered, where that can be done at once; and nothing is waited for. */
+static void test_half_closed_at_once(_unused_ void **state)
+{
+        static const char get[] = "GET /a HTTP/1.1\r\nHost: localhost:%u\r\n\r\n";
+        struct rig *r = rig_start(NULL, NULL, NULL);
+
+        for (unsigned part = 1; part <= 3; part++) {
+                int fd = rig_dial(r);
+                char text[128];
+                int n = snprintf(text, sizeof(text), get, (unsigned)r->port);
+
+                if (part == 2)
+                        rig_run(r, 3);
+                r->serve = part == 3 ? serve_hold : serve_echo;
+                assert_int_equal(send(fd, text, (size_t)(part == 1 ? 20 : n), 0), part == 1 ? 20 : n);
+                shutdown(fd, SHUT_WR);
+                _cleanup_free_ char *a = rig_hear(r, fd, 1000);
+                assert_int_equal(status_of(a), part == 2 ? 200 : 0);
+                assert_true(rig_is_closed(r, fd, 500));
+                close(fd);
+                assert_true(rig_until(r, rig_counts(r).open_connections == 0));
+        }
+        assert_int_equal(r->requests, 2);
+        assert_int_equal(r->left, 1);
+        rig_stop(r);
+}
+
 /* -- tokens ------------------------------------------------------------------------------------------------------------------ */
 
 static void test_token(_unused_ void **state)
@@ -588,6 +615,7 @@ int main(void)
                 cmocka_unit_test(test_header_bombs),
                 cmocka_unit_test(test_body_beyond_the_limit),
                 cmocka_unit_test(test_half_closed_in_mid_request),
+                cmocka_unit_test(test_half_closed_at_once),
                 cmocka_unit_test(test_token),
                 cmocka_unit_test(test_configured_hosts),
                 cmocka_unit_test(test_slow_clients),
