@@ -47,21 +47,34 @@ unsigned capability_needed(const struct mcp_message *m)
         return mcp_is_object(m->params) && mcp_is(mcp_object_get(m->params, "mode"), "\"url\"") ? CAP_ELICITATION_URL : CAP_ELICITATION;
 }
 
+static bool same_client(const struct call *a, const struct call *b)
+{
+        return a->session == b->session && a->era == b->era && a->principal == b->principal;
+}
+
+/*
+ * Of a legacy client any call will do: its session hears it. A modern client's request must be the one that the question belongs to: those
+ * that wait for their client's answers are asking nothing now, and of the others there must be one only.
+ */
 struct call *leg_only_client(struct leg *l, struct session **ret)
 {
-        struct call *c, *found = NULL;
+        struct call *c, *found = NULL, *client = NULL;
 
         *ret = l->owner;
         LIST_FOREACH(c, &l->calls, struct call, in_leg)
         {
                 if (c->own)
                         continue;
-                if (found && (!c->session || c->session != found->session)) {
+                if ((client && !same_client(client, c)) || (found && !c->session && list_empty(&c->asks))) {
                         *ret = NULL;
                         return NULL;
                 }
-                found = c;
+                client = c;
+                if (c->session || list_empty(&c->asks))
+                        found = c;
         }
+        if (!found && client && !client->session)
+                found = client;
         if (found && !l->owner)
                 *ret = found->session;
         return found;
@@ -153,7 +166,8 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
                 return;
         }
         bits = s ? s->capabilities : capability_bits(c->m.meta_capabilities);
-        if (!needed || !(bits & needed)) {
+        /* Also of a modern client: the server may well go on without, so that it is not for us to end the call. */
+        if (!(bits & needed)) {
                 refuse(l, m, NOT_SUPPORTED);
                 return;
         }

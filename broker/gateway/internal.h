@@ -161,9 +161,10 @@ struct call {
         struct mcp_message m;
         enum mcp_method method;
         enum mcp_era era;
+        uint64_t principal;              /* of a modern client: a hash of what it proves itself with */
         bool aggregate, tools_seen, own; /* own: the gateway's, for no client */
         char *name;                      /* aggregate: the server's own name of what is asked for, as JSON */
-        size_t next_server;              /* aggregate: the next one to try */
+        char *tried;                     /* aggregate: the last server that was asked; the next one is behind it, by name */
         unsigned rounds;
         uint64_t deadline_ms; /* while it waits for the server */
         uint64_t timeout_ms;  /* instead of the configured one; 0: that one */
@@ -284,6 +285,7 @@ void tools_changed(struct server *s);
 void tools_free(struct server *s);
 /* The array of the last list, also when it may have changed since; absent: never read. */
 struct mcp_slice tools_text(const struct server *s);
+bool tools_know(struct server *s, struct mcp_slice name);
 const struct mcp_params *tools_params(struct server *s, struct mcp_slice name);
 
 /* -- subs.c: what servers tell without being asked, and who hears it -------------------------------------------------------------- */

@@ -123,6 +123,16 @@ void modern_tool_call(struct call *c)
                 call_dispatch(c);
 }
 
+static uint64_t principal_of(struct gateway *g, struct exchange *x)
+{
+        const char *text = exchange_header(x, "Authorization");
+        uint64_t hash = 0;
+
+        if (text)
+                crypto_shorthash((unsigned char *)&hash, (const unsigned char *)text, strlen(text), g->hash_key);
+        return hash;
+}
+
 void modern_post(struct gateway *g, struct server *endpoint, struct exchange *x, struct buf *text, const struct mcp_message *m)
 {
         enum mcp_method method = mcp_method_find(m->method);
@@ -145,6 +155,7 @@ void modern_post(struct gateway *g, struct server *endpoint, struct exchange *x,
                 return;
         }
         c = call_new(g, reply_new(x, MCP_ERA_MODERN), NULL, MCP_ERA_MODERN);
+        c->principal = principal_of(g, x);
         c->text = *text;
         *text = (struct buf){0};
         c->m = *m;

@@ -23,7 +23,7 @@ struct call *call_new(struct gateway *g, struct reply *r, struct session *sessio
 }
 
 /* It is no longer at the server: what the server asked on its behalf is moot. */
-static void call_leave_leg(struct call *c)
+static void call_left_server(struct call *c)
 {
         if (list_linked(&c->in_leg)) {
                 list_del(&c->in_leg);
@@ -40,7 +40,7 @@ struct call *call_free(struct call *c)
 
         if (up)
                 upstream_call_cancel(up, "the client left");
-        call_leave_leg(c);
+        call_left_server(c);
         if (list_linked(&c->in_queue)) {
                 list_del(&c->in_queue);
                 if (c->server && c->deadline_ms)
@@ -61,6 +61,7 @@ struct call *call_free(struct call *c)
         buf_deinit(&c->params);
         strv_free(c->headers);
         free(c->name);
+        free(c->tried);
         free(c);
         return NULL;
 }
@@ -162,7 +163,7 @@ static void on_done(_unused_ struct upstream_call *up, const struct mcp_message 
         struct call *c = user;
 
         c->up = NULL;
-        call_leave_leg(c);
+        call_left_server(c);
         if (why) {
                 c->server->failed++;
                 c->server->timeouts += err_code(why) == ERR_TIMEOUT;

@@ -75,13 +75,27 @@ static struct server *by_prefix(struct gateway *g, struct mcp_slice name, size_t
         return best;
 }
 
-/* The server whose names have no prefix; the registry's loader lets only one be so. */
-static struct server *without_prefix(struct gateway *g)
+static bool is_bare(const struct server *s)
 {
-        for (size_t i = 0; i < g->n_servers; i++)
-                if (g->servers[i]->entry.prefix && !*g->servers[i]->entry.prefix)
-                        return g->servers[i];
-        return NULL;
+        return s->entry.prefix && !*s->entry.prefix;
+}
+
+/* The server whose names have no prefix. The registry's loader lets only one be so; *several: the link named more of them. */
+static struct server *without_prefix(struct gateway *g, bool *several)
+{
+        struct server *found = NULL;
+
+        *several = false;
+        for (size_t i = 0; i < g->n_servers; i++) {
+                if (!is_bare(g->servers[i]))
+                        continue;
+                if (found) {
+                        *several = true;
+                        break;
+                }
+                found = g->servers[i];
+        }
+        return found;
 }
 
 static void unknown_name(struct call *c)
@@ -102,8 +116,41 @@ static void decided(struct call *c, struct server *s)
                 call_dispatch(c);
 }
 
+/* The first server behind the one that c tried last. By name, since servers come and go meanwhile. */
+static struct server *next_server(const struct call *c)
+{
+        for (size_t i = 0; i < c->g->n_servers; i++) {
+                struct server *s = c->g->servers[i];
+
+                if (!server_is_hopeless(s) && (!c->tried || strcmp(s->entry.name, c->tried) > 0))
+                        return s;
+        }
+        return NULL;
+}
+
+/* Asks for the tools of one server after the other: to call would be the other way to find out, and it would be an act. */
+static void search_tool(struct call *c)
+{
+        struct server *s;
+
+        while ((s = next_server(c))) {
+                if (is_bare(s) && tools_know(s, c->m.name)) {
+                        decided(c, s);
+                        return;
+                }
+                if (is_bare(s) && !c->tools_seen) {
+                        tools_ensure(s, c, search_tool);
+                        return;
+                }
+                c->tools_seen = false;
+                mem_replace(&c->tried, mem_strdup(s->entry.name));
+        }
+        unknown_name(c);
+}
+
 static void route_named(struct call *c, struct mcp_slice name)
 {
+        bool several = false;
         struct server *s;
         size_t n;
 
@@ -119,12 +166,16 @@ static void route_named(struct call *c, struct mcp_slice name)
                 buf_add(&own, name.at + 1 + n, name.n - 1 - n);
                 c->name = buf_take(&own);
         } else {
-                s = without_prefix(c->g);
+                s = without_prefix(c->g, &several);
         }
-        if (s)
-                decided(c, s);
-        else
+        if (!s)
                 unknown_name(c);
+        else if (!several)
+                decided(c, s);
+        else if (c->method == MCP_M_TOOLS_CALL)
+                search_tool(c);
+        else
+                route_try(c);
 }
 
 /* -- one after the other ---------------------------------------------------------------------------------------------------------- */
@@ -144,9 +195,16 @@ static void on_tried(struct call *c, const struct mcp_message *answer, const str
         call_relay(c, answer, why);
 }
 
+static const char *needed_capability(enum mcp_method m)
+{
+        if (m == MCP_M_PROMPTS_GET)
+                return "prompts";
+        return m == MCP_M_COMPLETE ? "completions" : "resources";
+}
+
 static void try_ready(struct call *c)
 {
-        if (mcp_has(leg_capability(c->leg, c->method == MCP_M_COMPLETE ? "completions" : "resources")))
+        if (mcp_has(leg_capability(c->leg, needed_capability(c->method))))
                 call_send(c);
         else
                 on_tried(c, NULL, NULL);
@@ -169,12 +227,12 @@ static void nobody_knows(struct call *c)
 
 void route_try(struct call *c)
 {
-        struct gateway *g = c->g;
+        bool by_name = !mcp_has(c->m.uri) && !mcp_has(c->m.ref_uri);
+        struct server *s;
 
-        while (c->next_server < g->n_servers) {
-                struct server *s = g->servers[c->next_server++];
-
-                if (server_is_hopeless(s))
+        while ((s = next_server(c))) {
+                mem_replace(&c->tried, mem_strdup(s->entry.name));
+                if (by_name && !is_bare(s))
                         continue;
                 c->finish = on_tried;
                 server_want(s, c, try_ready);

@@ -65,19 +65,24 @@ static int by_name(const void *a, const void *b)
         return strcmp(((const struct tool *)a)->name, ((const struct tool *)b)->name);
 }
 
+static const struct tool *tool_find(const struct tools *t, struct mcp_slice name)
+{
+        _cleanup_free_ char *text = t && t->n && !t->loader ? mcp_string(name) : NULL; /* not in order while it is read */
+        struct tool key = {.name = text};
+
+        return text ? bsearch(&key, t->items, t->n, sizeof(key), by_name) : NULL;
+}
+
 const struct mcp_params *tools_params(struct server *s, struct mcp_slice name)
 {
-        _cleanup_free_ char *text = NULL;
-        struct tool key, *found;
+        const struct tool *t = tool_find(s->tools, name);
 
-        if (!s->tools || !s->tools->n)
-                return NULL;
-        text = mcp_string(name);
-        if (!text)
-                return NULL;
-        key.name = text;
-        found = bsearch(&key, s->tools->items, s->tools->n, sizeof(key), by_name);
-        return found && found->params.n ? &found->params : NULL;
+        return t && t->params.n ? &t->params : NULL;
+}
+
+bool tools_know(struct server *s, struct mcp_slice name)
+{
+        return tool_find(s->tools, name) != NULL;
 }
 
 struct mcp_slice tools_text(const struct server *s)
@@ -181,6 +186,7 @@ void tools_ensure(struct server *s, struct call *c, void (*then)(struct call *c)
         c->server = s;
         /* Once a call: a server that says "changed" all the time would keep it here for ever. */
         if (t->valid || c->tools_seen) {
+                c->tools_seen = true;
                 then(c);
                 return;
         }

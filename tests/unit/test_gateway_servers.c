@@ -1,0 +1,297 @@
+/* Servers that sleep, start, die and come back; several of them behind one endpoint. */
+#include <unistd.h>
+
+#include "tests/unit/gateway_fakes.h"
+
+#define JSON   "Content-Type: application/json"
+#define ACCEPT "Accept: application/json, text/event-stream"
+#define MODERN "MCP-Protocol-Version: 2026-07-28"
+#define META   "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{}}"
+#define CAPS   "{\"tools\":{},\"prompts\":{},\"resources\":{},\"completions\":{}}"
+
+static struct exchange *run(struct world *w, struct exchange *x)
+{
+        gateway_exchange(x, w->g);
+        return x;
+}
+
+static struct exchange *modern(struct world *w, const char *path, const char *method, const char *name, const char *params)
+{
+        char *body = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"%s\",\"params\":{%s%s" META "}}", method, params,
+                                *params ? "," : "");
+        char *m = mem_printf("Mcp-Method: %s", method), *n = name ? mem_printf("Mcp-Name: %s", name) : NULL;
+        struct exchange *x = run(w, fake_exchange("POST", path, body, JSON, ACCEPT, MODERN, m, n, NULL));
+
+        free(body);
+        free(m);
+        free(n);
+        return x;
+}
+
+static void entry(struct world *w, enum server_readiness readiness, const char *instance, const char *why)
+{
+        char name[] = "one", *i = mem_strdup(instance), *y = mem_strdup(why);
+        struct channel_entry e = {
+                .name = name, .lifecycle = LIFECYCLE_ON_DEMAND, .readiness = readiness, .instance = i, .why = y, .idle_ms = 50};
+
+        gateway_server(w->g, &e);
+        free(i);
+        free(y);
+}
+
+#define LIST(path) modern(w, path, "tools/list", NULL, "")
+#define INFO       "{\"protocolVersion\":\"2025-11-25\",\"capabilities\":" CAPS "}"
+
+static void test_on_demand(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct exchange *a, *b, *c;
+        struct gateway_counts counts;
+        struct upstream *u;
+
+        entry(w, READINESS_ASLEEP, NULL, NULL);
+        a = LIST("/servers/one/mcp");
+        b = modern(w, "/servers/one/mcp", "tools/list", NULL, "\"cursor\":\"x\"");
+        c = run(w, fake_exchange("POST", "/servers/one/mcp",
+                                 "{\"jsonrpc\":\"2.0\",\"id\":4,\"method\":\"prompts/list\",\"params\":{\"_meta\":{\"progressToken\":1,"
+                                 "\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\","
+                                 "\"io.modelcontextprotocol/clientCapabilities\":{}}}}",
+                                 JSON, ACCEPT, MODERN, "Mcp-Method: prompts/list", NULL));
+        assert_int_equal(w->starts, 1); /* for all of them */
+        assert_false(a->over || b->over || c->over);
+        assert_true(c->is_stream); /* who gave a token hears why it takes so long */
+        assert_non_null(strstr(fake_last(c), "starting"));
+        assert_int_equal(a->n_events, 0);
+        entry(w, READINESS_UP, "aaaaaaaaaaaa", NULL);
+        gateway_stream(w->g, "one", "aaaaaaaaaaaa", dup(0));
+        u = fake_upstreams[0];
+        assert_int_equal(u->n_calls, 0);
+        fake_ready(u, MCP_ERA_LEGACY, INFO);
+        assert_int_equal(u->n_calls, 3);
+        fake_result(fake_call(u, "prompts/list"), "{\"prompts\":[]}");
+        fake_result(fake_call(u, "tools/list"), "{\"tools\":[]}");
+        world_run(w, 80);
+        assert_int_equal(w->stops, 0); /* one call is under way */
+        fake_result(fake_call(u, "tools/list"), "{\"tools\":[]}");
+        assert_true(a->over && b->over && c->over);
+        world_run(w, 150);
+        assert_int_equal(w->stops, 1);
+        gateway_counts(w->g, &counts);
+        assert_int_equal(counts.starts, 1);
+        world_free(w);
+}
+
+static void test_does_not_come(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct exchange *x;
+
+        entry(w, READINESS_ASLEEP, NULL, NULL);
+        x = LIST("/servers/one/mcp");
+        world_run(w, 150);
+        assert_non_null(strstr(fake_last(x), "did not come up"));
+        assert_non_null(strstr(fake_last(x), "\"retryable\":true"));
+        x = LIST("/servers/one/mcp");
+        gateway_refused(w->g, "one", "no memory left");
+        assert_non_null(strstr(fake_last(x), "no memory left"));
+        entry(w, READINESS_DOWN, NULL, "not approved");
+        x = LIST("/servers/one/mcp");
+        assert_non_null(strstr(fake_last(x), "not approved"));
+        entry(w, READINESS_ASLEEP, NULL, NULL);
+        for (unsigned i = 0; i < 4; i++)
+                assert_false(LIST("/servers/one/mcp")->over);
+        x = LIST("/servers/one/mcp");
+        assert_non_null(strstr(fake_last(x), "too many calls wait"));
+        gateway_link(w->g, false);
+        x = LIST("/servers/one/mcp");
+        assert_non_null(strstr(fake_last(x), "controller"));
+        world_free(w);
+}
+
+static void test_dies(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        struct exchange *x = LIST("/servers/one/mcp"), *y;
+
+        fake_end(u);
+        assert_true(u->freed);
+        assert_non_null(strstr(fake_last(x), "\"retryable\":true"));
+        assert_int_equal(w->renews, 0);
+        y = LIST("/servers/one/mcp"); /* waits for the next one */
+        assert_false(y->over);
+        world_run(w, 90);
+        gateway_stream(w->g, "one", "bbbbbbbbbbbb", dup(0));
+        fake_ready(fake_upstreams[1], MCP_ERA_LEGACY, INFO);
+        fake_result(fake_call(fake_upstreams[1], NULL), "{\"tools\":[]}");
+        assert_true(y->over);
+        fake_end(fake_upstreams[1]);
+        world_run(w, 700);
+        assert_true(w->renews >= 1);
+        world_free(w);
+}
+
+/* -- several --------------------------------------------------------------------------------------------------------------------- */
+static void test_merged_lists(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *b = world_server(w, "b", NULL, MCP_ERA_LEGACY, CAPS);
+        struct upstream *a = world_server(w, "a", NULL, MCP_ERA_MODERN, CAPS);
+        struct upstream *c = world_server(w, "c", "", MCP_ERA_LEGACY, CAPS);
+        struct upstream *none = world_server(w, "d", NULL, MCP_ERA_LEGACY, "{\"prompts\":{}}");
+        struct exchange *x = LIST("/mcp"), *y;
+        const char *at;
+        char *cursor, *params;
+
+        assert_null(fake_call(none, NULL));
+        fake_result(fake_call(c, NULL), "{\"tools\":[{\"name\":\"z\"}]}");
+        fake_result(fake_call(b, NULL), "{\"tools\":[{\"name\":\"y\"}],\"nextCursor\":\"2\"}");
+        fake_result(fake_call(a, NULL),
+                    "{\"resultType\":\"complete\",\"ttlMs\":5,\"cacheScope\":\"public\",\"tools\":[{\"name\":\"x\",\"k\":1}]}");
+        /* In the order of names, up to the one that has more. */
+        assert_non_null(strstr(x->answer, "{\"tools\":[{\"name\":\"a__x\",\"k\":1},{\"name\":\"b__y\"}],\"nextCursor\":\""));
+        assert_non_null(strstr(x->answer, "\"resultType\":\"complete\",\"ttlMs\":0,\"cacheScope\":\"private\""));
+        at = strstr(x->answer, "nextCursor") + 13;
+        cursor = mem_strndup(at, strcspn(at, "\""));
+        params = mem_printf("\"cursor\":\"%s\"", cursor);
+        x = modern(w, "/mcp", "tools/list", NULL, params);
+        assert_null(fake_call(a, NULL));
+        assert_non_null(strstr(fake_call(b, NULL)->params, "\"cursor\":\"2\""));
+        fake_result(fake_call(b, NULL), "{\"tools\":[]}");
+        fake_fail(fake_call(c, NULL), ERR_TIMEOUT, "late");
+        assert_non_null(strstr(x->answer, "{\"tools\":[],\"resultType\""));
+        /* Not for another list, and not changed. */
+        y = modern(w, "/mcp", "prompts/list", NULL, params);
+        assert_non_null(strstr(y->answer, "-32602"));
+        params[15] = params[15] == 'A' ? 'B' : 'A';
+        y = modern(w, "/mcp", "tools/list", NULL, params);
+        assert_non_null(strstr(y->answer, "-32602"));
+        y = modern(w, "/mcp", "tools/list", NULL, "\"cursor\":\"nonsense\"");
+        assert_non_null(strstr(y->answer, "-32602"));
+        free(cursor);
+        free(params);
+        world_free(w);
+}
+
+static void test_routes(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *a = world_server(w, "a", NULL, MCP_ERA_LEGACY, CAPS);
+        struct upstream *b = world_server(w, "b", "bee.", MCP_ERA_LEGACY, CAPS);
+        struct upstream *c = world_server(w, "c", "", MCP_ERA_LEGACY, CAPS);
+        struct exchange *x = modern(w, "/mcp", "tools/call", "bee.t", "\"name\":\"bee.t\",\"arguments\":{}");
+
+        fake_result(fake_call(b, "tools/list"), "{\"tools\":[]}");
+        assert_string_equal(fake_call(b, NULL)->params, "{\"name\":\"t\",\"arguments\":{},\"_meta\":{}}");
+        fake_result(fake_call(b, NULL), "{}");
+        assert_true(x->over);
+        modern(w, "/mcp", "prompts/get", "a__p", "\"name\":\"a__p\"");
+        assert_non_null(strstr(fake_call(a, "prompts/get")->params, "\"name\":\"p\""));
+        fake_result(fake_call(a, NULL), "{}");
+        modern(w, "/mcp", "prompts/get", "p", "\"name\":\"p\"");
+        assert_non_null(strstr(fake_call(c, "prompts/get")->params, "\"name\":\"p\""));
+        fake_result(fake_call(c, NULL), "{}");
+        modern(w, "/mcp", "completion/complete", NULL,
+               "\"ref\":{\"type\":\"ref/prompt\",\"name\":\"a__p\"},\"argument\":{\"name\":\"a__q\",\"value\":\"\"}");
+        assert_non_null(strstr(fake_call(a, NULL)->params, "\"name\":\"p\"},\"argument\":{\"name\":\"a__q\""));
+        fake_result(fake_call(a, NULL), "{}");
+        /* Resources: one after the other, until it is known whose it is. */
+        x = modern(w, "/mcp", "resources/read", "f:r", "\"uri\":\"f:r\"");
+        fake_error(fake_call(a, NULL), "{\"code\":-32002,\"message\":\"no\"}");
+        fake_result(fake_call(b, NULL), "{\"contents\":[]}");
+        assert_true(x->over);
+        assert_null(fake_call(c, NULL));
+        x = modern(w, "/mcp", "resources/read", "f:r", "\"uri\":\"f:r\"");
+        assert_null(fake_call(a, NULL));
+        fake_result(fake_call(b, NULL), "{\"contents\":[]}");
+        x = modern(w, "/mcp", "resources/read", "f:n", "\"uri\":\"f:n\"");
+        fake_error(fake_call(a, NULL), "{\"code\":-32002,\"message\":\"no\"}");
+        fake_error(fake_call(b, NULL), "{\"code\":-32602,\"message\":\"no\"}");
+        fake_fail(fake_call(c, NULL), ERR_UNAVAILABLE, "died");
+        assert_non_null(strstr(x->answer, "-32602"));
+        assert_non_null(strstr(x->answer, "\"data\":{\"uri\":\"f:n\"}"));
+        world_free(w);
+}
+
+static void test_gone(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *a = world_server(w, "a", NULL, MCP_ERA_LEGACY, CAPS), *b = world_server(w, "b", NULL, MCP_ERA_LEGACY, CAPS);
+        struct exchange *x = LIST("/mcp"), *y = LIST("/servers/a/mcp"), *z = modern(w, "/mcp", "resources/read", "f:r", "\"uri\":\"f:r\"");
+
+        gateway_server_gone(w->g, "a");
+        assert_true(a->freed);
+        assert_true(y->over);
+        fake_result(fake_call(b, "tools/list"), "{\"tools\":[{\"name\":\"t\"}]}");
+        assert_non_null(strstr(x->answer, "b__t"));
+        fake_result(fake_call(b, "resources/read"), "{\"contents\":[]}");
+        assert_true(z->over);
+        assert_int_equal(LIST("/servers/a/mcp")->status, 404);
+        world_free(w);
+}
+
+/* Every client its own session with the server. */
+static void test_per_session(_unused_ void **state)
+{
+        static const char start[] =
+                "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\","
+                "\"capabilities\":{\"roots\":{}}}}";
+        struct world *w = world_new();
+        char name[] = "h", address[] = "127.0.0.1", instance[] = "aaaaaaaaaaaa";
+        struct channel_entry e = {.name = name,
+                                  .transport = TRANSPORT_STREAMABLE_HTTP,
+                                  .readiness = READINESS_UP,
+                                  .address = address,
+                                  .port = 1,
+                                  .instance = instance,
+                                  .per_session = true};
+        struct exchange *x, *y;
+        char *id;
+
+        gateway_server(w->g, &e);
+        assert_int_equal(n_fake_upstreams, 1);
+        fake_ready(fake_upstreams[0], MCP_ERA_LEGACY, INFO);
+        x = run(w, fake_exchange("POST", "/servers/h/mcp", start, JSON, ACCEPT, NULL));
+        id = mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
+        x = run(w, fake_exchange("POST", "/servers/h/mcp", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}", JSON, ACCEPT, id,
+                                 NULL));
+        assert_int_equal(n_fake_upstreams, 2);
+        assert_string_equal(fake_upstreams[1]->capabilities, "{\"roots\":{\"listChanged\":true}}");
+        fake_ready(fake_upstreams[1], MCP_ERA_LEGACY, INFO);
+        fake_result(fake_call(fake_upstreams[1], "tools/list"), "{\"tools\":[]}");
+        assert_true(x->over);
+        y = LIST("/servers/h/mcp"); /* modern clients share */
+        assert_non_null(fake_call(fake_upstreams[0], "tools/list"));
+        fake_leave(y);
+        run(w, fake_exchange("DELETE", "/servers/h/mcp", NULL, id, NULL));
+        assert_true(fake_upstreams[1]->freed);
+        assert_false(fake_upstreams[0]->freed);
+        free(id);
+        world_free(w);
+}
+
+static void test_metrics(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        struct buf b = {0};
+
+        LIST("/servers/one/mcp");
+        fake_result(fake_call(u, NULL), "{}");
+        gateway_metrics(w->g, &b);
+        assert_non_null(strstr(b.data, "bulkhead_server_calls_total{server=\"one\"} 1\n"));
+        assert_non_null(strstr(b.data, "bulkhead_server_up{server=\"one\"} 1\n"));
+        buf_deinit(&b);
+        world_free(w);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_on_demand),    cmocka_unit_test(test_does_not_come), cmocka_unit_test(test_dies),
+                cmocka_unit_test(test_merged_lists), cmocka_unit_test(test_routes),        cmocka_unit_test(test_gone),
+                cmocka_unit_test(test_per_session),  cmocka_unit_test(test_metrics),
+        };
+
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
