@@ -80,6 +80,23 @@ struct call *leg_only_client(struct leg *l, struct session **ret)
         return found;
 }
 
+/* People are slower than servers may be: the clocks of what may be waiting for them stand still meanwhile. */
+static void extend(const struct ask *a, uint64_t ms)
+{
+        struct call *c;
+
+        LIST_FOREACH(c, &a->leg->calls, struct call, in_leg)
+        if (c->up && (c == a->call || (c->session && c->session == a->session)))
+                upstream_call_extend(c->up, ms);
+}
+
+void ask_deliver(struct ask *a, struct mcp_slice result, struct mcp_slice error)
+{
+        extend(a, 0);
+        upstream_answer(a->leg->u, mcp_slice_of(a->id_text), result, error);
+        ask_free(a);
+}
+
 struct ask *ask_free(struct ask *a)
 {
         if (a->session) {
@@ -176,6 +193,7 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
                 return;
         }
         a = ask_new(l->server->g, c, s, l, m->id);
+        extend(a, HELD_MS);
         if (!s) {
                 a->request = request_text(m);
                 held_ask(a);
@@ -218,9 +236,8 @@ void ask_answered(struct session *s, const struct mcp_message *m)
                 if (m->id.n != (size_t)n || memcmp(m->id.at, id, m->id.n) != 0)
                         continue;
                 if (a->leg) {
-                        upstream_answer(a->leg->u, mcp_slice_of(a->id_text), m->kind == MCP_RESULT ? m->result : (struct mcp_slice){0},
-                                        m->kind == MCP_ERROR ? m->error : (struct mcp_slice){0});
-                        ask_free(a);
+                        ask_deliver(a, m->kind == MCP_RESULT ? m->result : (struct mcp_slice){0},
+                                    m->kind == MCP_ERROR ? m->error : (struct mcp_slice){0});
                 } else {
                         down_answered(a, m);
                 }

@@ -143,9 +143,7 @@ void held_ask(struct ask *a)
         struct call *c = a->call;
 
         if (!c->held && c->g->n_held >= MAX_HELD) {
-                upstream_answer(a->leg->u, mcp_slice_of(a->id_text), NO_DATA,
-                                mcp_slice_of("{\"code\":-32603,\"message\":\"too many calls wait for their clients\"}"));
-                ask_free(a);
+                ask_deliver(a, NO_DATA, mcp_slice_of("{\"code\":-32603,\"message\":\"too many calls wait for their clients\"}"));
         } else if (c->reply) {
                 held_issue(c);
         } /* else the client is told with its next request */
@@ -205,8 +203,7 @@ static void deliver(struct call *c)
 
                 if (!mcp_is_object(value))
                         continue;
-                upstream_answer(a->leg->u, mcp_slice_of(a->id_text), value, NO_DATA);
-                ask_free(a);
+                ask_deliver(a, value, NO_DATA);
         }
 }
 

@@ -252,6 +252,8 @@ bool ask_send(struct ask *a, struct mcp_slice method, struct mcp_slice params);
 void ask_request(struct leg *l, struct call *c, const struct mcp_message *m);
 void ask_withdrawn(struct leg *l, struct mcp_slice id);
 void ask_answered(struct session *s, const struct mcp_message *m);
+/* Answers the legacy server: one of the two is there. Frees a. */
+void ask_deliver(struct ask *a, struct mcp_slice result, struct mcp_slice error);
 struct ask *ask_free(struct ask *a);
 unsigned capability_bits(struct mcp_slice capabilities);
 /* Which bits a request of a server needs; 0: a method we do not know. */

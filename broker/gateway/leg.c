@@ -22,6 +22,9 @@ static void on_ended(_unused_ struct upstream *u, const struct err *why, void *u
 
         log_warning("session with server ended", "server", l->server->entry.name, "why", err_msg(why), "stderr",
                     tail && *tail ? tail : NULL);
+        /* Some legacy servers end on a request that is not initialize. If that one fails too, it was something else. */
+        if (!l->ready_ms)
+                l->server->legacy_only = upstream_probe_failed(l->u);
         server_leg_ended(l, why);
 }
 
@@ -54,6 +57,7 @@ static struct leg *leg_new(struct server *s, struct session *owner, struct upstr
         list_init(&l->calls);
         list_init(&l->asks);
         config->name = s->entry.name;
+        config->legacy_only = s->legacy_only;
         config->limits = s->g->config.upstream;
         config->capabilities = mcp_slice_of(
                 capability_text(owner ? owner->capabilities : CAP_SAMPLING | CAP_ELICITATION | CAP_ELICITATION_URL | CAP_ROOTS));

@@ -115,6 +115,11 @@ void *upstream_call_user(const struct upstream_call *call);
  * reason may be NULL.
  */
 void upstream_call_cancel(struct upstream_call *call, const char *reason);
+/*
+ * The server waits for somebody else (it asked the client something): it has ms from now instead of timeout_ms, or its own timeout again
+ * with 0. The cap holds.
+ */
+void upstream_call_extend(struct upstream_call *call, uint64_t ms);
 /* notifications/roots/list_changed and the like. params may be absent. What cannot be sent is dropped. */
 void upstream_notify(struct upstream *u, const char *method, struct mcp_slice params);
 /* Answers a request of the server: exactly one of result and error (whole JSON objects) is there. */

@@ -376,6 +376,12 @@ void upstream_call_cancel(struct upstream_call *call, const char *reason)
         call_discard(call);
 }
 
+void upstream_call_extend(struct upstream_call *call, uint64_t ms)
+{
+        call->due = MIN(after(upstream_now(call->upstream), ms ? ms : call->timeout_ms), call->cap);
+        deadline_arm(call->upstream, call->due);
+}
+
 void upstream_notify(struct upstream *u, const char *method, struct mcp_slice params)
 {
         if (upstream_is_ready(u) && strlen(method) <= MCP_MAX_METHOD)

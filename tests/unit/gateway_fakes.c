@@ -252,6 +252,11 @@ unsigned upstream_calls(const struct upstream *u)
         return (unsigned)u->n_calls;
 }
 
+bool upstream_probe_failed(const struct upstream *u)
+{
+        return !u->info_text;
+}
+
 char *upstream_stderr_tail(_unused_ const struct upstream *u)
 {
         return mem_strdup("");
@@ -292,6 +297,11 @@ void upstream_call_cancel(struct upstream_call *call, _unused_ const char *reaso
 {
         assert_false(call->over);
         call->over = call->cancelled = true;
+}
+
+void upstream_call_extend(struct upstream_call *call, uint64_t ms)
+{
+        call->extended_ms = ms;
 }
 
 void upstream_notify(_unused_ struct upstream *u, _unused_ const char *method, _unused_ struct mcp_slice params)

@@ -38,6 +38,7 @@ struct upstream_call {
         struct upstream_request request;
         char *method, *params, *token, *name, *headers;
         bool over, cancelled;
+        uint64_t extended_ms;
         struct upstream_call *next;
 };
 struct upstream {

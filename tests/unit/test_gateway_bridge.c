@@ -133,6 +133,7 @@ static void test_rounds(_unused_ void **state)
         assert_non_null(strstr(x->answer, "\"resultType\":\"input_required\""));
         assert_non_null(strstr(x->answer, ":{\"method\":\"elicitation/create\",\"params\":{\"message\":\"who?\"}}"));
         assert_non_null(fake_call(u, "tools/call")); /* held open */
+        assert_true(fake_call(u, "tools/call")->extended_ms > 60000);
         token = state_of(x);
         key = key_of(x);
         /* Not for another request, not for somebody else, not changed. */
@@ -155,6 +156,7 @@ static void test_rounds(_unused_ void **state)
         assert_non_null(strstr(x->answer, "-32602"));
         x = again_as(w, NULL, "t", key, "{\"action\":\"accept\"}", token);
         assert_string_equal(u->answered[0], "\"s1\" result {\"action\":\"accept\"}");
+        assert_int_equal(fake_call(u, "tools/call")->extended_ms, 0);
         assert_false(x->over);
         fake_result(fake_call(u, "tools/call"), "{\"done\":1}");
         assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":\"again\",\"result\":{\"resultType\":\"complete\",\"done\":1}}");
