@@ -4,6 +4,7 @@
 #include "tests/unit/test_engine.h"
 
 #include "controller/controller.h"
+#include "controller/egress/egress_private.h"
 
 #define SPEC_A "v1:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
 #define SPEC_B "v1:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"
@@ -150,6 +151,29 @@ static void test_a_start_wants_its_approval(_unused_ void **state)
         }
 }
 
+/* The rules were in force when they were set, but a smoke test or a pull lies between that and the start. */
+static void test_a_start_wants_its_rules(_unused_ void **state)
+{
+        struct instance instance = {.bridge = "bh1", .in_force = true}, *instances[] = {&instance};
+        struct egress egress = {.sound = true, .instances = instances};
+
+        for (unsigned i = 0; i < 5; i++) {
+                struct world w;
+
+                world_init(&w);
+                w.c.egress = &egress;
+                egress.n_instances = i > 0;
+                egress.sound = i != 1;
+                instance.in_force = i != 2;
+                instance.adopted = i == 3;
+                struct key *a = begin(&w, "a", ACTION_START);
+                settle(&w);
+                assert_non_null(strstr(a->error, i < 4 ? "firewall rules are not in force" : "HTTP 404"));
+                assert_int_equal(fake_engine_count(w.x.fake, "/start"), i < 4 ? 0 : 1);
+                world_deinit(&w);
+        }
+}
+
 /* A pull takes minutes. The version before was revoked meanwhile: it ends now. */
 static void test_revoked_while_busy(_unused_ void **state)
 {
@@ -233,7 +257,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_a_slot_is_passed_on),          cmocka_unit_test(test_a_removal_waits_for_no_slot),
                 cmocka_unit_test(test_a_start_wants_its_approval),   cmocka_unit_test(test_revoked_while_busy),
-                cmocka_unit_test(test_uncovered_without_a_registry),
+                cmocka_unit_test(test_uncovered_without_a_registry), cmocka_unit_test(test_a_start_wants_its_rules),
         };
         return cmocka_run_group_tests_name("apply", tests, NULL, NULL);
 }
