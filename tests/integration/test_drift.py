@@ -310,10 +310,19 @@ class EngineGone(unittest.TestCase):
         cls.addClassCleanup(cls.rig.api.remove, cls.foreign)
 
     def setUp(self):
+        self.addCleanup(self.engine_up)
         if not self.host.alive():
             self.host.start()
         self.host.wait_state("echo", "running", seconds=60)
         self.host.settle()
+
+    def engine_up(self):
+        """A test that fails half way leaves no dead Engine to those behind it."""
+        try:
+            self.rig.api.call("GET", "/_ping")
+        except OSError:
+            self.rig.engine_control("start")
+            self.rig.engine_control("wait")
 
     def tearDown(self):
         self.assertEqual(self.rig.api.inspect(self.foreign)["Name"], "/not-ours")
