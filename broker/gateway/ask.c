@@ -61,8 +61,7 @@ struct call *leg_only_client(struct leg *l, struct session **ret)
         struct call *c, *found = NULL, *client = NULL;
 
         *ret = l->owner;
-        LIST_FOREACH(c, &l->calls, struct call, in_leg)
-        {
+        LIST_FOREACH (c, &l->calls, struct call, in_leg) {
                 if (c->own)
                         continue;
                 if ((client && !same_client(client, c)) || (found && !c->session && list_empty(&c->asks))) {
@@ -85,9 +84,9 @@ static void extend(const struct ask *a, uint64_t ms)
 {
         struct call *c;
 
-        LIST_FOREACH(c, &a->leg->calls, struct call, in_leg)
-        if (c->up && (c == a->call || (c->session && c->session == a->session)))
-                upstream_call_extend(c->up, ms);
+        LIST_FOREACH (c, &a->leg->calls, struct call, in_leg)
+                if (c->up && (c == a->call || (c->session && c->session == a->session)))
+                        upstream_call_extend(c->up, ms);
 }
 
 void ask_deliver(struct ask *a, struct mcp_slice result, struct mcp_slice error)
@@ -209,8 +208,7 @@ void ask_withdrawn(struct leg *l, struct mcp_slice id)
         _cleanup_buf_ struct buf b = {0};
         struct ask *a;
 
-        LIST_FOREACH(a, &l->asks, struct ask, in_leg)
-        {
+        LIST_FOREACH (a, &l->asks, struct ask, in_leg) {
                 if (strlen(a->id_text) != id.n || memcmp(a->id_text, id.at, id.n) != 0)
                         continue;
                 buf_addf(&b, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":%" PRIu64 "}}", a->id);
@@ -229,8 +227,7 @@ void ask_answered(struct session *s, const struct mcp_message *m)
         char id[24];
         struct ask *a;
 
-        LIST_FOREACH(a, &s->asks, struct ask, in_session)
-        {
+        LIST_FOREACH (a, &s->asks, struct ask, in_session) {
                 int n = snprintf(id, sizeof(id), "%" PRIu64, a->id);
 
                 if (m->id.n != (size_t)n || memcmp(m->id.at, id, m->id.n) != 0)

@@ -90,8 +90,7 @@ static int on_expired(_unused_ sd_event_source *source, _unused_ uint64_t now, v
                 uint64_t ms = now_ms(g->loop);
 
                 if (d->expires_ms > ms) {
-                        if (sd_event_source_set_time_relative(g->down_timer, (d->expires_ms - ms) * 1000) >= 0)
-                                (void)sd_event_source_set_enabled(g->down_timer, SD_EVENT_ONESHOT);
+                        timer_arm(&g->down_timer, g->loop, d->expires_ms - ms, on_expired, g);
                         break;
                 }
                 give_up(d->call, "the client did not answer the server's question in time");
@@ -103,15 +102,12 @@ static void down_new(struct call *c)
 {
         struct gateway *g = c->g;
         struct down *d = c->down = NEW(struct down);
-        bool first = list_empty(&g->downs);
 
         d->call = c;
         d->expires_ms = now_ms(g->loop) + HELD_MS;
+        if (list_empty(&g->downs))
+                timer_arm(&g->down_timer, g->loop, HELD_MS, on_expired, g);
         list_add(&g->downs, &d->in_gateway);
-        if (!g->down_timer)
-                (void)sd_event_add_time_relative(g->loop, &g->down_timer, CLOCK_MONOTONIC, HELD_MS * 1000ULL, 0, on_expired, g);
-        else if (first && sd_event_source_set_time_relative(g->down_timer, HELD_MS * 1000ULL) >= 0)
-                (void)sd_event_source_set_enabled(g->down_timer, SD_EVENT_ONESHOT);
 }
 
 void down_begin(struct call *c, const struct mcp_message *answer)

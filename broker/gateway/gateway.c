@@ -7,6 +7,20 @@
 #define PATH_PREFIX "/servers/"
 #define NO_ID       ((struct mcp_slice){0})
 
+void timer_arm(sd_event_source **source, sd_event *loop, uint64_t ms, sd_event_time_handler_t handler, void *user)
+{
+        if (!*source)
+                (void)sd_event_add_time_relative(loop, source, CLOCK_MONOTONIC, ms * 1000, 0, handler, user);
+        else if (sd_event_source_set_time_relative(*source, ms * 1000) >= 0)
+                (void)sd_event_source_set_enabled(*source, SD_EVENT_ONESHOT);
+}
+
+void timer_off(sd_event_source *source)
+{
+        if (source)
+                (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
+}
+
 int gateway_new(struct gateway **ret, sd_event *loop, const struct gateway_config *config, const struct gateway_controller *controller,
                 struct err **err)
 {
@@ -91,7 +105,7 @@ void gateway_link(struct gateway *g, bool up)
         for (size_t i = 0; i < g->n_servers; i++) {
                 g->servers[i]->asked = false;
                 if (!up && g->servers[i]->entry.readiness != READINESS_UP)
-                        server_wait_failed(g->servers[i], ERR_UNAVAILABLE, "the controller that starts it went away: try again");
+                        wait_failed(g->servers[i], ERR_UNAVAILABLE, "the controller that starts it went away: try again");
         }
 }
 

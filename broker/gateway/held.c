@@ -79,21 +79,12 @@ static int held_expired(_unused_ sd_event_source *source, _unused_ uint64_t now,
                 uint64_t ms = now_ms(g->loop);
 
                 if (h->expires_ms > ms) {
-                        if (sd_event_source_set_time_relative(g->held_timer, (h->expires_ms - ms) * 1000) >= 0)
-                                (void)sd_event_source_set_enabled(g->held_timer, SD_EVENT_ONESHOT);
+                        timer_arm(&g->held_timer, g->loop, h->expires_ms - ms, held_expired, g);
                         return 0;
                 }
                 call_cancel(h->call, "the client did not come back with its answers");
         }
         return 0;
-}
-
-static void held_arm(struct gateway *g)
-{
-        if (!g->held_timer)
-                (void)sd_event_add_time_relative(g->loop, &g->held_timer, CLOCK_MONOTONIC, HELD_MS * 1000ULL, 0, held_expired, g);
-        else if (sd_event_source_set_enabled(g->held_timer, SD_EVENT_ONESHOT) >= 0 && g->n_held == 1)
-                (void)sd_event_source_set_time_relative(g->held_timer, HELD_MS * 1000ULL);
 }
 
 static void held_result(struct buf *out, struct call *c)
@@ -105,8 +96,7 @@ static void held_result(struct buf *out, struct call *c)
         sodium_bin2base64(state, sizeof(state), (const unsigned char *)&c->held->token, sizeof(struct token),
                           sodium_base64_VARIANT_URLSAFE_NO_PADDING);
         buf_adds(out, "{\"resultType\":\"input_required\",\"inputRequests\":");
-        LIST_FOREACH(a, &c->asks, struct ask, in_call)
-        {
+        LIST_FOREACH (a, &c->asks, struct ask, in_call) {
                 buf_addf(out, "%c\"q%" PRIu64 "\":%s", sep, a->id, a->request);
                 sep = ',';
         }
@@ -131,8 +121,9 @@ static void held_issue(struct call *c)
         memcpy(h->token.expires, &h->expires_ms, sizeof(h->token.expires));
         token_mac(h->token.mac, &h->token, c);
         list_del(&h->in_gateway);
+        if (list_empty(&g->held))
+                timer_arm(&g->held_timer, g->loop, HELD_MS, held_expired, g);
         list_add(&g->held, &h->in_gateway);
-        held_arm(g);
         held_result(&result, c);
         message_result(&message, c->m.id, slice_of_buf(&result));
         reply_final(c, 200, &message);
@@ -169,9 +160,9 @@ static struct held *held_find(struct call *c)
         token_mac(mac, &token, c);
         if (sodium_memcmp(mac, token.mac, sizeof(mac)) != 0)
                 return NULL;
-        LIST_FOREACH(h, &c->g->held, struct held, in_gateway)
-        if (sodium_memcmp(h->token.handle, token.handle, sizeof(token.handle)) == 0)
-                return h->expires_ms > now_ms(c->g->loop) ? h : NULL;
+        LIST_FOREACH (h, &c->g->held, struct held, in_gateway)
+                if (sodium_memcmp(h->token.handle, token.handle, sizeof(token.handle)) == 0)
+                        return h->expires_ms > now_ms(c->g->loop) ? h : NULL;
         return NULL;
 }
 
@@ -195,8 +186,7 @@ static void deliver(struct call *c)
 {
         struct ask *a;
 
-        LIST_FOREACH(a, &c->asks, struct ask, in_call)
-        {
+        LIST_FOREACH (a, &c->asks, struct ask, in_call) {
                 _cleanup_free_ char *key = mem_printf("q%" PRIu64, a->id);
                 struct mcp_slice value =
                         mcp_is_object(c->m.input_responses) ? mcp_object_get(c->m.input_responses, key) : (struct mcp_slice){0};

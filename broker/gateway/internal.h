@@ -67,6 +67,7 @@ struct gateway {
 struct server {
         struct gateway *g;
         struct channel_entry entry;
+        char *prefix; /* of names, where servers share an endpoint */
         struct leg *shared;
         struct list legs;
         struct list waiting; /* calls, in the order of their deadlines */
@@ -91,17 +92,23 @@ void server_stream(struct server *s, const char *instance, int fd);
 void server_refused(struct server *s, const char *why);
 /* The session with it that this client's requests go over, or NULL while there is none that is ready. */
 struct leg *server_leg(struct server *s, struct session *session);
-/* Calls then(c) with c->leg set, now or when the server is there; or fails c. */
-void server_want(struct server *s, struct call *c, void (*then)(struct call *c));
 void server_leg_ready(struct leg *l);
 void server_leg_ended(struct leg *l, const struct err *why);
 void server_used(struct server *s);
 /* Nothing is to be had from it soon, so that a list should not wait for it. */
 bool server_is_hopeless(const struct server *s);
-/* "NAME__" and the like; borrowed until the next call. */
-const char *server_prefix(const struct server *s);
 bool server_has_tool(const struct server *s, struct mcp_slice name);
-void server_wait_failed(struct server *s, enum err_code code, const char *why);
+
+/* -- wait.c ------------------------------------------------------------------------------------------------------------------------ */
+/* Calls then(c) with c->leg set, now or when the server is there; or fails c. */
+void server_want(struct server *s, struct call *c, void (*then)(struct call *c));
+/* Gets a session under way, if there is something to be done for it. */
+void wait_wake(struct server *s);
+/* A session is ready: what waits for it goes on. */
+void wait_over(struct server *s);
+void wait_failed(struct server *s, enum err_code code, const char *why);
+/* Fails one call, in the name of its server. */
+void wait_fail(struct call *c, enum err_code code, const char *why);
 
 /* -- leg.c: one session with a server ------------------------------------------------------------------------------------------ */
 struct leg {
@@ -337,6 +344,10 @@ void discover_start(struct call *c);
 /* What we say of a client to a server. */
 const char *capability_text(unsigned bits);
 extern const char gateway_client_info[];
+
+/* -- gateway.c: one-shot timers, made when they are first needed -------------------------------------------------------------------- */
+void timer_arm(sd_event_source **source, sd_event *loop, uint64_t ms, sd_event_time_handler_t handler, void *user);
+void timer_off(sd_event_source *source);
 
 static inline uint64_t now_ms(sd_event *loop)
 {

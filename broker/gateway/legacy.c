@@ -42,11 +42,11 @@ static void cancelled(struct session *s, const struct mcp_message *m)
 {
         struct call *c;
 
-        LIST_FOREACH(c, &s->calls, struct call, in_session)
-        if (mcp_has(m->request_id) && mcp_same(c->m.id, m->request_id) && !c->finish && c->method != MCP_M_INITIALIZE) {
-                call_cancel(c, "the client cancelled the request");
-                return;
-        }
+        LIST_FOREACH (c, &s->calls, struct call, in_session)
+                if (mcp_has(m->request_id) && mcp_same(c->m.id, m->request_id) && !c->finish && c->method != MCP_M_INITIALIZE) {
+                        call_cancel(c, "the client cancelled the request");
+                        return;
+                }
 }
 
 static void on_notification(struct session *s, const struct mcp_message *m)
@@ -56,9 +56,9 @@ static void on_notification(struct session *s, const struct mcp_message *m)
         if (mcp_is(m->method, "notifications/cancelled"))
                 cancelled(s, m);
         else if (mcp_is(m->method, "notifications/roots/list_changed"))
-                LIST_FOREACH(l, &s->legs, struct leg, in_session)
-        if (l->ready && l->era == MCP_ERA_LEGACY)
-                upstream_notify(l->u, "notifications/roots/list_changed", (struct mcp_slice){0});
+                LIST_FOREACH (l, &s->legs, struct leg, in_session)
+                        if (l->ready && l->era == MCP_ERA_LEGACY)
+                                upstream_notify(l->u, "notifications/roots/list_changed", (struct mcp_slice){0});
 }
 
 static void start_request(struct session *s, struct reply *r, struct buf *text, const struct mcp_message *m)

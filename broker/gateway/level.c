@@ -29,9 +29,9 @@ static enum level most_verbose(const struct leg *l)
 
         if (l->owner)
                 return l->owner->level;
-        LIST_FOREACH(s, &g->idle, struct session, in_idle)
-        if (!s->server || s->server == l->server)
-                least = MIN(least, (enum level)s->level);
+        LIST_FOREACH (s, &g->idle, struct session, in_idle)
+                if (!s->server || s->server == l->server)
+                        least = MIN(least, (enum level)s->level);
         return least;
 }
 

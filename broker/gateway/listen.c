@@ -46,8 +46,7 @@ void listens_free(struct gateway *g, const struct server *s)
 {
         struct listen *l;
 
-        LIST_FOREACH(l, &g->listens, struct listen, in_gateway)
-        {
+        LIST_FOREACH (l, &g->listens, struct listen, in_gateway) {
                 _cleanup_buf_ struct buf text = {0};
 
                 if (s && l->server != s)
@@ -181,11 +180,7 @@ static void on_listen_done(_unused_ struct upstream_call *up, const struct mcp_m
         l->listen = NULL;
         if (!l->ready || (answer && answer->kind == MCP_ERROR))
                 return;
-        if (!l->listen_timer)
-                (void)sd_event_add_time_relative(l->server->g->loop, &l->listen_timer, CLOCK_MONOTONIC, RELISTEN_MS * 1000, 0, on_relisten,
-                                                 l);
-        else if (sd_event_source_set_time_relative(l->listen_timer, RELISTEN_MS * 1000) >= 0)
-                (void)sd_event_source_set_enabled(l->listen_timer, SD_EVENT_ONESHOT);
+        timer_arm(&l->listen_timer, l->server->g->loop, RELISTEN_MS, on_relisten, l);
 }
 
 static void listen_params(struct buf *out, struct leg *l)

@@ -248,7 +248,7 @@ static void part_fill(struct part *p, struct call *sub, const struct mcp_message
         const char *key = sub->method == MCP_M_RESOURCES_LIST ? "uri" : "uriTemplate";
         size_t pos = 0;
 
-        items_add(&p->items, sub->server, sub->method, array, server_prefix(sub->server));
+        items_add(&p->items, sub->server, sub->method, array, sub->server->prefix);
         if (sub->method == MCP_M_RESOURCES_LIST || sub->method == MCP_M_RESOURCES_TEMPLATES_LIST)
                 while (mcp_is_array(array) && mcp_array_next(array, &pos, &item) == 1)
                         if (mcp_is_object(item))
@@ -333,7 +333,7 @@ static bool part_known(struct part *p, struct server *s, enum mcp_method method)
                 return true;
         if (!mcp_has(tools))
                 return false;
-        items_add(&p->items, s, method, tools, server_prefix(s));
+        items_add(&p->items, s, method, tools, s->prefix);
         p->answered = true;
         return true;
 }

@@ -64,7 +64,7 @@ static struct server *by_prefix(struct gateway *g, struct mcp_slice name, size_t
 
         *ret_n = 0;
         for (size_t i = 0; i < g->n_servers; i++) {
-                const char *prefix = server_prefix(g->servers[i]);
+                const char *prefix = g->servers[i]->prefix;
                 size_t n = strlen(prefix);
 
                 if (n > *ret_n && name.n - 2 >= n && memcmp(name.at + 1, prefix, n) == 0) {
@@ -77,7 +77,7 @@ static struct server *by_prefix(struct gateway *g, struct mcp_slice name, size_t
 
 static bool is_bare(const struct server *s)
 {
-        return s->entry.prefix && !*s->entry.prefix;
+        return !*s->prefix;
 }
 
 /* The server whose names have no prefix. The registry's loader lets only one be so; *several: the link named more of them. */

@@ -7,7 +7,6 @@
 #define GONE       "it is not in the catalogue any more"
 #define HEALTHY_MS 60000U /* a session that lived so long was no failed start */
 
-static int on_wait_timer(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
 static int on_retry(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
 static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
 
@@ -42,30 +41,6 @@ static void entry_copy(struct channel_entry *to, const struct channel_entry *fro
         to->tools = from->tools ? strv_dup(from->tools) : NULL;
 }
 
-static void arm(sd_event_source **source, sd_event *loop, uint64_t ms, sd_event_time_handler_t handler, void *user)
-{
-        if (!*source)
-                (void)sd_event_add_time_relative(loop, source, CLOCK_MONOTONIC, ms * 1000, 0, handler, user);
-        else if (sd_event_source_set_time_relative(*source, ms * 1000) >= 0)
-                (void)sd_event_source_set_enabled(*source, SD_EVENT_ONESHOT);
-}
-
-static void disarm(sd_event_source *source)
-{
-        if (source)
-                (void)sd_event_source_set_enabled(source, SD_EVENT_OFF);
-}
-
-const char *server_prefix(const struct server *s)
-{
-        static char prefix[256];
-
-        if (s->entry.prefix)
-                return s->entry.prefix;
-        (void)snprintf(prefix, sizeof(prefix), "%s__", s->entry.name);
-        return prefix;
-}
-
 bool server_has_tool(const struct server *s, struct mcp_slice name)
 {
         _cleanup_free_ char *text = s->entry.tools ? mcp_string(name) : NULL;
@@ -86,9 +61,9 @@ struct leg *server_leg(struct server *s, struct session *session)
                 struct leg *own;
 
                 l = NULL;
-                LIST_FOREACH(own, &session->legs, struct leg, in_session)
-                if (own->server == s)
-                        l = own;
+                LIST_FOREACH (own, &session->legs, struct leg, in_session)
+                        if (own->server == s)
+                                l = own;
         }
         return l && l->ready ? l : NULL;
 }
@@ -110,163 +85,10 @@ enum server_kind server_kind(const char *capability)
         return 0;
 }
 
-/* -- waiting ---------------------------------------------------------------------------------------------------------------- */
-static void waiting_arm(struct server *s)
-{
-        const struct call *c = list_first(&s->waiting, struct call, in_queue);
-        uint64_t now = now_ms(s->g->loop);
-
-        if (c)
-                arm(&s->wait_timer, s->g->loop, c->deadline_ms > now ? c->deadline_ms - now : 0, on_wait_timer, s);
-        else
-                disarm(s->wait_timer);
-}
-
-static void waiting_leave(struct call *c)
-{
-        list_del(&c->in_queue);
-        c->deadline_ms = 0;
-        c->server->n_waiting--;
-}
-
-static void fail(struct call *c, enum err_code code, const char *why)
-{
-        _cleanup_err_ struct err *err = NULL;
-
-        c->server->failed++;
-        c->g->counts.failed++;
-        (void)err_set(&err, code, "server %s: %s", c->server->entry.name, why);
-        call_fail(c, err);
-}
-
-void server_wait_failed(struct server *s, enum err_code code, const char *why)
-{
-        struct list now;
-
-        /* A call that ends may bring another one. Only those that wait now are ended. */
-        list_init(&now);
-        while (!list_empty(&s->waiting)) {
-                struct list *item = s->waiting.next;
-
-                list_del(item);
-                list_add(&now, item);
-        }
-        while (!list_empty(&now)) {
-                struct call *c = list_first(&now, struct call, in_queue);
-
-                waiting_leave(c);
-                fail(c, code, why);
-        }
-        waiting_arm(s);
-}
-
-static int on_wait_timer(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
-{
-        struct server *s = user;
-
-        while (!list_empty(&s->waiting)) {
-                struct call *c = list_first(&s->waiting, struct call, in_queue);
-
-                if (c->deadline_ms > now_ms(s->g->loop))
-                        break;
-                waiting_leave(c);
-                fail(c, ERR_UNAVAILABLE, "it did not come up in time: try again");
-        }
-        waiting_arm(s);
-        return 0;
-}
-
-static void tell_progress(struct call *c)
-{
-        _cleanup_buf_ struct buf b = {0};
-
-        if (!c->reply || !mcp_has(c->m.progress_token) || c->method == MCP_M_INITIALIZE)
-                return;
-        buf_adds(&b, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":");
-        mcp_add_slice(&b, c->m.progress_token);
-        buf_adds(&b, ",\"progress\":0,\"message\":\"starting the server\"}}");
-        reply_event(c->reply, b.data, b.len);
-}
-
-/* Gets a session under way, if there is something to be done for it. */
-static void server_wake(struct server *s)
-{
-        _cleanup_err_ struct err *err = NULL;
-        struct gateway *g = s->g;
-
-        switch (s->entry.readiness) {
-        case READINESS_ASLEEP:
-                if (!s->asked) {
-                        s->asked = true;
-                        s->starts++;
-                        g->counts.starts++;
-                        g->controller.start(s->entry.name, g->controller.user);
-                }
-                break;
-        case READINESS_UP:
-                if (s->shared || (s->retry_timer && s->backoff_ms))
-                        break;
-                if (s->entry.transport != TRANSPORT_STDIO && leg_new_http(s, NULL, &err) < 0)
-                        log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
-                break;
-        case READINESS_COMING:
-        case READINESS_DOWN:
-                break;
-        }
-}
-
-static void wake_own(struct server *s, struct session *session)
-{
-        _cleanup_err_ struct err *err = NULL;
-        struct leg *own;
-
-        if (!session || !s->entry.per_session || s->entry.transport == TRANSPORT_STDIO || s->entry.readiness != READINESS_UP)
-                return;
-        LIST_FOREACH(own, &session->legs, struct leg, in_session)
-        if (own->server == s)
-                return;
-        if (leg_new_http(s, session, &err) < 0)
-                log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
-}
-
-void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
-{
-        c->server = s;
-        c->leg = server_leg(s, c->session);
-        if (c->leg) {
-                then(c);
-                return;
-        }
-        if (s->entry.readiness == READINESS_DOWN) {
-                fail(c, ERR_UNAVAILABLE, s->entry.why ? s->entry.why : "it is down");
-                return;
-        }
-        if (s->entry.readiness == READINESS_ASLEEP && !s->g->link_up) {
-                fail(c, ERR_UNAVAILABLE, "it sleeps, and the controller that starts it is away: try again");
-                return;
-        }
-        if (s->n_waiting >= s->g->config.max_waiting) {
-                fail(c, ERR_LIMIT, "too many calls wait for it: try again");
-                return;
-        }
-        c->then = then;
-        c->deadline_ms = now_ms(s->g->loop) + s->g->config.start_ms;
-        list_add(&s->waiting, &c->in_queue);
-        s->n_waiting++;
-        if (s->n_waiting == 1)
-                waiting_arm(s);
-        if (s->entry.readiness != READINESS_UP)
-                tell_progress(c);
-        wake_own(s, c->session);
-        server_wake(s);
-}
-
 /* -- sessions with it ---------------------------------------------------------------------------------------------------------- */
 void server_leg_ready(struct leg *l)
 {
         struct server *s = l->server;
-        struct call *c;
-        struct list ready;
 
         s->asked = false;
         s->known = true;
@@ -277,26 +99,14 @@ void server_leg_ready(struct leg *l)
                 tools_changed(s);
         subs_leg_ready(l);
         level_leg_ready(l);
-        list_init(&ready);
-        LIST_FOREACH(c, &s->waiting, struct call, in_queue)
-        if (server_leg(s, c->session)) {
-                waiting_leave(c);
-                list_add(&ready, &c->in_queue);
-        }
-        waiting_arm(s);
-        while (!list_empty(&ready)) {
-                c = list_first(&ready, struct call, in_queue);
-                list_del(&c->in_queue);
-                c->leg = server_leg(s, c->session);
-                c->then(c);
-        }
+        wait_over(s);
         server_used(s);
 }
 
 static void backoff_more(struct server *s)
 {
         s->backoff_ms = s->backoff_ms ? MIN(2 * s->backoff_ms, BACKOFF_MAX_MS) : BACKOFF_MIN_MS;
-        arm(&s->retry_timer, s->g->loop, s->backoff_ms, on_retry, s);
+        timer_arm(&s->retry_timer, s->g->loop, s->backoff_ms, on_retry, s);
 }
 
 static int on_retry(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
@@ -352,7 +162,7 @@ void server_stream(struct server *s, const char *instance, int fd)
                 return;
         }
         legs_free(s);
-        disarm(s->retry_timer);
+        timer_off(s->retry_timer);
         if (leg_new_stdio(s, instance, fd, &err) < 0) {
                 log_warning("server's stream is not usable", "server", s->entry.name, "why", err_msg(err));
                 close(fd);
@@ -363,7 +173,7 @@ void server_stream(struct server *s, const char *instance, int fd)
 void server_refused(struct server *s, const char *why)
 {
         s->asked = false;
-        server_wait_failed(s, ERR_UNAVAILABLE, why ? why : "the controller refused to start it");
+        wait_failed(s, ERR_UNAVAILABLE, why ? why : "the controller refused to start it");
 }
 
 /* -- idleness ------------------------------------------------------------------------------------------------------------------ */
@@ -379,13 +189,13 @@ void server_used(struct server *s)
                 return;
         /* Armed once: the handler looks how long it really was. */
         if (!s->idle_timer) {
-                arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
+                timer_arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
         } else {
                 int enabled = SD_EVENT_OFF;
 
                 (void)sd_event_source_get_enabled(s->idle_timer, &enabled);
                 if (enabled == SD_EVENT_OFF)
-                        arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
+                        timer_arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
         }
 }
 
@@ -397,9 +207,9 @@ static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void
         if (!may_sleep(s))
                 return 0;
         if (s->in_flight || s->n_waiting)
-                arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
+                timer_arm(&s->idle_timer, s->g->loop, s->entry.idle_ms, on_idle, s);
         else if (idle < s->entry.idle_ms)
-                arm(&s->idle_timer, s->g->loop, s->entry.idle_ms - idle, on_idle, s);
+                timer_arm(&s->idle_timer, s->g->loop, s->entry.idle_ms - idle, on_idle, s);
         else
                 s->g->controller.stop(s->entry.name, s->g->controller.user);
         return 0;
@@ -441,17 +251,18 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
         if (s->shared)
                 other |= !str_eq(s->shared->instance, entry->instance);
         channel_entry_deinit(&old);
+        mem_replace(&s->prefix, entry->prefix ? mem_strdup(entry->prefix) : mem_printf("%s__", entry->name));
         if (entry->readiness == READINESS_DOWN || entry->readiness == READINESS_ASLEEP || other) {
                 legs_free(s);
                 s->backoff_ms = 0;
-                disarm(s->retry_timer);
+                timer_off(s->retry_timer);
         }
         if (entry->readiness != READINESS_ASLEEP)
                 s->asked = false;
         if (entry->readiness == READINESS_DOWN)
-                server_wait_failed(s, ERR_UNAVAILABLE, entry->why ? entry->why : "it is down");
+                wait_failed(s, ERR_UNAVAILABLE, entry->why ? entry->why : "it is down");
         else if (entry->readiness == READINESS_UP || !list_empty(&s->waiting))
-                server_wake(s);
+                wait_wake(s);
         server_used(s);
 }
 
@@ -459,9 +270,9 @@ static struct call *call_of(const struct server *s)
 {
         struct call *c;
 
-        LIST_FOREACH(c, &s->g->calls, struct call, in_gateway)
-        if (c->server == s)
-                return c;
+        LIST_FOREACH (c, &s->g->calls, struct call, in_gateway)
+                if (c->server == s)
+                        return c;
         return NULL;
 }
 
@@ -469,9 +280,9 @@ static struct session *session_of(const struct server *s)
 {
         struct session *session;
 
-        LIST_FOREACH(session, &s->g->idle, struct session, in_idle)
-        if (session->server == s)
-                return session;
+        LIST_FOREACH (session, &s->g->idle, struct session, in_idle)
+                if (session->server == s)
+                        return session;
         return NULL;
 }
 
@@ -490,9 +301,9 @@ struct server *server_free(struct server *s)
                         break;
                 }
         legs_free(s);
-        server_wait_failed(s, ERR_NOT_FOUND, GONE);
+        wait_failed(s, ERR_NOT_FOUND, GONE);
         while ((c = call_of(s)))
-                fail(c, ERR_NOT_FOUND, GONE);
+                wait_fail(c, ERR_NOT_FOUND, GONE);
         while ((session = session_of(s)))
                 session_free(session);
         listens_free(g, s);
@@ -502,6 +313,7 @@ struct server *server_free(struct server *s)
         sd_event_source_disable_unref(s->retry_timer);
         sd_event_source_disable_unref(s->idle_timer);
         channel_entry_deinit(&s->entry);
+        free(s->prefix);
         free(s);
         return NULL;
 }

@@ -1,6 +1,7 @@
 #include "broker/gateway/internal.h"
 
-#define N_BUCKETS 4096U
+#define N_BUCKETS     4096U
+#define MAX_LOOKED_AT 256U
 
 static struct list *bucket_of(struct gateway *g, const char *id)
 {
@@ -20,26 +21,15 @@ static bool session_is_idle(const struct session *s)
         return !s->stream && s->n_calls == 0;
 }
 
-static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
-
-static void idle_arm(struct gateway *g, uint64_t ms)
-{
-        if (!g->idle_timer)
-                (void)sd_event_add_time_relative(g->loop, &g->idle_timer, CLOCK_MONOTONIC, ms * 1000, 0, on_idle, g);
-        else if (sd_event_source_set_time_relative(g->idle_timer, ms * 1000) >= 0)
-                (void)sd_event_source_set_enabled(g->idle_timer, SD_EVENT_ONESHOT);
-}
-
 static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
 {
         struct gateway *g = user;
         uint64_t ms = now_ms(g->loop), limit = g->config.session_idle_ms;
         struct session *s;
 
-        LIST_FOREACH(s, &g->idle, struct session, in_idle)
-        {
+        LIST_FOREACH (s, &g->idle, struct session, in_idle) {
                 if (ms - s->used_ms < limit) {
-                        idle_arm(g, limit - (ms - s->used_ms));
+                        timer_arm(&g->idle_timer, g->loop, limit - (ms - s->used_ms), on_idle, g);
                         return 0;
                 }
                 if (session_is_idle(s))
@@ -47,6 +37,8 @@ static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void
                 else
                         session_used(s); /* goes to the end, and is looked at again */
         }
+        if (!list_empty(&g->idle))
+                timer_arm(&g->idle_timer, g->loop, limit, on_idle, g);
         return 0;
 }
 
@@ -58,20 +50,26 @@ void session_used(struct session *s)
         list_del(&s->in_idle);
         list_add(&s->g->idle, &s->in_idle);
         if (first)
-                idle_arm(s->g, s->g->config.session_idle_ms);
+                timer_arm(&s->g->idle_timer, s->g->loop, s->g->config.session_idle_ms, on_idle, s->g);
 }
 
-/* Room for one more: the one that was silent for longest goes, if nothing is under way in it. */
+/* Room for one more: of those that were silent for longest, the first in which nothing is under way goes. */
 static bool make_room(struct gateway *g)
 {
-        struct session *oldest = list_first(&g->idle, struct session, in_idle);
+        unsigned looked_at = 0;
+        struct session *s;
 
         if (g->n_sessions < g->config.max_sessions)
                 return true;
-        if (!oldest || !session_is_idle(oldest))
-                return false;
-        session_free(oldest);
-        return true;
+        LIST_FOREACH (s, &g->idle, struct session, in_idle) {
+                if (session_is_idle(s)) {
+                        session_free(s);
+                        return true;
+                }
+                if (++looked_at >= MAX_LOOKED_AT)
+                        break;
+        }
+        return false;
 }
 
 struct session *session_new(struct gateway *g, struct server *server)
@@ -103,9 +101,9 @@ struct session *session_find(struct gateway *g, const char *id)
 
         if (strlen(id) != sizeof(s->id) - 1)
                 return NULL;
-        LIST_FOREACH(s, bucket_of(g, id), struct session, in_bucket)
-        if (sodium_memcmp(s->id, id, sizeof(s->id)) == 0)
-                return s;
+        LIST_FOREACH (s, bucket_of(g, id), struct session, in_bucket)
+                if (sodium_memcmp(s->id, id, sizeof(s->id)) == 0)
+                        return s;
         return NULL;
 }
 

@@ -44,9 +44,9 @@ static struct sub *sub_find(struct server *s, struct mcp_slice uri)
 {
         struct sub *sub;
 
-        LIST_FOREACH(sub, &s->subs, struct sub, in_server)
-        if (strlen(sub->uri) == uri.n && memcmp(sub->uri, uri.at, uri.n) == 0)
-                return sub;
+        LIST_FOREACH (sub, &s->subs, struct sub, in_server)
+                if (strlen(sub->uri) == uri.n && memcmp(sub->uri, uri.at, uri.n) == 0)
+                        return sub;
         return NULL;
 }
 
@@ -80,9 +80,9 @@ static void sub_add(struct sub *sub, struct session *session, struct listen *lis
 {
         struct subscriber *b;
 
-        LIST_FOREACH(b, &sub->subscribers, struct subscriber, in_sub)
-        if (b->session == session && b->listen == listen)
-                return;
+        LIST_FOREACH (b, &sub->subscribers, struct subscriber, in_sub)
+                if (b->session == session && b->listen == listen)
+                        return;
         b = NEW(struct subscriber);
         b->sub = sub;
         b->session = session;
@@ -175,11 +175,11 @@ void subs_unsubscribe(struct call *c)
         struct subscriber *b;
         struct leg *own = c->server ? server_leg(c->server, c->session) : NULL;
 
-        LIST_FOREACH(b, &c->session->subs, struct subscriber, in_owner)
-        if (mcp_same(mcp_slice_of(b->sub->uri), c->m.uri)) {
-                leave(b);
-                break;
-        }
+        LIST_FOREACH (b, &c->session->subs, struct subscriber, in_owner)
+                if (mcp_same(mcp_slice_of(b->sub->uri), c->m.uri)) {
+                        leave(b);
+                        break;
+                }
         if (own && own->owner)
                 call_dispatch(c);
         else
@@ -194,8 +194,7 @@ void subs_uris(const struct server *s, struct buf *out)
         if (list_empty(&s->subs))
                 return;
         buf_adds(out, ",\"resourceSubscriptions\":");
-        LIST_FOREACH(sub, &s->subs, struct sub, in_server)
-        {
+        LIST_FOREACH (sub, &s->subs, struct sub, in_server) {
                 buf_addf(out, "%c%s", sep, sub->uri);
                 sep = ',';
         }
@@ -211,8 +210,8 @@ void subs_leg_ready(struct leg *l)
         if (l->era == MCP_ERA_MODERN)
                 leg_listen(l);
         else
-                LIST_FOREACH(sub, &l->server->subs, struct sub, in_server)
-        tell_server(sub, MCP_M_RESOURCES_SUBSCRIBE);
+                LIST_FOREACH (sub, &l->server->subs, struct sub, in_server)
+                        tell_server(sub, MCP_M_RESOURCES_SUBSCRIBE);
 }
 
 /* -- notifications -------------------------------------------------------------------------------------------------------------- */
@@ -247,11 +246,11 @@ static void updated(struct leg *l, const struct mcp_message *m)
                 (void)session_event(l->owner, text.data, text.len);
         if (l->owner || !sub)
                 return;
-        LIST_FOREACH(b, &sub->subscribers, struct subscriber, in_sub)
-        if (b->session)
-                (void)session_event(b->session, text.data, text.len);
-        else
-                listen_event(b->listen, m);
+        LIST_FOREACH (b, &sub->subscribers, struct subscriber, in_sub)
+                if (b->session)
+                        (void)session_event(b->session, text.data, text.len);
+                else
+                        listen_event(b->listen, m);
 }
 
 static void list_changed(struct leg *l, const struct mcp_message *m, bool (*wants)(const struct listen *))
@@ -266,12 +265,12 @@ static void list_changed(struct leg *l, const struct mcp_message *m, bool (*want
                 (void)session_event(l->owner, text.data, text.len);
                 return;
         }
-        LIST_FOREACH(s, &g->idle, struct session, in_idle)
-        if (s->stream && (!s->server || s->server == l->server))
-                (void)session_event(s, text.data, text.len);
-        LIST_FOREACH(listen, &g->listens, struct listen, in_gateway)
-        if (wants(listen) && (!listen->server || listen->server == l->server))
-                listen_event(listen, m);
+        LIST_FOREACH (s, &g->idle, struct session, in_idle)
+                if (s->stream && (!s->server || s->server == l->server))
+                        (void)session_event(s, text.data, text.len);
+        LIST_FOREACH (listen, &g->listens, struct listen, in_gateway)
+                if (wants(listen) && (!listen->server || listen->server == l->server))
+                        listen_event(listen, m);
 }
 
 static bool wants_tools(const struct listen *l)

@@ -107,8 +107,7 @@ static void tools_done(struct tools *t, bool ok)
         }
         call_free(loader);
         list_init(&ready);
-        LIST_FOREACH(c, &t->waiting, struct call, in_queue)
-        {
+        LIST_FOREACH (c, &t->waiting, struct call, in_queue) {
                 list_del(&c->in_queue);
                 list_add(&ready, &c->in_queue);
         }

@@ -1,0 +1,177 @@
+/*
+ * Calls that wait for a server: until there is a session with it, until somebody says that there will be none, or until their time is over.
+ */
+#include "broker/gateway/internal.h"
+#include "common/log.h"
+
+static int on_wait_timer(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
+
+static void waiting_arm(struct server *s)
+{
+        const struct call *c = list_first(&s->waiting, struct call, in_queue);
+        uint64_t now = now_ms(s->g->loop);
+
+        if (c)
+                timer_arm(&s->wait_timer, s->g->loop, c->deadline_ms > now ? c->deadline_ms - now : 0, on_wait_timer, s);
+        else
+                timer_off(s->wait_timer);
+}
+
+static void waiting_leave(struct call *c)
+{
+        list_del(&c->in_queue);
+        c->deadline_ms = 0;
+        c->server->n_waiting--;
+}
+
+void wait_fail(struct call *c, enum err_code code, const char *why)
+{
+        _cleanup_err_ struct err *err = NULL;
+
+        c->server->failed++;
+        c->g->counts.failed++;
+        (void)err_set(&err, code, "server %s: %s", c->server->entry.name, why);
+        call_fail(c, err);
+}
+
+void wait_failed(struct server *s, enum err_code code, const char *why)
+{
+        struct list now;
+
+        /* A call that ends may bring another one. Only those that wait now are ended. */
+        list_init(&now);
+        while (!list_empty(&s->waiting)) {
+                struct list *item = s->waiting.next;
+
+                list_del(item);
+                list_add(&now, item);
+        }
+        while (!list_empty(&now)) {
+                struct call *c = list_first(&now, struct call, in_queue);
+
+                waiting_leave(c);
+                wait_fail(c, code, why);
+        }
+        waiting_arm(s);
+}
+
+static int on_wait_timer(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct server *s = user;
+
+        while (!list_empty(&s->waiting)) {
+                struct call *c = list_first(&s->waiting, struct call, in_queue);
+
+                if (c->deadline_ms > now_ms(s->g->loop))
+                        break;
+                waiting_leave(c);
+                wait_fail(c, ERR_UNAVAILABLE, "it did not come up in time: try again");
+        }
+        waiting_arm(s);
+        return 0;
+}
+
+static void tell_progress(struct call *c)
+{
+        _cleanup_buf_ struct buf b = {0};
+
+        if (!c->reply || !mcp_has(c->m.progress_token) || c->method == MCP_M_INITIALIZE)
+                return;
+        buf_adds(&b, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":");
+        mcp_add_slice(&b, c->m.progress_token);
+        buf_adds(&b, ",\"progress\":0,\"message\":\"starting the server\"}}");
+        reply_event(c->reply, b.data, b.len);
+}
+
+/* Gets a session under way, if there is something to be done for it. */
+void wait_wake(struct server *s)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct gateway *g = s->g;
+
+        switch (s->entry.readiness) {
+        case READINESS_ASLEEP:
+                if (!s->asked) {
+                        s->asked = true;
+                        s->starts++;
+                        g->counts.starts++;
+                        g->controller.start(s->entry.name, g->controller.user);
+                }
+                break;
+        case READINESS_UP:
+                if (s->shared || (s->retry_timer && s->backoff_ms))
+                        break;
+                if (s->entry.transport != TRANSPORT_STDIO && leg_new_http(s, NULL, &err) < 0)
+                        log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
+                break;
+        case READINESS_COMING:
+        case READINESS_DOWN:
+                break;
+        }
+}
+
+static void wake_own(struct server *s, struct session *session)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct leg *own;
+
+        if (!session || !s->entry.per_session || s->entry.transport == TRANSPORT_STDIO || s->entry.readiness != READINESS_UP)
+                return;
+        LIST_FOREACH (own, &session->legs, struct leg, in_session)
+                if (own->server == s)
+                        return;
+        if (leg_new_http(s, session, &err) < 0)
+                log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
+}
+
+void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
+{
+        c->server = s;
+        c->leg = server_leg(s, c->session);
+        if (c->leg) {
+                then(c);
+                return;
+        }
+        if (s->entry.readiness == READINESS_DOWN) {
+                wait_fail(c, ERR_UNAVAILABLE, s->entry.why ? s->entry.why : "it is down");
+                return;
+        }
+        if (s->entry.readiness == READINESS_ASLEEP && !s->g->link_up) {
+                wait_fail(c, ERR_UNAVAILABLE, "it sleeps, and the controller that starts it is away: try again");
+                return;
+        }
+        if (s->n_waiting >= s->g->config.max_waiting) {
+                wait_fail(c, ERR_LIMIT, "too many calls wait for it: try again");
+                return;
+        }
+        c->then = then;
+        c->deadline_ms = now_ms(s->g->loop) + s->g->config.start_ms;
+        list_add(&s->waiting, &c->in_queue);
+        s->n_waiting++;
+        if (s->n_waiting == 1)
+                waiting_arm(s);
+        if (s->entry.readiness != READINESS_UP)
+                tell_progress(c);
+        wake_own(s, c->session);
+        wait_wake(s);
+}
+
+void wait_over(struct server *s)
+{
+        struct call *c;
+        struct list ready;
+
+        list_init(&ready);
+        LIST_FOREACH (c, &s->waiting, struct call, in_queue)
+                if (server_leg(s, c->session)) {
+                        waiting_leave(c);
+                        list_add(&ready, &c->in_queue);
+                }
+        waiting_arm(s);
+        while (!list_empty(&ready)) {
+                c = list_first(&ready, struct call, in_queue);
+                list_del(&c->in_queue);
+                c->leg = server_leg(s, c->session);
+                c->then(c);
+        }
+}
