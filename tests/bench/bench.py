@@ -15,30 +15,12 @@ import time
 HERE = pathlib.Path(__file__).resolve().parent
 BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", HERE.parents[1]))
 sys.path.insert(0, str(HERE.parent / "integration"))
+from figures import cpu_seconds, figure, machine, ms, private_dirty, say  # noqa: E402
 from host import PRINCIPAL, Host  # noqa: E402
 from rig import _Connection, rig, run  # noqa: E402
 
 IN_FLIGHT = 4
 LABEL = "io.bulkhead.server"
-
-
-def say(text):
-    print(text, flush=True)
-
-
-def figure(name, value, unit, goal="", note=""):
-    say(f"  {name:<58} {value:>9} {unit:<4} {('goal ' + goal) if goal else '':<16} {note}".rstrip())
-
-
-def machine():
-    """The line without which a figure says nothing."""
-    cpu = next((line.split(":")[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), "?")
-    say(f"{time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime())}: {os.cpu_count()} cores, {cpu}, Linux {os.uname().release}, "
-        f"Engine {rig().api.call('GET', '/version')['Version']}, load {os.getloadavg()[0]:.1f}")
-
-
-def ms(seconds):
-    return f"{seconds * 1000:.0f}"
 
 
 class Starts(threading.Thread):
@@ -216,15 +198,6 @@ def bench_start(host, count, rounds):
     return names
 
 
-def cpu_seconds(pid):
-    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def private_dirty(pid):
-    return sum(int(line.split()[1]) for line in pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines() if line.startswith("Private_Dirty"))
-
-
 def controller_pid(host):
     return host.controller.pid
 
@@ -304,7 +277,7 @@ def main():
     p.add_argument("--only", default="start,idle,kill,pass")
     args = p.parse_args()
     only = args.only.split(",")
-    machine()
+    machine(rig().api.call('GET', '/version')['Version'])
     if {"start", "idle", "kill"} & set(only):
         with Host() as host:
             host.start()

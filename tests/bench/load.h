@@ -7,12 +7,13 @@
 #include "common/mcp/sse.h"
 
 struct load_options {
-        unsigned slots;   /* calls in flight */
-        unsigned calls;   /* of each slot */
-        unsigned warmup;  /* of each slot, before those that count */
-        size_t payload;   /* bytes of filler in the text that is sent */
-        size_t result;    /* not 0: the tool gets {"bytes": result} and gives so much text */
-        const char *tool; /* "echo" */
+        unsigned slots;       /* calls in flight */
+        unsigned calls;       /* of each slot */
+        unsigned warmup;      /* of each slot, before those that count */
+        size_t payload;       /* bytes of filler in the text that is sent */
+        size_t result;        /* not 0: the tool gets {"bytes": result} and gives so much text */
+        const char *argument; /* the name of the text: "text" */
+        const char *tool;     /* "echo" */
         bool modern;
         bool framed;        /* what comes has the Engine's attach frames around it */
         const char *header; /* HTTP: one more, "Authorization: …" */

@@ -36,7 +36,7 @@ static void call(struct stream *s, struct slot *slot)
         if (l->o.result) {
                 buf_addf(&b, "\"bytes\":%zu", l->o.result);
         } else {
-                buf_adds(&b, "\"text\":\"");
+                buf_addf(&b, "\"%s\":\"", l->o.argument);
                 add_text(&b, l, slot->id);
                 buf_addc(&b, '"');
         }

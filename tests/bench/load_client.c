@@ -35,6 +35,7 @@ static _noreturn_ void usage(void)
               "  --payload BYTES of text that each call sends and gets back (64)\n"
               "  --result BYTES  instead: the tool gets {\"bytes\":BYTES} and gives so much text\n"
               "  --tool NAME     (echo)\n"
+              "  --argument NAME of the text (text)\n"
               "  --modern        requests of 2026-07-28; else a session of 2025-11-25\n"
               "  --framed        over a stream like the Engine's attach; what comes back is framed\n"
               "  --header LINE   one more header\n",
@@ -269,11 +270,17 @@ static void take_target(struct load_options *o, char **argv, int n)
 
 static void take_options(struct load_options *o, int argc, char **argv)
 {
-        static const struct option names[] = {{"in-flight", 1, NULL, 'n'}, {"calls", 1, NULL, 'm'},
-                                              {"warmup", 1, NULL, 'w'},    {"payload", 1, NULL, 'p'},
-                                              {"result", 1, NULL, 'r'},    {"tool", 1, NULL, 't'},
-                                              {"modern", 0, NULL, 'M'},    {"framed", 0, NULL, 'f'},
-                                              {"header", 1, NULL, 'H'},    {0}};
+        static const struct option names[] = {{"in-flight", 1, NULL, 'n'},
+                                              {"calls", 1, NULL, 'm'},
+                                              {"warmup", 1, NULL, 'w'},
+                                              {"payload", 1, NULL, 'p'},
+                                              {"result", 1, NULL, 'r'},
+                                              {"tool", 1, NULL, 't'},
+                                              {"argument", 1, NULL, 'a'},
+                                              {"modern", 0, NULL, 'M'},
+                                              {"framed", 0, NULL, 'f'},
+                                              {"header", 1, NULL, 'H'},
+                                              {0}};
         int c;
 
         while ((c = getopt_long(argc, argv, "+", names, NULL)) != -1) {
@@ -296,6 +303,9 @@ static void take_options(struct load_options *o, int argc, char **argv)
                 case 't':
                         o->tool = optarg;
                         break;
+                case 'a':
+                        o->argument = optarg;
+                        break;
                 case 'M':
                         o->modern = true;
                         break;
@@ -316,7 +326,7 @@ static void take_options(struct load_options *o, int argc, char **argv)
 
 int main(int argc, char **argv)
 {
-        struct load l = {.o = {.slots = 1, .calls = 1000, .warmup = 50, .payload = 64, .tool = "echo"}};
+        struct load l = {.o = {.slots = 1, .calls = 1000, .warmup = 50, .payload = 64, .tool = "echo", .argument = "text"}};
 
         signal(SIGPIPE, SIG_IGN);
         take_options(&l.o, argc, argv);

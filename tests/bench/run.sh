@@ -3,6 +3,7 @@
 # of its own, runs, takes everything down.
 #
 #   tests/bench/run.sh bench BUILDDIR [--quick] [ARGS FOR bench.py…]
+#   tests/bench/run.sh gateway BUILDDIR [--quick] [ARGS FOR gateway.py…]     the gateway's part of bench alone
 #   tests/bench/run.sh soak BUILDDIR [ARGS FOR soak.py…]
 #
 # bench prints figures beside their goals and never fails because of one; soak fails when something leaked, stayed broken or piled up.
@@ -22,12 +23,13 @@ usage() {
 [ $# -ge 2 ] || usage
 mode=$1 build=$(readlink -f "$2")
 shift 2
-case "$mode" in bench | soak) ;; *) usage ;; esac
+case "$mode" in bench | gateway | soak) ;; *) usage ;; esac
 [ "$(id -u)" -eq 0 ] || { echo "needs root: it brings up an Engine and network namespaces of its own" >&2; exit 77; }
-scale=()
+scale=() gateway=()
 if [ "${1:-}" = --quick ]; then
         shift
-        set -- --servers 8 --many 16 --rounds 1 --idle 10 "$@"
+        gateway=(--rounds 2 --calls 500 --servers 8 --sessions 500)
+        [ "$mode" = gateway ] || set -- --servers 8 --many 16 --rounds 1 --idle 10 "$@"
         scale=(--counts 100 --rounds 5 --idle 10)
 fi
 
@@ -66,7 +68,16 @@ if [ "$mode" = soak ]; then
         exit
 fi
 rc=0
+RIG_BRIDGES=$("$rig" bridges) || RIG_BRIDGES=''
+RIG_NPM=$("$rig" env | sed -n 's/^RIG_NPM=//p')
+RIG_BROKER=$("$rig" env | sed -n 's/^RIG_BROKER=//p')
+export RIG_BRIDGES RIG_NPM RIG_BROKER
+if [ "$mode" = gateway ]; then
+        step "$python" "$here/gateway.py" "${gateway[@]}" "$@"
+        exit
+fi
 step "$python" "$here/bench.py" "$@" || rc=1
 step "$python" "$here/scale.py" "${scale[@]}" || rc=1
+step "$python" "$here/gateway.py" "${gateway[@]}" || rc=1
 [ "$rc" -eq 0 ] || echo "some figures could not be taken, see above"
 exit "$rc"

@@ -13,7 +13,7 @@ import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "integration"))
-from bench import cpu_seconds, figure, machine, private_dirty, say  # noqa: E402
+from figures import cpu_seconds, figure, machine, private_dirty, say  # noqa: E402
 from host import PRINCIPAL, Host  # noqa: E402
 from rig import Engine, eventually, run  # noqa: E402
 
