@@ -6,42 +6,14 @@
 
 #include <inttypes.h>
 #include <stdio.h>
-#include <sys/random.h>
+#include <unistd.h>
 
 #include "common/log.h"
 
-#define BACKOFF_FIRST_MS 250U
-#define BACKOFF_MAX_MS   300000U
+/* Until SIGKILL: a server whose session is lost has nothing left to finish. */
+#define STOP_S 1U
 
 static void step(struct key *key);
-
-void key_free(struct key *key)
-{
-        plan_server_free(key->plan);
-        desired_unref(key->desired);
-        free(key->name);
-        free(key->image_of);
-        free(key->image_refused);
-        free(key->tested_for);
-        free(key->stopping);
-        free(key->error);
-        free(key);
-}
-
-/* Full jitter: anywhere between now and the doubled bound, so that many servers that failed together do not come back together. */
-void apply_backoff(struct key *key)
-{
-        uint64_t bound = BACKOFF_MAX_MS, r = 0;
-
-        if (key->failures < 11)
-                bound = MIN(bound, (uint64_t)BACKOFF_FIRST_MS << key->failures);
-        if (getrandom(&r, sizeof(r), GRND_NONBLOCK) != (ssize_t)sizeof(r))
-                r = bound / 2;
-        key->failures++;
-        key->failed_state = key->plan->state;
-        key->up_since_ms = 0;
-        key->retry_at_ms = controller_now_ms() + r % (bound + 1) + 1;
-}
 
 /* -- slots ---------------------------------------------------------------------------------------------------------------- */
 
@@ -90,7 +62,7 @@ static void finish(struct key *key, const struct err *err)
         if (err) {
                 const char *what = a ? action_name(a->kind) : "-", *object = a && a->object ? a->object : key->name;
                 mem_replace(&key->error, mem_printf("%s %s: %s", what, object, err_msg(err)));
-                apply_backoff(key);
+                key_backoff(key);
                 key->failed_removal = a && a->kind == ACTION_REMOVE;
                 key->image_ok = false; /* it may be that very image that is gone: look again before the next attempt */
                 char wait[24];
@@ -406,6 +378,13 @@ static void do_create(struct key *key, _unused_ const struct action *a)
         engine_container_create(key->c->engine, s->names.container, s->record->image->platform, body, on_create, key);
 }
 
+static void do_stop(struct key *key, const struct action *a)
+{
+        key->exit_counted = true; /* it is we who end it */
+        session_end(&key->session);
+        engine_container_stop(key->c->engine, a->id, STOP_S, on_done, key);
+}
+
 static void on_start(int status, json_object *body, struct err *err, void *user)
 {
         struct key *key = user;
@@ -413,20 +392,50 @@ static void on_start(int status, json_object *body, struct err *err, void *user)
         if (!err) {
                 key->exit_counted = false;
                 key->up_since_ms = controller_now_ms();
+                broker_hand_over(key);
+        } else {
+                session_close(&key->session);
         }
         on_done(status, body, err, user);
 }
 
+static void start(struct key *key)
+{
+        engine_container_start(key->c->engine, key->plan->actions[key->next].id, on_start, key);
+}
+
+/* A server that does not run yet has said nothing. What came all the same would be lost with the head that was read for us. */
+static void on_attached(int fd, _unused_ const void *early, size_t n_early, struct err *err, void *user)
+{
+        struct key *key = user;
+
+        if (err) {
+                finish(key, err);
+                return;
+        }
+        if (n_early > 0) {
+                close(fd);
+                fail(key, ERR_INVALID, "the Engine sent something in the name of a server that was not started yet");
+                return;
+        }
+        key->session.fd = fd;
+        start(key);
+}
+
+/* A stdio server's session begins with its process: whoever is to speak with it is attached before. */
 static void do_start(struct key *key, const struct action *a)
 {
         const struct desired_server *s = wanted(key);
 
+        session_close(&key->session);
         if (!a->id)
                 fail(key, ERR_INTERNAL, "nothing to start");
         else if (!egress_in_force(key->c->egress, s->names.bridge))
                 fail(key, ERR_DENIED, "its firewall rules are not in force: not started");
+        else if (s->entry->transport == TRANSPORT_STDIO && broker_linked(key->c->broker))
+                engine_container_attach(key->c->engine, NULL, a->id, on_attached, key);
         else
-                engine_container_start(key->c->engine, a->id, on_start, key);
+                start(key);
 }
 
 static void do_remove(struct key *key, const struct action *a)
@@ -463,6 +472,7 @@ static const struct {
         [ACTION_NETWORK] = {do_network, true, NEED_RUN},
         [ACTION_CREATE] = {do_create, true, NEED_RUN},
         [ACTION_VERIFY] = {do_verify, true, NEED_RUN},
+        [ACTION_STOP] = {do_stop, true, NEED_RUN},
         [ACTION_START] = {do_start, true, NEED_RUN},
         [ACTION_REMOVE] = {do_remove, false, NEED_NOTHING},
         [ACTION_NETWORK_REMOVE] = {do_network_remove, true, NEED_NOTHING},
@@ -504,56 +514,4 @@ void apply_begin(struct key *key)
         key->next = 0;
         key->desired = desired_ref(key->c->desired);
         step(key);
-}
-
-/* -- beside a sequence ---------------------------------------------------------------------------------------------------- */
-
-static void on_stopped(_unused_ int status, _unused_ json_object *body, struct err *err, void *user)
-{
-        struct key *key = user;
-
-        if (err)
-                log_warning("what may not run any more could not be ended, and will be tried again", "server", key->name, "reason",
-                            err_msg(err));
-        mem_replace(&key->stopping, NULL);
-        pass_request(key->c, 0, false);
-}
-
-void apply_stop_unapproved(struct key *key, const struct observed *observed)
-{
-        struct controller *c = key->c;
-
-        for (size_t i = 0; i < observed->n_containers && !key->stopping; i++) {
-                const struct observed_container *o = &observed->containers[i];
-                if (!o->ours || !str_eq(o->server, key->name) || !str_eq(o->role, ROLE_SERVER) || !str_eq(o->state, "running") ||
-                    desired_allows(c->desired, key->name, o->spec, inputs_now(c)))
-                        continue;
-                log_info("ended while its server is being worked on", "server", key->name, "container", o->name);
-                key->stopping = mem_strdup(o->id);
-                c->mutations++;
-                engine_container_remove(c->engine, o->id, on_stopped, key);
-        }
-}
-
-static void on_ended(_unused_ int status, _unused_ json_object *body, struct err *err, void *user)
-{
-        if (err)
-                log_warning("what no approval covers could not be ended, and will be tried again", "reason", err_msg(err));
-        else
-                pass_request(user, 0, false);
-}
-
-void apply_stop_uncovered(struct controller *c, const struct observed *observed)
-{
-        const struct desired known = {.view = c->view};
-
-        for (size_t i = 0; c->view && i < observed->n_containers; i++) {
-                const struct observed_container *o = &observed->containers[i];
-                if (!o->ours || !o->server || !str_eq(o->role, ROLE_SERVER) || !str_eq(o->state, "running") ||
-                    desired_covers(&known, o->server, o->spec, inputs_now(c)))
-                        continue;
-                log_info("ended: no approval covers it", "server", o->server, "container", o->name);
-                c->mutations++;
-                engine_container_remove(c->engine, o->id, on_ended, c);
-        }
 }

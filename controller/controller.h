@@ -3,6 +3,7 @@
  *   inputs.c   registry file and approvals -> desired        pass.c     observe -> plan -> apply, and when
  *   apply.c    one server's actions, one after the other     smoking.c  smoke tests
  *   control.c  the control socket's verbs                    status.c   what `bulkhead status` and `plan` show
+ *   broker.c   the link to the broker                        keys.c     the table of servers, and their failures
  */
 #pragma once
 
@@ -15,6 +16,8 @@
 #include "common/smoke/smoke.h"
 #include "common/spawn.h"
 #include "controller/address.h"
+#include "controller/broker.h"
+#include "controller/demand.h"
 #include "controller/desired.h"
 #include "controller/egress/egress.h"
 #include "controller/observe.h"
@@ -51,8 +54,11 @@ struct key {
         unsigned failures;              /* in a row */
         uint64_t retry_at_ms;           /* CLOCK_MONOTONIC; 0 = at once */
         uint64_t up_since_ms;           /* running without a failure since; 0 = it is not */
-        bool exit_counted;              /* the present exit is part of `failures` already */
+        bool exit_counted;              /* the end of what runs or ran is part of `failures` already, or is no fault of its own */
         unsigned restarts;
+
+        struct session session; /* stdio */
+        struct demand demand;   /* on-demand servers */
 };
 
 /* Someone at the control socket who waits until a pass is through. */
@@ -108,6 +114,8 @@ struct controller {
 
         struct smoking **smokes;
         size_t n_smokes;
+
+        struct broker *broker; /* NULL in tests */
 };
 
 uint64_t controller_now_ms(void); /* CLOCK_MONOTONIC */
@@ -130,23 +138,37 @@ _must_check_ int pass_start(struct controller *c, struct err **err);
 void pass_stop(struct controller *c);
 /* Look again soon: in delay_ms at the latest. full: forget remembered inspects. */
 void pass_request(struct controller *c, uint64_t delay_ms, bool full);
+/* Now, however busy the Engine is: somebody waits for a server. */
+void pass_now(struct controller *c);
 void pass_wait(struct controller *c, struct link_conn *conn, bool settle);
-struct key *pass_key(struct controller *c, const char *name); /* created when missing */
-struct key *pass_find_key(struct controller *c, const char *name);
+
+/* -- keys.c --------------------------------------------------------------------------------------------------------------- */
+struct key *key_get(struct controller *c, const char *name); /* created when missing */
+struct key *key_find(struct controller *c, const char *name);
+void key_free(struct key *key);
+/* Frees those that nothing declares and of which nothing is left. */
+void keys_sweep(struct controller *c);
+/* The plan's state, corrected by what is going on and by what failed. key may be NULL. */
+enum server_state key_state(const struct key *key);
+const char *key_why(const struct key *key); /* borrowed; NULL = all is well */
+uint64_t key_retry_in_ms(const struct key *key);
+/* Counts a failure and sets when to try again. */
+void key_backoff(struct key *key);
+/* Counts an end of what ran, once. */
+void key_count_end(struct key *key);
 
 /* -- apply.c -------------------------------------------------------------------------------------------------------------- */
 /* Begins the actions of key->plan. Ends in pass_request(). */
 void apply_begin(struct key *key);
-/* Counts a failure and sets when to try again. */
-void apply_backoff(struct key *key);
+
+/* -- ends.c --------------------------------------------------------------------------------------------------------------- */
 /* While the key is busy, which can take minutes (a pull, a smoke test): ends what runs of it and may not run any more. */
-void apply_stop_unapproved(struct key *key, const struct observed *observed);
+void end_unapproved(struct key *key, const struct observed *observed);
 /*
  * While the registry was never good, so that nobody knows what is declared: ends what runs without an approval that stands. Approvals are
  * known by then, and a revocation does not wait for a file to be mended.
  */
-void apply_stop_uncovered(struct controller *c, const struct observed *observed);
-void key_free(struct key *key);
+void end_uncovered(struct controller *c, const struct observed *observed);
 
 /* -- smoking.c ------------------------------------------------------------------------------------------------------------ */
 /* result owned by the callee; err borrowed. facts and spec: of the tested image (borrowed). */

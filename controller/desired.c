@@ -56,7 +56,7 @@ static void judge_former(struct desired_server *s, const struct conf *conf, cons
 static void judge(struct desired_server *s, const struct conf *conf, const struct forge_view *view, time_t now)
 {
         _cleanup_(spec_freep) struct spec *spec = NULL;
-        bool runs = s->entry->enabled && s->entry->lifecycle == LIFECYCLE_ALWAYS_ON;
+        bool runs = s->entry->enabled;
 
         s->verdict = forge_judge(view, s->entry, conf, now, &s->record, &spec, &s->why);
         if (spec && s->record) {
@@ -149,7 +149,7 @@ bool desired_allows(const struct desired *d, const char *server, const char *spe
 {
         const struct desired_server *s = desired_find(d, server);
 
-        if (!s || !spec_hash || !s->entry->enabled || s->entry->lifecycle != LIFECYCLE_ALWAYS_ON)
+        if (!s || !spec_hash || !s->entry->enabled)
                 return false;
         return (s->may_stay && str_eq(s->names.spec_hash, spec_hash)) || desired_covers(d, server, spec_hash, now);
 }

@@ -21,7 +21,7 @@ struct desired_server {
         enum forge_verdict verdict;
         char *why;                   /* a sentence, when not approved */
         const struct record *record; /* NULL when none */
-        bool may_run;                /* approved, enabled, always-on: start it, keep it */
+        bool may_run;                /* approved and enabled: start it, keep it; an on-demand one when somebody calls it */
         bool may_stay;               /* what runs of this very spec is not stopped, though nothing new starts */
         struct instance_names names; /* set when may_run or may_stay */
 };

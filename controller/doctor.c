@@ -20,6 +20,19 @@ static void check(json_object *list, const char *name, bool ok, const char *leve
         json_object_array_add(list, o);
 }
 
+/* What is not wrong, but not all there either. */
+static void warn(json_object *list, const char *name, const char *detail, const char *remedy)
+{
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "name", name);
+        json_add_bool(o, "ok", true);
+        json_add_str(o, "level", "warning");
+        json_add_str(o, "detail", detail);
+        json_add_str(o, "remedy", remedy);
+        json_object_array_add(list, o);
+}
+
 static void check_engine(const struct controller *c, json_object *list)
 {
         _cleanup_free_ char *detail = c->engine_error
@@ -70,6 +83,23 @@ static void check_state_dir(const struct controller *c, json_object *list)
         check(list, "state", writable && room, "error", detail, "make it the service user's (mode 0750) and keep room on its disk");
 }
 
+/* Without a broker servers run all the same; only nobody can call them. */
+static void check_broker(const struct controller *c, json_object *list)
+{
+        _cleanup_json_ json_object *broker = broker_json(c);
+        const char *error = json_str(broker, "error");
+
+        if (error)
+                warn(list, "broker", error,
+                     "make the broker's user (systemd-sysusers) and the socket's directory (systemd-tmpfiles), which must be the service "
+                     "user's");
+        else if (!json_flag(broker, "linked", false))
+                warn(list, "broker", "no broker is linked: nobody can call the servers",
+                     "systemctl start bulkhead-broker, and see its journal");
+        else
+                check(list, "broker", true, "ok", "linked", NULL);
+}
+
 static void check_identity(json_object *list)
 {
         check(list, "service-user", geteuid() != 0, "error",
@@ -84,6 +114,7 @@ json_object *doctor_json(struct controller *c)
         check_engine(c, list);
         check_egress(c, list);
         check_inputs(c, list);
+        check_broker(c, list);
         check_state_dir(c, list);
         check_identity(list);
         json_add(o, "checks", list);

@@ -55,6 +55,7 @@ void inputs_judge(struct controller *c)
         desired_unref(c->desired);
         c->desired = desired_new(c->conf, c->registry, c->view, inputs_now(c));
         watch_expiry(c);
+        broker_tell(c, true);
         pass_request(c, 0, false);
 }
 

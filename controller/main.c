@@ -207,6 +207,7 @@ static int assemble(struct controller *c, struct err **err)
         c->smoked = smoked_load(c->conf);
         if (control_start(c, err) < 0)
                 return err_wrap(err, "control socket %s", c->conf->control_socket);
+        c->broker = broker_new(c);
         return pass_start(c, err) < 0 || inputs_start(c, err) < 0 ? -1 : 0;
 }
 
@@ -214,6 +215,7 @@ static void dismantle(struct controller *c)
 {
         inputs_stop(c);
         c->control = link_server_free(c->control);
+        c->broker = broker_free(c->broker);
         pass_stop(c);
         c->observer = observer_free(c->observer);
         c->images = images_free(c->images);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "common/link/channel.h"
 #include "controller/address.h"
 
 #define LIST_MAX_BYTES     (64U << 20)
@@ -15,7 +16,7 @@ struct memory {
         char *state; /* summary it was inspected under */
         char *spec;  /* spec hash it was judged against */
         char **drift;
-        char *address;
+        char *address, *instance;
         time_t started_at;
         uint64_t age; /* number of the look that inspected it */
         bool seen;
@@ -53,7 +54,7 @@ struct inspect {
 
 static void container_deinit(struct observed_container *c)
 {
-        char *texts[] = {c->id, c->name, c->server, c->spec, c->approval, c->role, c->state, c->address};
+        char *texts[] = {c->id, c->name, c->server, c->spec, c->approval, c->role, c->state, c->address, c->instance};
 
         for (size_t i = 0; i < ELEMENTSOF(texts); i++)
                 free(texts[i]);
@@ -89,6 +90,7 @@ static void memory_deinit(struct memory *m)
         free(m->state);
         free(m->spec);
         free(m->address);
+        free(m->instance);
         strv_free(m->drift);
 }
 
@@ -306,6 +308,7 @@ static void remember(struct observer *o, const struct observed_container *c)
         mem_replace(&m->state, stale ? NULL : mem_strdup(c->state));
         mem_replace(&m->spec, mem_strdup(c->spec));
         mem_replace(&m->address, mem_strdup(c->address));
+        mem_replace(&m->instance, mem_strdup(c->instance));
         strv_free(m->drift);
         m->drift = strv_dup(c->drift);
         m->started_at = c->started_at;
@@ -320,6 +323,15 @@ static time_t parse_started(const char *s)
 
         /* "2026-11-20T10:00:00.123456789Z"; year 1 when it never ran */
         return s && strptime(s, "%Y-%m-%dT%H:%M:%S", &tm) && tm.tm_year > 70 ? timegm(&tm) : 0;
+}
+
+static char *instance_of(const char *id, const char *started)
+{
+        _cleanup_free_ char *both = mem_printf("%s %s", id, started ? started : "");
+        char hex[SHA256_HEX];
+
+        sha256_hex(hex, both, strlen(both));
+        return mem_strndup(hex, CHANNEL_INSTANCE_HEX);
 }
 
 static const struct observed_network *network_of(const struct observed *now, const char *name)
@@ -373,6 +385,7 @@ static void take_inspect(struct observer *o, struct observed_container *c, json_
         strv_free(c->drift);
         c->drift = judge(o, c, body);
         mem_replace(&c->address, mem_strdup(json_str(endpoint, "IPAddress")));
+        mem_replace(&c->instance, instance_of(c->id, json_str(json_get(body, "State"), "StartedAt")));
         c->started_at = parse_started(json_str(json_get(body, "State"), "StartedAt"));
         c->inspected = true;
         remember(o, c);
@@ -481,6 +494,7 @@ static void choose_inspects(struct observer *o, size_t refresh)
                 c->inspected = true;
                 c->drift = strv_dup(m->drift);
                 c->address = mem_strdup(m->address);
+                c->instance = mem_strdup(m->instance);
                 c->started_at = m->started_at;
                 known[n_known++] = (struct aged){.index = i, .age = m->age};
         }

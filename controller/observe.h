@@ -23,6 +23,7 @@ struct observed_container {
         bool inspected; /* drift below is known */
         char **drift;   /* NULL = none */
         char *address;  /* in its network, from the inspect */
+        char *instance; /* 12 hex of its id and its start: another start is another instance; from the inspect */
         time_t started_at;
 };
 

@@ -33,70 +33,6 @@ uint64_t controller_now_ms(void)
         return controller_now_us() / 1000;
 }
 
-/* -- keys ----------------------------------------------------------------------------------------------------------------- */
-
-static size_t key_position(const struct controller *c, const char *name, bool *found)
-{
-        size_t low = 0, high = c->n_keys;
-
-        *found = false;
-        while (low < high) {
-                size_t middle = (low + high) / 2;
-                int r = strcmp(c->keys[middle]->name, name);
-                if (r == 0) {
-                        *found = true;
-                        return middle;
-                }
-                if (r < 0)
-                        low = middle + 1;
-                else
-                        high = middle;
-        }
-        return low;
-}
-
-struct key *pass_find_key(struct controller *c, const char *name)
-{
-        bool found;
-        size_t i = key_position(c, name, &found);
-
-        return found ? c->keys[i] : NULL;
-}
-
-struct key *pass_key(struct controller *c, const char *name)
-{
-        bool found;
-        size_t i = key_position(c, name, &found);
-
-        if (found)
-                return c->keys[i];
-        struct key *key = NEW(struct key);
-        key->c = c;
-        key->name = mem_strdup(name);
-        c->keys = mem_realloc(c->keys, c->n_keys + 1, sizeof(*c->keys));
-        memmove(c->keys + i + 1, c->keys + i, (c->n_keys - i) * sizeof(*c->keys));
-        c->keys[i] = key;
-        c->n_keys++;
-        return key;
-}
-
-/* Keys that nothing declares and of which nothing is left. */
-static void sweep_keys(struct controller *c)
-{
-        size_t kept = 0;
-
-        for (size_t i = 0; i < c->n_keys; i++) {
-                struct key *key = c->keys[i];
-                bool idle = !key->busy && !key->stopping && (!key->plan || key->plan->n_actions == 0);
-
-                if (idle && !desired_find(c->desired, key->name))
-                        key_free(key);
-                else
-                        c->keys[kept++] = key;
-        }
-        c->n_keys = kept;
-}
-
 /* -- waiters -------------------------------------------------------------------------------------------------------------- */
 
 void pass_wait(struct controller *c, struct link_conn *conn, bool settle)
@@ -190,7 +126,7 @@ static void assign_subnet(struct key *key, const struct desired_server *s, const
         for (size_t i = 0; s && s->names.network && i < o->n_networks; i++)
                 if (str_eq(o->networks[i].name, s->names.network) && o->networks[i].subnet)
                         snprintf(key->subnet, sizeof(key->subnet), "%s", o->networks[i].subnet);
-        if (!plan_needs_subnet(s, o))
+        if (!plan_needs_subnet(s, o, key->demand.called))
                 return;
         if (address_pool_take(key->c->pool, key->subnet, &err) < 0)
                 mem_replace(&key->error, mem_strdup(err_msg(err)));
@@ -211,6 +147,9 @@ static struct plan_facts facts_of(const struct key *key, const struct desired_se
                 .egress_error = c->egress_error,
                 .rules_ok = s && s->names.container && egress_in_force(c->egress, s->names.bridge),
                 .smoking = smoking,
+                .called = key->demand.called,
+                .linked = broker_linked(c->broker),
+                .session = key->session.container,
         };
 }
 
@@ -227,13 +166,7 @@ static void age_key(struct key *key)
                 key->retry_at_ms = 0;
                 mem_replace(&key->error, NULL);
         } else if (key->plan->crashed && !key->exit_counted) {
-                key->exit_counted = true;
-                key->restarts++;
-                /* The first end after a good time is put right at once; only one that comes again waits. */
-                bool first = key->failures == 0;
-                apply_backoff(key);
-                if (first)
-                        key->retry_at_ms = 0;
+                key_count_end(key);
                 log_warning("a server ended and is started again", "server", key->name, "container",
                             key->plan->container ? key->plan->container : "-");
         }
@@ -267,12 +200,12 @@ static void plan_key(struct key *key, const struct observed *o, char *const *smo
 static void collect_keys(struct controller *c, const struct observed *o)
 {
         for (size_t i = 0; i < c->desired->n; i++)
-                pass_key(c, c->desired->servers[i].name);
+                key_get(c, c->desired->servers[i].name);
         for (size_t i = 0; i < o->n_containers; i++)
                 if (o->containers[i].ours)
-                        pass_key(c, o->containers[i].server ? o->containers[i].server : "");
+                        key_get(c, o->containers[i].server ? o->containers[i].server : "");
         for (size_t i = 0; i < o->n_networks; i++)
-                pass_key(c, o->networks[i].server ? o->networks[i].server : "");
+                key_get(c, o->networks[i].server ? o->networks[i].server : "");
 }
 
 static void plan_all(struct controller *c, const struct observed *o)
@@ -282,13 +215,14 @@ static void plan_all(struct controller *c, const struct observed *o)
         for (size_t i = 0; i < c->n_smokes; i++)
                 smoking = strv_append(smoking, smoking_spec(c->smokes[i]));
         collect_keys(c, o);
+        demand_review(c, o);
         refresh_pool(c, o);
         for (size_t i = 0; i < c->n_keys; i++)
                 if (c->keys[i]->busy)
-                        apply_stop_unapproved(c->keys[i], o);
+                        end_unapproved(c->keys[i], o);
                 else
                         plan_key(c->keys[i], o, smoking);
-        sweep_keys(c);
+        keys_sweep(c);
 }
 
 /* -- applying ------------------------------------------------------------------------------------------------------------- */
@@ -297,6 +231,13 @@ static void on_kept(struct err *err, _unused_ void *user)
 {
         if (err)
                 log_warning("rules of instances that are gone could not be taken away", "reason", err_msg(err));
+}
+
+static bool is_asleep(struct controller *c, const struct desired_server *s)
+{
+        const struct key *key = key_find(c, s->name);
+
+        return s->entry->lifecycle == LIFECYCLE_ON_DEMAND && !(key && (key->busy || key->demand.called));
 }
 
 /* Rules of instances that neither exist nor are coming. */
@@ -310,7 +251,7 @@ static void drop_old_rules(struct controller *c, const struct observed *o)
         for (size_t i = 0; i < c->n_smokes; i++)
                 bridges = strv_append(bridges, smoking_bridge(c->smokes[i]));
         for (size_t i = 0; i < c->desired->n; i++)
-                if (c->desired->servers[i].may_stay)
+                if (c->desired->servers[i].may_stay && !is_asleep(c, &c->desired->servers[i]))
                         bridges = strv_append(bridges, c->desired->servers[i].names.bridge);
         egress_keep_only(c->egress, bridges, on_kept, c);
 }
@@ -364,7 +305,7 @@ static void on_observed(struct observed *observed, struct err *err, void *user)
         c->pass_failures = 0;
         c->observed_once = true;
         if (!c->desired) { /* the inputs were never good: what is declared is not known, so nothing is touched for that */
-                apply_stop_uncovered(c, o);
+                end_uncovered(c, o);
                 answer_waiters(c, c->view_error       ? c->view_error
                                   : c->registry_error ? c->registry_error
                                                       : "the approvals are still being read: try again");
@@ -378,6 +319,7 @@ static void on_observed(struct observed *observed, struct err *err, void *user)
                 drop_old_rules(c, o);
         }
         uint64_t next = apply_all(c);
+        broker_tell(c, false);
         answer_waiters(c, NULL);
         if (next)
                 pass_request(c, next - MIN(next, controller_now_ms()) + 1, false);
@@ -387,7 +329,7 @@ static void on_observed(struct observed *observed, struct err *err, void *user)
 
 static bool is_busy(const char *server, void *user)
 {
-        const struct key *key = pass_find_key(user, server);
+        const struct key *key = key_find(user, server);
 
         return key && key->busy;
 }
@@ -410,22 +352,30 @@ static int on_pass_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, vo
         return 0;
 }
 
-void pass_request(struct controller *c, uint64_t delay_ms, bool full)
+static void schedule(struct controller *c, uint64_t delay_ms)
 {
         uint64_t due = 0;
         int on = SD_EVENT_OFF;
 
-        c->full_wanted |= full;
         if (!c->pass_timer)
                 return;
-        if (busy_keys(c) > 0)
-                delay_ms = MAX(delay_ms, (uint64_t)BUSY_MS);
         sd_event_source_get_enabled(c->pass_timer, &on);
         uint64_t now = controller_now_ms() * 1000, wanted = now + delay_ms * 1000;
         if (on != SD_EVENT_OFF && sd_event_source_get_time(c->pass_timer, &due) >= 0 && due <= wanted)
                 return;
         sd_event_source_set_time(c->pass_timer, wanted);
         sd_event_source_set_enabled(c->pass_timer, SD_EVENT_ONESHOT);
+}
+
+void pass_request(struct controller *c, uint64_t delay_ms, bool full)
+{
+        c->full_wanted |= full;
+        schedule(c, busy_keys(c) > 0 ? MAX(delay_ms, (uint64_t)BUSY_MS) : delay_ms);
+}
+
+void pass_now(struct controller *c)
+{
+        schedule(c, 0);
 }
 
 static void on_verified(struct err *err, void *user)
@@ -451,6 +401,8 @@ static int on_resync(sd_event_source *s, _unused_ uint64_t usec, void *user)
         sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
         inputs_reload(c);
         inputs_raise_floor(c);
+        if (c->broker)
+                broker_listen(c->broker);
         if (c->desired && c->desired->next_expiry && c->desired->next_expiry <= inputs_now(c))
                 inputs_judge(c);
         egress_verify(c->egress, on_verified, c);

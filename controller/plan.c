@@ -11,15 +11,11 @@ static bool is_leaving(const struct observed_container *c)
 const char *action_name(enum action_kind kind)
 {
         static const char *const names[] = {
-                [ACTION_EGRESS] = "allow",
-                [ACTION_IMAGE] = "pull",
-                [ACTION_SMOKE] = "smoke-test",
-                [ACTION_NETWORK] = "create-network",
-                [ACTION_CREATE] = "create",
-                [ACTION_VERIFY] = "verify",
-                [ACTION_START] = "start",
-                [ACTION_REMOVE] = "remove",
-                [ACTION_NETWORK_REMOVE] = "remove-network",
+                [ACTION_EGRESS] = "allow",       [ACTION_IMAGE] = "pull",
+                [ACTION_SMOKE] = "smoke-test",   [ACTION_NETWORK] = "create-network",
+                [ACTION_CREATE] = "create",      [ACTION_VERIFY] = "verify",
+                [ACTION_STOP] = "stop",          [ACTION_START] = "start",
+                [ACTION_REMOVE] = "remove",      [ACTION_NETWORK_REMOVE] = "remove-network",
                 [ACTION_EGRESS_REMOVE] = "deny",
         };
         return names[kind];
@@ -63,7 +59,7 @@ struct plan_server *plan_server_free(struct plan_server *p)
         for (size_t i = 0; i < p->n_actions; i++)
                 action_deinit(&p->actions[i]);
         free(p->actions);
-        char *texts[] = {p->name, p->why, p->container, p->id, p->address, p->bridge};
+        char *texts[] = {p->name, p->why, p->container, p->id, p->address, p->bridge, p->instance, p->older};
         for (size_t i = 0; i < ELEMENTSOF(texts); i++)
                 free(texts[i]);
         strv_free(p->drift);
@@ -110,9 +106,15 @@ static bool network_obstructs(const struct observed_network *n, const struct des
         return !network_fits(n, s) && (str_eq(n->name, s->names.network) || str_eq(n->bridge, s->names.bridge));
 }
 
-bool plan_needs_subnet(const struct desired_server *server, const struct observed *observed)
+/* What nobody calls has neither a container nor a network. */
+static bool is_asleep(const struct desired_server *s, bool called)
 {
-        return server && server->may_run && !network_of(observed, server);
+        return s->entry->lifecycle == LIFECYCLE_ON_DEMAND && !called;
+}
+
+bool plan_needs_subnet(const struct desired_server *server, const struct observed *observed, bool called)
+{
+        return server && server->may_run && !is_asleep(server, called) && !network_of(observed, server);
 }
 
 /* Is this network used by one of our containers that stays? Name of a network is "bh-" + its container's. */
@@ -249,19 +251,39 @@ static void plan_new(struct plan_server *p, const struct plan_input *in, const c
         conclude(p, SERVER_STARTING, reason);
 }
 
-/* The container is there, is the right one, and does not run. */
+/* The container is there and is the right one: everything up to a running one. */
+static void plan_start(struct plan_server *p, const struct plan_input *in, const struct observed_container *c, const char *reason)
+{
+        act(p, ACTION_EGRESS, in->server->names.bridge, NULL, reason);
+        plan_image_and_smoke(p, in);
+        act(p, ACTION_VERIFY, c->name, c->id, reason);
+        act(p, ACTION_START, c->name, c->id, reason);
+        conclude(p, SERVER_STARTING, reason);
+}
+
 static void plan_restart(struct plan_server *p, const struct plan_input *in, const struct observed_container *c)
 {
         _cleanup_free_ char *reason = mem_printf("the container is %s", c->state);
 
         if (plan_gate(p, in) < 0)
                 return;
-        act(p, ACTION_EGRESS, in->server->names.bridge, NULL, reason);
-        plan_image_and_smoke(p, in);
-        act(p, ACTION_VERIFY, c->name, c->id, reason);
-        act(p, ACTION_START, c->name, c->id, reason);
+        plan_start(p, in, c, reason);
         p->crashed = str_eq(c->state, "exited") && c->started_at;
-        conclude(p, SERVER_STARTING, reason);
+}
+
+/* It runs, and nobody can talk to it: a session begins with the process. Only where it can be started again. */
+static bool lacks_session(const struct plan_input *in, const struct observed_container *c)
+{
+        return in->server->entry->transport == TRANSPORT_STDIO && in->facts.linked && !str_eq(in->facts.session, c->id) &&
+               in->facts.egress_ok && !in->facts.image_refused;
+}
+
+static void plan_fresh_session(struct plan_server *p, const struct plan_input *in, const struct observed_container *c)
+{
+        static const char reason[] = "it runs without a session with the broker";
+
+        act(p, ACTION_STOP, c->name, c->id, reason);
+        plan_start(p, in, c, reason);
 }
 
 static void describe_current(struct plan_server *p, const struct desired_server *s, const struct observed_container *c)
@@ -270,6 +292,7 @@ static void describe_current(struct plan_server *p, const struct desired_server 
         p->id = mem_strdup(c->id);
         p->address = mem_strdup(c->address);
         p->bridge = mem_strdup(s->names.bridge);
+        p->instance = str_eq(c->state, "running") ? mem_strdup(c->instance) : NULL;
         p->started_at = c->started_at;
         p->drift = strv_dup(c->drift);
 }
@@ -309,12 +332,13 @@ static char **older_to_keep(const struct plan_input *in)
 }
 
 /* Ids of what stays meanwhile. c: the container of the wanted spec, if there is one. */
-static char **what_stays(const struct plan_input *in, const struct observed_container *c, bool runs_well)
+static char **what_stays(struct plan_server *p, const struct plan_input *in, const struct observed_container *c, bool runs_well)
 {
         char **kept = NULL;
 
         if (!runs_well && !(c && is_leaving(c)))
                 kept = older_to_keep(in);
+        p->older = kept ? mem_strdup(kept[0]) : NULL;
         return c ? strv_append(kept, c->id) : kept;
 }
 
@@ -329,10 +353,13 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
         }
         bool sound = c && c->inspected && !c->drift && network_of(in->observed, s);
         bool runs_well = sound && str_eq(c->state, "running") && !manifest_differs(in);
-        _cleanup_strv_ char **kept = what_stays(in, c, runs_well);
+        _cleanup_strv_ char **kept = what_stays(p, in, c, runs_well);
 
         plan_ends(p, in, kept, "not part of the approved state");
-        if (runs_well) {
+        if (runs_well && lacks_session(in, c)) {
+                describe_current(p, s, c);
+                plan_fresh_session(p, in, c);
+        } else if (runs_well) {
                 describe_current(p, s, c);
                 if (!in->facts.rules_ok && in->facts.egress_ok)
                         act(p, ACTION_EGRESS, s->names.bridge, NULL, "its rules are not in force");
@@ -385,21 +412,37 @@ static void plan_unwanted(struct plan_server *p, const struct plan_input *in)
                 conclude(p, SERVER_REMOVED, "no longer in the registry");
         else if (!s->entry->enabled)
                 conclude(p, SERVER_DISABLED, "switched off in the registry (\"enabled\": false)");
-        else if (s->verdict != FORGE_APPROVED)
-                conclude(p, SERVER_REFUSED, s->why);
         else
-                conclude(p, SERVER_STOPPED, "on demand: started by the first call");
+                conclude(p, SERVER_REFUSED, reason);
         plan_removals(p, in, NULL, false, reason);
+}
+
+/* On demand, and nobody calls it. Whether it may be started is found out now, so that the first caller does not wait for a smoke test. */
+static void plan_asleep(struct plan_server *p, const struct plan_input *in)
+{
+        static const char reason[] = "asleep: started by the first call";
+
+        plan_ends(p, in, NULL, reason);
+        if (plan_gate(p, in) == 0) {
+                if (!in->facts.smoked || manifest_differs(in))
+                        plan_image_and_smoke(p, in);
+                conclude(p, SERVER_STOPPED, reason);
+        }
+        plan_old_networks(p, in, NULL, false, reason);
 }
 
 struct plan_server *plan_server(const struct plan_input *in)
 {
         struct plan_server *p = NEW(struct plan_server);
 
+        bool asleep = in->server && is_asleep(in->server, in->facts.called);
+
         p->name = mem_strdup(in->name);
-        if (in->server && in->server->may_run)
+        if (in->server && in->server->may_run && asleep)
+                plan_asleep(p, in);
+        else if (in->server && in->server->may_run)
                 plan_wanted(p, in);
-        else if (in->server && in->server->may_stay)
+        else if (in->server && in->server->may_stay && !asleep)
                 plan_stay(p, in);
         else
                 plan_unwanted(p, in);

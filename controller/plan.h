@@ -15,6 +15,7 @@ enum action_kind {
         ACTION_NETWORK, /* create its network */
         ACTION_CREATE,  /* create its container and inspect it against the spec */
         ACTION_VERIFY,  /* inspect an existing container against the spec before it starts */
+        ACTION_STOP,    /* end a container that is started again: its session is lost */
         ACTION_START,
         ACTION_REMOVE, /* end and remove a container */
         ACTION_NETWORK_REMOVE,
@@ -54,6 +55,9 @@ struct plan_facts {
         const char *egress_error;
         bool rules_ok;        /* this instance's rules are in force */
         char *const *smoking; /* spec hashes that are in a smoke test now: their containers and networks are not orphans */
+        bool called;          /* on-demand servers: somebody wants it to run */
+        bool linked;          /* stdio servers: there is a broker, which holds the stream of what runs of them, or there is no session */
+        const char *session;  /* id of the container whose stream it holds; NULL = of none */
 };
 
 struct plan_server {
@@ -66,6 +70,8 @@ struct plan_server {
         char *id;
         char *address;
         char *bridge;
+        char *instance; /* 12 hex: this run of this container; NULL when it does not run */
+        char *older;    /* id of a former instance that goes on until the wanted one runs; NULL when none */
         time_t started_at;
         char **drift;
         bool urgent;  /* something runs that must not: no backoff of a start holds up its end */
@@ -86,5 +92,5 @@ struct plan_server *plan_server(const struct plan_input *in);
 struct plan_server *plan_server_free(struct plan_server *p);
 DEFINE_FREEP(struct plan_server *, plan_server_free)
 void action_deinit(struct action *a);
-/* Does a server need a new network, and so an address? */
-bool plan_needs_subnet(const struct desired_server *server, const struct observed *observed);
+/* Does a server need a new network, and so an address? called: as in plan_facts. */
+bool plan_needs_subnet(const struct desired_server *server, const struct observed *observed, bool called);

@@ -15,33 +15,17 @@ static void add_time(json_object *o, const char *key, time_t t)
                 json_add_str(o, key, text_format_time(text, t));
 }
 
-/* The plan's state, corrected by what is going on and by what failed. */
-static enum server_state state_now(const struct key *key)
-{
-        if (!key || !key->plan)
-                return SERVER_WAITING;
-        if (key->busy || !key->error)
-                return key->plan->n_actions && key->retry_at_ms > controller_now_ms() ? SERVER_WAITING : key->plan->state;
-        if (key->plan->n_actions && key->smoke_failed)
-                return SERVER_QUARANTINED;
-        return key->plan->n_actions ? SERVER_WAITING : key->plan->state;
-}
-
 static const char *why_now(const struct controller *c, const struct key *key)
 {
         if (c->engine_error && (!key || !key->plan))
                 return c->engine_error;
         if (!key || !key->plan)
                 return "not looked at yet";
-        if (key->error && key->plan->n_actions && !key->busy)
-                return key->error;
-        return key->plan->why;
+        return key_why(key);
 }
 
 static void add_key(json_object *o, const struct key *key)
 {
-        uint64_t now = controller_now_ms();
-
         if (!key || !key->plan)
                 return;
         json_add_str(o, "container", key->plan->container);
@@ -51,10 +35,12 @@ static void add_key(json_object *o, const struct key *key)
         add_time(o, "since", key->plan->started_at);
         json_add_int(o, "restarts", key->restarts);
         json_add_bool(o, "busy", key->busy);
+        if (key->plan->state == SERVER_RUNNING && key->session.container)
+                json_add_bool(o, "session", str_eq(key->session.container, key->plan->id));
         if (key->busy && key->next < key->plan->n_actions)
                 json_add_str(o, "doing", action_name(key->plan->actions[key->next].kind));
-        if (key->retry_at_ms > now && key->plan->n_actions)
-                json_add_int(o, "retry_in_ms", (int64_t)(key->retry_at_ms - now));
+        if (key_retry_in_ms(key) && key->plan->n_actions)
+                json_add_int(o, "retry_in_ms", (int64_t)key_retry_in_ms(key));
         json_add(o, "drift", json_from_strv(key->plan->drift));
 }
 
@@ -65,6 +51,7 @@ static void add_record(json_object *o, const struct desired_server *s)
 
         json_add_str(o, "verdict", forge_verdict_name(s->verdict));
         json_add_str(o, "transport", transports[s->entry->transport]);
+        json_add_str(o, "lifecycle", s->entry->lifecycle == LIFECYCLE_ON_DEMAND ? "on-demand" : "always-on");
         json_add_str(o, "image", s->entry->image);
         if (s->names.container)
                 json_add_str(o, "spec", s->names.spec_hash);
@@ -91,11 +78,13 @@ static json_object *unjudged_json(const struct controller *c, const char *name)
 
 static json_object *server_json(const struct controller *c, const struct desired_server *s)
 {
-        const struct key *key = pass_find_key((struct controller *)c, s->name);
+        const struct key *key = key_find((struct controller *)c, s->name);
         json_object *o = json_object_new_object();
 
         json_add_str(o, "name", s->name);
-        json_add_str(o, "state", server_state_name(state_now(key)));
+        json_add_str(o, "state", server_state_name(key_state(key)));
+        if (s->entry->lifecycle == LIFECYCLE_ON_DEMAND)
+                json_add_bool(o, "asleep", key_state(key) == SERVER_STOPPED && !key->demand.called);
         json_add_str(o, "why", c->view_error && key && key->plan && key->plan->state != SERVER_RUNNING ? c->view_error : why_now(c, key));
         add_record(o, s);
         add_key(o, key);
@@ -178,6 +167,23 @@ static json_object *egress_json(const struct controller *c)
         return o;
 }
 
+static json_object *gateway_json(const struct controller *c)
+{
+        const struct conf *conf = c->conf;
+        json_object *o = json_object_new_object();
+        const struct admission a = demand_admission((struct controller *)c);
+        _cleanup_free_ char *listen = mem_printf("%s:%u", conf->gateway_listen.address, (unsigned)conf->gateway_listen.port);
+
+        json_add_str(o, "listen", listen);
+        json_add_str(o, "auth", conf->gateway_auth ? "token" : "none");
+        json_add(o, "broker", broker_json(c));
+        json_add_int(o, "instances", a.instances);
+        json_add_int(o, "max_instances", a.max_instances);
+        json_add_int(o, "memory", (int64_t)a.memory);
+        json_add_int(o, "max_memory", (int64_t)a.max_memory);
+        return o;
+}
+
 json_object *status_json(const struct controller *c, const char *server)
 {
         json_object *o = json_object_new_object();
@@ -188,6 +194,7 @@ json_object *status_json(const struct controller *c, const char *server)
         json_add(o, "registry", registry_json(c));
         json_add(o, "approvals", approvals_json(c));
         json_add(o, "egress", egress_json(c));
+        json_add(o, "gateway", gateway_json(c));
         json_add_int(o, "passes", (int64_t)c->passes);
         json_add_int(o, "mutations", (int64_t)c->mutations);
         json_add_int(o, "last_pass_us", (int64_t)c->last_pass_us);
@@ -226,6 +233,7 @@ json_object *status_plan(const struct controller *c)
         for (size_t i = 0; i < c->n_keys; i++)
                 add_actions(actions, c->keys[i]);
         json_add_bool(o, "complete", c->desired && !c->engine_error && !c->view_error && !c->registry_error);
+        json_add(o, "gateway", gateway_json(c));
         json_add(o, "actions", actions);
         json_add(o, "servers", servers_json(c, NULL));
         return o;

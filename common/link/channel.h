@@ -72,7 +72,7 @@ void channel_message_deinit(struct channel_message *m);
  */
 _must_check_ int channel_parse(struct channel_message *ret, const char *text, size_t n, struct err **err);
 char *channel_format(const struct channel_message *m); /* owned */
-/* Has the packet room for it? What has not is not sent: leave the tools out. */
+/* Has the packet room for it? What has not is not sent. */
 bool channel_fits(const struct channel_message *m);
 
 /* -- the socket, both ends --------------------------------------------------------------------------------------------------- */
@@ -97,6 +97,8 @@ DEFINE_FREEP(struct channel *, channel_free)
 /* Queued, bounded (a peer that does not read is closed). fd (owned from here on) or -1. */
 void channel_send(struct channel *c, const struct channel_message *m, int fd);
 size_t channel_queued(const struct channel *c); /* bytes */
+/* Is the peer still there? Knows before closed() was called. */
+bool channel_alive(const struct channel *c);
 
 /* Controller: binds path (mode 0666; who may is decided by uid) or takes a listening descriptor. accepted gets a connected descriptor of a
  * peer whose uid is `peer`, owned by the callee; others are closed and logged. */

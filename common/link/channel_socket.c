@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
@@ -335,6 +336,13 @@ bool channel_fits(const struct channel_message *m)
 size_t channel_queued(const struct channel *c)
 {
         return c->queued;
+}
+
+bool channel_alive(const struct channel *c)
+{
+        struct pollfd p = {.fd = c->fd};
+
+        return c->fd >= 0 && poll(&p, 1, 0) == 0; /* no event was asked for: only a hang-up or an error is told */
 }
 
 /* -- its life ------------------------------------------------------------------------------------------------------------------- */

@@ -64,7 +64,7 @@ static void world_deinit(struct world *w)
 
 static struct key *begin(struct world *w, const char *name, enum action_kind kind)
 {
-        struct key *key = pass_key(&w->c, name);
+        struct key *key = key_get(&w->c, name);
 
         snprintf(key->subnet, sizeof(key->subnet), "10.213.0.0/29");
         key->plan = NEW(struct plan_server);
@@ -131,7 +131,7 @@ static void test_a_start_wants_its_approval(_unused_ void **state)
                 w.newer = w.records[0];
                 w.newer.id = (char *)"f-2";
                 w.c.slots_used = 1;
-                struct key *a = pass_key(&w.c, "a");
+                struct key *a = key_get(&w.c, "a");
                 begin(&w, "a", ACTION_NETWORK); /* waits */
                 a->plan->actions[0].kind = kinds[i / 2];
                 if (i % 2)
@@ -198,10 +198,10 @@ static void test_revoked_while_busy(_unused_ void **state)
         w.view = (struct forge_view){.items = &item, .n_items = 1};
         w.c.slots_used = 1;
         struct key *a = begin(&w, "a", ACTION_NETWORK);
-        apply_stop_unapproved(a, &observed);
+        end_unapproved(a, &observed);
         assert_null(a->stopping); /* covered by the former approval */
         former.expires_at = 1;
-        apply_stop_unapproved(a, &observed);
+        end_unapproved(a, &observed);
         assert_string_equal(a->stopping, "old");
         for (unsigned i = 0; i < 50 && a->stopping; i++)
                 run_ms(&w.x, 20);
@@ -213,7 +213,7 @@ static void test_revoked_while_busy(_unused_ void **state)
         w.after[0].may_run = w.after[0].may_stay = false;
         w.c.desired = &w.next;
         containers[0].state = (char *)"exited";
-        apply_stop_unapproved(a, &observed);
+        end_unapproved(a, &observed);
         assert_string_equal(a->stopping, "new");
         world_deinit(&w);
 }
@@ -240,12 +240,12 @@ static void test_uncovered_without_a_registry(_unused_ void **state)
                 containers[i].role = (char *)"server";
                 containers[i].state = (char *)"running";
         }
-        apply_stop_uncovered(&w.c, &observed); /* no approvals either: nothing is known */
+        end_uncovered(&w.c, &observed); /* no approvals either: nothing is known */
         run_ms(&w.x, 100);
         assert_int_equal(fake_engine_count(w.x.fake, "DELETE"), 0);
         w.view = (struct forge_view){.items = &item, .n_items = 1};
         w.c.view = &w.shared;
-        apply_stop_uncovered(&w.c, &observed);
+        end_uncovered(&w.c, &observed);
         run_ms(&w.x, 100);
         assert_int_equal(fake_engine_count(w.x.fake, "DELETE"), 1);
         assert_int_equal(fake_engine_count(w.x.fake, "/containers/revoked?"), 1);

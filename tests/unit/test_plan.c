@@ -108,7 +108,7 @@ static void test_nothing_there(_unused_ void **state)
         w.in.facts.smoked = NULL;
         expect(&w, SERVER_STARTING,
                "allow bh00000001, pull r/i@sha256:x, smoke-test s, create-network bh-s-aaaaaaaa, create s-aaaaaaaa, start s-aaaaaaaa");
-        assert_true(plan_needs_subnet(&w.server, &w.observed));
+        assert_true(plan_needs_subnet(&w.server, &w.observed, false));
 }
 
 static void test_all_well(_unused_ void **state)
@@ -118,7 +118,7 @@ static void test_all_well(_unused_ void **state)
         world_init(&w);
         add_running(&w);
         expect(&w, SERVER_RUNNING, "");
-        assert_false(plan_needs_subnet(&w.server, &w.observed));
+        assert_false(plan_needs_subnet(&w.server, &w.observed, false));
         w.in.facts.rules_ok = false;
         expect(&w, SERVER_RUNNING, "allow bh00000001");
 }
@@ -245,6 +245,8 @@ static void test_new_before_old(_unused_ void **state)
         add_network(&w, "bh-s-bbbbbbbb", SPEC_B, "bh00000002");
         approve_former(&w, 2000);
         expect(&w, SERVER_STARTING, new_first);
+        _cleanup_(plan_server_freep) struct plan_server *p = plan_server(&w.in);
+        assert_string_equal(p->older, "s-bbbbbbbb"); /* whoever calls it goes on meanwhile */
         /* once the new one runs, the old one goes */
         add_running(&w);
         expect(&w, SERVER_RUNNING, "remove s-bbbbbbbb, remove-network bh-s-bbbbbbbb, deny bh00000002");
@@ -363,6 +365,87 @@ static void test_smoke_tests_are_no_orphans(_unused_ void **state)
         expect(&w, SERVER_RUNNING, "remove s-bbbbbbbb-smoke, remove-network bh-s-bbbbbbbb-smoke, deny bh00000003");
 }
 
+/* Nobody calls it: nothing of it is there, and it is known beforehand whether it may start. */
+static void test_asleep(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        w.entry.lifecycle = LIFECYCLE_ON_DEMAND;
+        expect(&w, SERVER_STOPPED, "");
+        assert_false(plan_needs_subnet(&w.server, &w.observed, false));
+        w.in.facts.image_ok = false; /* a tested image is fetched when it is needed */
+        expect(&w, SERVER_STOPPED, "");
+        w.in.facts.smoked = NULL;
+        expect(&w, SERVER_STOPPED, "pull r/i@sha256:x, smoke-test s");
+        w.in.facts.image_ok = true;
+        w.in.facts.smoked = "another manifest";
+        expect(&w, SERVER_QUARANTINED, "");
+        w.in.facts.test_again = true;
+        expect(&w, SERVER_STOPPED, "smoke-test s");
+        w.in.facts.image_refused = "another image";
+        expect(&w, SERVER_REFUSED, "");
+
+        world_init(&w);
+        w.entry.lifecycle = LIFECYCLE_ON_DEMAND;
+        add_running(&w);
+        expect(&w, SERVER_STOPPED, "remove s-aaaaaaaa, remove-network bh-s-aaaaaaaa, deny bh00000001");
+        w.server.may_run = false; /* the approvals' tip is refused, and it is let go meanwhile */
+        w.server.why = (char *)"rolled back";
+        expect(&w, SERVER_REFUSED, "remove s-aaaaaaaa, remove-network bh-s-aaaaaaaa, deny bh00000001");
+}
+
+static void test_called(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        w.entry.lifecycle = LIFECYCLE_ON_DEMAND;
+        w.in.facts.called = true;
+        expect(&w, SERVER_STARTING, "allow bh00000001, create-network bh-s-aaaaaaaa, create s-aaaaaaaa, start s-aaaaaaaa");
+        assert_true(plan_needs_subnet(&w.server, &w.observed, true));
+        add_running(&w);
+        expect(&w, SERVER_RUNNING, "");
+        w.server.may_run = w.server.may_stay = false;
+        w.server.verdict = FORGE_REVOKED;
+        w.server.why = (char *)"revoked";
+        expect(&w, SERVER_REFUSED, "remove s-aaaaaaaa, remove-network bh-s-aaaaaaaa, deny bh00000001");
+}
+
+/* A broker can speak with a stdio server only from its start on. */
+static void test_session(_unused_ void **state)
+{
+        static const char anew[] = "stop s-aaaaaaaa, allow bh00000001, verify s-aaaaaaaa, start s-aaaaaaaa";
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        w.in.facts.session = "s-aaaaaaaa";
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.linked = true;
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.session = "another container";
+        expect(&w, SERVER_STARTING, anew);
+        w.in.facts.session = NULL;
+        expect(&w, SERVER_STARTING, anew);
+        _cleanup_(plan_server_freep) struct plan_server *p = plan_server(&w.in);
+        assert_false(p->crashed);
+        /* It is not ended where it could not be started again. */
+        w.in.facts.egress_ok = false;
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.egress_ok = true;
+        w.in.facts.image_refused = "another image";
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.image_refused = NULL;
+        w.server.may_run = false;
+        w.server.why = (char *)"rolled back";
+        _cleanup_(plan_server_freep) struct plan_server *stays = plan_server(&w.in);
+        assert_int_equal(stays->n_actions, 0);
+        w.server.may_run = true;
+        w.entry.transport = TRANSPORT_STREAMABLE_HTTP;
+        expect(&w, SERVER_RUNNING, "");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -383,6 +466,9 @@ int main(void)
                 cmocka_unit_test(test_refused_history_starts_nothing),
                 cmocka_unit_test(test_no_start_without_rules),
                 cmocka_unit_test(test_smoke_tests_are_no_orphans),
+                cmocka_unit_test(test_asleep),
+                cmocka_unit_test(test_called),
+                cmocka_unit_test(test_session),
         };
         return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
 }

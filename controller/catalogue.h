@@ -1,0 +1,23 @@
+/*
+ * What the broker is told of a server: a pure function of what is desired, planned and going on. Used by the controller's side of the link.
+ */
+#pragma once
+
+#include "common/link/channel.h"
+#include "controller/plan.h"
+
+struct catalogue_facts {
+        const struct plan_server *plan; /* of the last pass; NULL = not looked at yet */
+        enum server_state state;        /* the plan's, corrected by what is going on and by what failed */
+        const char *why;
+        uint64_t retry_in_ms; /* SERVER_WAITING: when it is tried again */
+        bool called;          /* on-demand servers: somebody wants it */
+        const char *session;  /* stdio: instance of the session that the broker has with the running container; NULL = none */
+        bool may_start;       /* nothing of the host's stands in the way of a start */
+};
+
+/*
+ * false: it may not be called, or not be known (the broker forgets it). Texts are borrowed from s and f, and from `text` for one that had
+ * to be made, which the caller owns.
+ */
+bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct desired_server *s, const struct catalogue_facts *f);

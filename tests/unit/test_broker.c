@@ -1,0 +1,824 @@
+/*
+ * The controller's side of the link: what the broker is told, what it may ask for, and how a stream gets to it. Real sockets, a scripted
+ * Engine, plans made by hand.
+ */
+#include "tests/unit/test_engine.h"
+
+#include <errno.h>
+#include <pwd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/file.h"
+#include "controller/catalogue.h"
+#include "controller/controller.h"
+#include "controller/egress/egress_private.h"
+
+#define SPEC_A    "v1:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define CONTAINER "c000000000000000000000000000000000000000000000000000000000000001"
+
+/* -- what is told, as a pure function ------------------------------------------------------------------------------------------ */
+
+struct one {
+        struct registry_entry entry;
+        struct record record;
+        struct desired_server server;
+        struct plan_server plan;
+        struct catalogue_facts facts;
+};
+
+static void one_init(struct one *w, enum transport transport, enum lifecycle lifecycle)
+{
+        *w = (struct one){.entry = {.name = (char *)"s", .enabled = true, .transport = transport, .lifecycle = lifecycle},
+                          .record = {.id = (char *)"f-1"},
+                          .plan = {.state = SERVER_RUNNING,
+                                   .container = (char *)"s-aaaaaaaa",
+                                   .id = (char *)CONTAINER,
+                                   .address = (char *)"10.213.0.2",
+                                   .instance = (char *)"0123456789ab"}};
+        if (transport != TRANSPORT_STDIO) {
+                w->entry.port = 3000;
+                w->entry.path = (char *)"/mcp";
+        }
+        w->entry.idle_timeout_ms = 600000;
+        w->server = (struct desired_server){.name = "s", .entry = &w->entry, .record = &w->record, .may_run = true, .may_stay = true};
+        w->server.names = (struct instance_names){.container = (char *)"s-aaaaaaaa", .spec_hash = SPEC_A};
+        w->facts = (struct catalogue_facts){.plan = &w->plan, .state = SERVER_RUNNING, .may_start = true};
+}
+
+/* "up 0123456789ab 10.213.0.2:3000/mcp", "down: why", "-" when it is not told. Owned. What is told can be read by the other side. */
+static char *say(const struct one *w)
+{
+        _cleanup_(channel_message_deinit) struct channel_message back = {0};
+        struct channel_message m = {.kind = CHANNEL_SERVER};
+        static const char *const words[] = {"up", "asleep", "coming", "down"};
+        _cleanup_buf_ struct buf text = {0};
+        struct err *err = NULL;
+
+        if (!catalogue_entry(&m.entry, &text, &w->server, &w->facts))
+                return mem_strdup("-");
+        _cleanup_free_ char *packet = channel_format(&m);
+        assert_ok(channel_parse(&back, packet, strlen(packet), &err));
+        const struct channel_entry *e = &back.entry;
+        _cleanup_free_ char *place = e->address ? mem_printf(" %s:%u%s", e->address, e->port, e->path) : mem_strdup("");
+        return mem_printf("%s%s%s%s%s%s", words[e->readiness], e->instance ? " " : "", e->instance ? e->instance : "", place,
+                          e->why ? ": " : "", e->why ? e->why : "");
+}
+
+static void expect(const struct one *w, const char *want)
+{
+        _cleanup_free_ char *got = say(w);
+
+        assert_string_equal(got, want);
+}
+
+static void test_tells_http(_unused_ void **state)
+{
+        struct one w;
+
+        one_init(&w, TRANSPORT_STREAMABLE_HTTP, LIFECYCLE_ALWAYS_ON);
+        expect(&w, "up 0123456789ab 10.213.0.2:3000/mcp");
+        w.plan.address = NULL;
+        expect(&w, "coming");
+        w.plan.address = (char *)"10.213.0.2";
+        w.plan.container = (char *)"s-bbbbbbbb"; /* of the spec before */
+        expect(&w, "coming");
+        w.facts.plan = NULL;
+        expect(&w, "coming");
+}
+
+static void test_tells_stdio(_unused_ void **state)
+{
+        struct one w;
+
+        one_init(&w, TRANSPORT_STDIO, LIFECYCLE_ALWAYS_ON);
+        expect(&w, "coming"); /* it runs, and is started anew with a session */
+        w.facts.session = "fedcba987654";
+        expect(&w, "up fedcba987654");
+        w.facts.session = NULL;
+        w.facts.may_start = false;
+        expect(&w, "down: it runs without a session, and nothing may be started now");
+        w.facts.may_start = true;
+        w.server.may_run = false; /* the approvals' tip is refused */
+        expect(&w, "down: it runs without a session, and nothing may be started now");
+        w.facts.session = "fedcba987654";
+        expect(&w, "up fedcba987654");
+}
+
+static void test_tells_states(_unused_ void **state)
+{
+        struct one w;
+
+        one_init(&w, TRANSPORT_STREAMABLE_HTTP, LIFECYCLE_ALWAYS_ON);
+        w.facts.state = SERVER_STARTING;
+        expect(&w, "coming");
+        w.facts.state = SERVER_WAITING;
+        w.facts.retry_in_ms = 500;
+        expect(&w, "coming");
+        w.facts.retry_in_ms = 60000;
+        w.facts.why = "start s: \x1b[2J broke";
+        expect(&w, "down: start s: \\x1b[2J broke");
+        w.facts.why = NULL;
+        w.facts.state = SERVER_BLOCKED;
+        expect(&w, "down: it is not to be had now");
+        /* Not approved any more, or while nothing may start: nobody is to know of it. */
+        w.server.may_run = false;
+        expect(&w, "-");
+        w.server.may_stay = false;
+        w.facts.state = SERVER_RUNNING;
+        expect(&w, "-");
+}
+
+static void test_tells_on_demand(_unused_ void **state)
+{
+        struct one w;
+
+        one_init(&w, TRANSPORT_STDIO, LIFECYCLE_ON_DEMAND);
+        w.facts.plan = NULL;
+        expect(&w, "asleep");
+        w.facts.plan = &w.plan;
+        w.facts.state = SERVER_STOPPED;
+        expect(&w, "asleep");
+        w.facts.called = true;
+        expect(&w, "coming");
+        w.facts.state = SERVER_QUARANTINED;
+        w.facts.why = "manifest-mismatch";
+        expect(&w, "down: manifest-mismatch");
+}
+
+static void test_tells_long_things(_unused_ void **state)
+{
+        struct one w;
+        _cleanup_buf_ struct buf long_why = {0};
+        _cleanup_strv_ char **tools = NULL;
+
+        one_init(&w, TRANSPORT_STREAMABLE_HTTP, LIFECYCLE_ALWAYS_ON);
+        w.facts.state = SERVER_ERROR;
+        buf_adds(&long_why, "x");
+        for (unsigned i = 0; i < 1000; i++)
+                buf_adds(&long_why, "\xc3\xa9");
+        w.facts.why = long_why.data;
+        _cleanup_free_ char *got = say(&w); /* cut between characters: it was parsed */
+        assert_int_equal(strlen(got), strlen("down: ") + 999);
+
+        /* A list that the link cannot carry withholds the server, not the list. */
+        w.facts.state = SERVER_RUNNING;
+        for (unsigned i = 0; i < 700; i++) {
+                _cleanup_free_ char *tool = mem_printf("%0100u", i);
+                tools = strv_append(tools, tool);
+        }
+        w.record.tools = tools;
+        expect(&w, "down: its approval names more tools than the gateway takes (64 KiB of names)");
+        for (size_t i = 300; i < 700; i++)
+                free(TAKE_PTR(tools[i]));
+        expect(&w, "up 0123456789ab 10.213.0.2:3000/mcp");
+}
+
+/* -- admission ------------------------------------------------------------------------------------------------------------------ */
+
+static void test_bucket(_unused_ void **state)
+{
+        struct bucket b = {0};
+        uint64_t now = 1000000;
+
+        for (unsigned i = 0; i < DEMAND_BURST; i++)
+                assert_true(bucket_take(&b, now));
+        assert_false(bucket_take(&b, now));
+        assert_false(bucket_take(&b, now + DEMAND_REFILL_MS - 1));
+        assert_true(bucket_take(&b, now + DEMAND_REFILL_MS));
+        assert_false(bucket_take(&b, now + DEMAND_REFILL_MS));
+        /* Halves of the time add up, and no more than the burst is saved. */
+        assert_false(bucket_take(&b, now + DEMAND_REFILL_MS * 3 / 2));
+        assert_true(bucket_take(&b, now + DEMAND_REFILL_MS * 2));
+        now += UINT64_C(1) << 40;
+        for (unsigned i = 0; i < DEMAND_BURST; i++)
+                assert_true(bucket_take(&b, now));
+        assert_false(bucket_take(&b, now));
+}
+
+static void test_admission(_unused_ void **state)
+{
+        struct admission a = {.instances = 3, .max_instances = 4, .memory = 700 << 20, .max_memory = 1000 << 20};
+        _cleanup_free_ char *fits = admission_refuses(&a, 300 << 20), *large = admission_refuses(&a, 301 << 20),
+                            *huge = admission_refuses(&a, UINT64_MAX);
+
+        assert_null(fits);
+        assert_non_null(strstr(large, "gateway.max_memory"));
+        assert_non_null(huge);
+        a.instances = 4;
+        _cleanup_free_ char *many = admission_refuses(&a, 1);
+        assert_non_null(strstr(many, "gateway.max_instances"));
+        a = (struct admission){.max_instances = 4, .memory = 2000, .max_memory = 1000}; /* the always-on ones alone are over it */
+        _cleanup_free_ char *over = admission_refuses(&a, 1);
+        assert_non_null(over);
+}
+
+/* -- a controller and a broker --------------------------------------------------------------------------------------------------- */
+
+enum { ECHO, LAZY, OTHER, WEB, SERVERS };
+static const char *const names[SERVERS] = {"echo", "lazy", "other", "web"};
+
+struct world {
+        struct fixture x;
+        char dir[64], path[96];
+        struct conf conf;
+        struct controller c;
+        struct registry_entry entries[SERVERS];
+        struct record record;
+        struct desired_server servers[SERVERS];
+        struct forge_view view;
+        struct shared shared;
+        struct desired desired;
+        struct observed observed;
+        struct instance instance, *instances[1];
+        struct egress egress;
+        const char *attach; /* what the Engine answers an attach with */
+        char got[32];       /* what came to it on the stream after the 101 */
+        unsigned starts;
+        int broker; /* the other end */
+        int fd;     /* the last that came over */
+};
+
+#define UPGRADED "HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+
+static void play(struct fake_request *r)
+{
+        struct world *w = r->user;
+
+        if (strstr(r->path, "/attach?")) {
+                fake_sends(r, w->attach);
+                if (strstr(w->attach, " 101 ")) {
+                        ssize_t n = read(r->fd, w->got, sizeof(w->got) - 1);
+                        w->got[n > 0 ? n : 0] = '\0';
+                        fake_sends(r, "answer");
+                }
+                fake_close(r);
+        } else if (strstr(r->path, "/start")) {
+                w->starts++;
+                fake_reply(r, "204 No Content", NULL);
+        } else if (strstr(r->path, "/stop?")) {
+                fake_reply(r, "304 Not Modified", NULL);
+        } else {
+                fake_reply(r, "404 Not Found", "{\"message\":\"no\"}");
+        }
+}
+
+static void set_plan(struct world *w, int i, enum server_state state)
+{
+        struct key *key = key_get(&w->c, names[i]);
+
+        plan_server_free(key->plan);
+        key->plan = NEW(struct plan_server);
+        *key->plan = (struct plan_server){.name = mem_strdup(names[i]), .state = state};
+        if (state == SERVER_RUNNING) {
+                key->plan->container = mem_strdup("x-aaaaaaaa");
+                key->plan->id = mem_strdup(CONTAINER);
+                key->plan->address = mem_strdup("10.213.0.2");
+                key->plan->instance = mem_strdup("0123456789ab");
+        }
+}
+
+static int setup(void **state)
+{
+        struct world *w = NEW(struct world);
+
+        w->x = fixture_new(play, w);
+        strcpy(w->dir, "/tmp/bh-broker-XXXXXX");
+        assert_non_null(mkdtemp(w->dir));
+        snprintf(w->path, sizeof(w->path), "%s/link.sock", w->dir);
+        w->conf = (struct conf){.audience = (char *)"host",
+                                .max_starts = 4,
+                                .broker_user = mem_strdup(getpwuid(getuid())->pw_name),
+                                .link_socket = w->path,
+                                .gateway_start_timeout_ms = 60000,
+                                .gateway_max_instances = 2,
+                                .gateway_max_memory = 1000};
+        w->broker = w->fd = -1;
+        w->attach = UPGRADED;
+        w->record = (struct record){.kind = RECORD_APPROVAL, .id = (char *)"f-1"};
+        for (int i = 0; i < SERVERS; i++) {
+                w->entries[i] =
+                        (struct registry_entry){.name = (char *)names[i], .enabled = true, .memory = 100, .idle_timeout_ms = 600000};
+                w->servers[i] = (struct desired_server){
+                        .name = names[i], .entry = &w->entries[i], .record = &w->record, .may_run = true, .may_stay = true};
+                w->servers[i].names = (struct instance_names){.container = (char *)"x-aaaaaaaa", .bridge = "bh1", .spec_hash = SPEC_A};
+        }
+        w->entries[LAZY].lifecycle = w->entries[OTHER].lifecycle = LIFECYCLE_ON_DEMAND;
+        w->entries[WEB].transport = TRANSPORT_STREAMABLE_HTTP;
+        w->entries[WEB].port = 3000;
+        w->entries[WEB].path = (char *)"/mcp";
+        w->shared = (struct shared){.refs = 1, .value = &w->view};
+        w->desired = (struct desired){.refs = 99, .servers = w->servers, .n = SERVERS, .view = &w->shared};
+        snprintf(w->instance.bridge, sizeof(w->instance.bridge), "bh1");
+        w->instance.in_force = true;
+        w->instances[0] = &w->instance;
+        w->egress = (struct egress){.sound = true, .instances = w->instances, .n_instances = 1};
+        w->c = (struct controller){.conf = &w->conf,
+                                   .loop = w->x.loop,
+                                   .engine = w->x.engine,
+                                   .desired = &w->desired,
+                                   .egress = &w->egress,
+                                   .egress_ok = true,
+                                   .observed_once = true};
+        for (int i = 0; i < SERVERS; i++)
+                set_plan(w, i, i == LAZY || i == OTHER ? SERVER_STOPPED : SERVER_RUNNING);
+        w->c.broker = broker_new(&w->c);
+        *state = w;
+        return 0;
+}
+
+static int teardown(void **state)
+{
+        struct world *w = *state;
+
+        broker_free(w->c.broker);
+        for (size_t i = 0; i < w->c.n_keys; i++)
+                key_free(w->c.keys[i]);
+        free(w->c.keys);
+        fixture_deinit(&w->x);
+        if (w->broker >= 0)
+                close(w->broker);
+        if (w->fd >= 0)
+                close(w->fd);
+        free(w->conf.broker_user);
+        assert_int_equal(rmdir(w->dir), 0);
+        free(w);
+        return 0;
+}
+
+static int dial(struct world *w)
+{
+        struct err *err = NULL;
+        int fd = -1;
+
+        assert_ok(channel_connect(&fd, w->path, getuid(), &err));
+        return fd;
+}
+
+/* One packet by hand, as "kind name rest"; "" = none, "end" = the controller closed. */
+static char *packet(struct world *w, int fd)
+{
+        static const char *const kinds[] = {"hello", "server", "gone", "synced", "stream", "refused"};
+        static const char *const words[] = {"up", "asleep", "coming", "down"};
+        _cleanup_(channel_message_deinit) struct channel_message m = {0};
+        char text[4096], control[64];
+        struct iovec iov = {text, sizeof(text)};
+        struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+        struct err *err = NULL;
+        ssize_t n = recvmsg(fd, &h, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+        if (n <= 0)
+                return mem_strdup(n == 0 || errno == ECONNRESET ? "end" : "");
+        assert_ok(channel_parse(&m, text, (size_t)n, &err));
+        if (CMSG_FIRSTHDR(&h)) {
+                assert_int_equal(m.kind, CHANNEL_STREAM);
+                if (w->fd >= 0)
+                        close(w->fd);
+                memcpy(&w->fd, CMSG_DATA(CMSG_FIRSTHDR(&h)), sizeof(int));
+        }
+        const char *rest = m.kind == CHANNEL_SERVER ? words[m.entry.readiness] : m.kind == CHANNEL_REFUSED ? m.why : NULL;
+        return mem_printf("%s%s%s%s%s", kinds[m.kind], m.entry.name ? " " : "", m.entry.name ? m.entry.name : "", rest ? " " : "",
+                          rest ? rest : "");
+}
+
+/* All that comes, joined by ", ". */
+static void hear(struct world *w, const char *want)
+{
+        _cleanup_buf_ struct buf all = {0};
+
+        run_ms(&w->x, 50);
+        buf_adds(&all, "");
+        for (;;) {
+                _cleanup_free_ char *p = packet(w, w->broker);
+                if (*p)
+                        buf_addf(&all, "%s%s", all.len ? ", " : "", p);
+                if (!*p || str_eq(p, "end"))
+                        break;
+        }
+        if (!strstr(all.data, want) || !*want)
+                assert_string_equal(all.data, want);
+}
+
+static void ask(struct world *w, const char *kind, const char *name)
+{
+        _cleanup_free_ char *text = mem_printf("{\"kind\":\"%s\",\"name\":\"%s\"}", kind, name);
+
+        assert_int_equal(send(w->broker, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+static void renew(struct world *w, const char *name, const char *instance)
+{
+        _cleanup_free_ char *text = mem_printf("{\"kind\":\"renew\",\"name\":\"%s\",\"instance\":\"%s\"}", name, instance);
+
+        assert_int_equal(send(w->broker, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+        run_ms(&w->x, 50);
+}
+
+#define ALL "hello, server echo coming, server lazy asleep, server other asleep, server web up, synced"
+
+static void test_catalogue(void **state)
+{
+        struct world *w = *state;
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        /* What did not change is not told again. */
+        broker_tell(&w->c, false);
+        hear(w, "");
+        set_plan(w, WEB, SERVER_STARTING);
+        set_plan(w, LAZY, SERVER_RUNNING);
+        broker_tell(&w->c, true); /* nobody has looked yet: only what may not be called is news */
+        hear(w, "");
+        broker_tell(&w->c, false);
+        hear(w, "server lazy coming, server web coming");
+        /* Revoked: at once. And what nothing declares. */
+        w->servers[ECHO].may_run = w->servers[ECHO].may_stay = false;
+        broker_tell(&w->c, true);
+        hear(w, "gone echo");
+        w->desired.n = SERVERS - 1;
+        broker_tell(&w->c, true);
+        hear(w, "gone web");
+        w->desired.n = SERVERS;
+        broker_tell(&w->c, false);
+        hear(w, "server web coming");
+}
+
+/* Before the inputs are known nothing is told; an empty catalogue is something else. */
+static void test_nothing_is_known_yet(void **state)
+{
+        struct world *w = *state;
+
+        w->c.desired = NULL;
+        w->broker = dial(w);
+        hear(w, "hello");
+        ask(w, "start", "lazy");
+        hear(w, "refused lazy no server of that name may be called");
+        w->c.desired = &w->desired;
+        broker_tell(&w->c, false);
+        hear(w, "synced");
+}
+
+/* A large catalogue goes at the pace of who reads it, and all of it arrives. */
+static void test_large_catalogue(void **state)
+{
+        struct world *w = *state;
+        struct registry_entry *entries = NEW_N(struct registry_entry, 2000);
+        struct desired_server *servers = NEW_N(struct desired_server, 2000);
+        _cleanup_strv_ char **tools = NULL;
+        unsigned told = 0, synced = 0;
+
+        for (unsigned i = 0; i < 20; i++) {
+                _cleanup_free_ char *tool = mem_printf("%0100u", i);
+                tools = strv_append(tools, tool);
+        }
+        w->record.tools = tools;
+        for (unsigned i = 0; i < 2000; i++) {
+                entries[i] = w->entries[ECHO];
+                servers[i] = w->servers[ECHO];
+                servers[i].name = entries[i].name = mem_printf("s%04u", i);
+                servers[i].entry = &entries[i];
+        }
+        w->desired.servers = servers;
+        w->desired.n = 2000;
+        w->broker = dial(w);
+        for (unsigned idle = 0; idle < 3; idle++) {
+                run_ms(&w->x, 1);
+                for (;;) {
+                        _cleanup_free_ char *p = packet(w, w->broker);
+                        assert_string_not_equal(p, "end");
+                        if (!*p)
+                                break;
+                        told += str_has_prefix(p, "server ");
+                        synced += str_eq(p, "synced");
+                        idle = 0;
+                }
+        }
+        assert_int_equal(told, 2000);
+        assert_int_equal(synced, 1);
+        broker_free(TAKE_PTR(w->c.broker));
+        for (unsigned i = 0; i < 2000; i++)
+                free(entries[i].name);
+        free(entries);
+        free(servers);
+}
+
+static void test_calls(void **state)
+{
+        struct world *w = *state;
+        struct key *lazy = key_get(&w->c, "lazy");
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        ask(w, "start", "lazy");
+        hear(w, "");
+        assert_true(lazy->demand.called);
+        ask(w, "start", "lazy"); /* another caller */
+        hear(w, "");
+        assert_int_equal(lazy->demand.starts.used, 1);
+        ask(w, "stop", "lazy");
+        hear(w, "");
+        assert_false(lazy->demand.called);
+        /* What it may not. */
+        ask(w, "start", "echo");
+        hear(w, "refused echo it is no on-demand server");
+        ask(w, "stop", "echo");
+        hear(w, "refused echo it is no on-demand server");
+        ask(w, "start", "nobody");
+        hear(w, "refused nobody no server of that name");
+        w->servers[OTHER].may_run = w->servers[OTHER].may_stay = false;
+        ask(w, "start", "other");
+        hear(w, "refused other no server of that name");
+        assert_false(key_get(&w->c, "other")->demand.called);
+        /* Not to be had: the caller is not left waiting. */
+        set_plan(w, LAZY, SERVER_QUARANTINED);
+        lazy->plan->why = mem_strdup("manifest-mismatch");
+        ask(w, "start", "lazy");
+        hear(w, "refused lazy manifest-mismatch");
+}
+
+static void test_caps(void **state)
+{
+        struct world *w = *state;
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        w->conf.gateway_max_instances = 1;
+        ask(w, "start", "lazy");
+        ask(w, "start", "other");
+        hear(w, "refused other 1 on-demand servers run already");
+        w->conf.gateway_max_instances = 2;
+        w->conf.gateway_max_memory = 399; /* echo, web and lazy have 100 each */
+        ask(w, "start", "other");
+        hear(w, "refused other there is no memory for it");
+        w->conf.gateway_max_memory = 400;
+        ask(w, "start", "other");
+        hear(w, "");
+        for (unsigned i = 0; i < DEMAND_BURST; i++) {
+                ask(w, "stop", "other");
+                ask(w, "start", "other");
+        }
+        hear(w, "refused other it was started 10 times in a row");
+        assert_false(key_get(&w->c, "other")->demand.called);
+}
+
+static void test_demand_ends(void **state)
+{
+        struct world *w = *state;
+        struct key *lazy = key_get(&w->c, "lazy"), *other = key_get(&w->c, "other");
+        struct observed_container runs = {
+                .server = (char *)"lazy", .state = (char *)"running", .ours = true, .current = true, .id = (char *)CONTAINER};
+
+        /* What ran when the controller came up is wanted, as long as a broker may still come back for it. */
+        w->observed = (struct observed){.containers = &runs, .n_containers = 1};
+        demand_review(&w->c, &w->observed);
+        assert_true(lazy->demand.called);
+        assert_false(other->demand.called);
+        w->entries[LAZY].idle_timeout_ms = 0;
+        demand_review(&w->c, &w->observed);
+        assert_false(lazy->demand.called);
+        demand_review(&w->c, &w->observed); /* what runs later is not wanted for that */
+        assert_false(lazy->demand.called);
+        /* With a broker it is the broker that says when. */
+        w->broker = dial(w);
+        hear(w, ALL);
+        ask(w, "start", "lazy");
+        hear(w, "");
+        set_plan(w, LAZY, SERVER_RUNNING);
+        lazy->demand.asked_ms = 0;
+        demand_review(&w->c, &w->observed);
+        assert_true(lazy->demand.called);
+        /* It does not come up, and nobody asks again. */
+        set_plan(w, LAZY, SERVER_WAITING);
+        demand_review(&w->c, &w->observed);
+        assert_true(lazy->demand.called);
+        lazy->demand.asked_ms = controller_now_ms() - 60001;
+        demand_review(&w->c, &w->observed);
+        assert_false(lazy->demand.called);
+        /* The approval ends. */
+        ask(w, "start", "lazy");
+        hear(w, "");
+        w->servers[LAZY].may_run = w->servers[LAZY].may_stay = false;
+        demand_review(&w->c, &w->observed);
+        assert_false(lazy->demand.called);
+}
+
+/* -- streams --------------------------------------------------------------------------------------------------------------------- */
+
+static void begin_start(struct world *w, int i)
+{
+        struct key *key = key_get(&w->c, names[i]);
+
+        set_plan(w, i, SERVER_STARTING);
+        key->plan->actions = NEW(struct action);
+        key->plan->n_actions = 1;
+        key->plan->actions[0] = (struct action){.kind = ACTION_START, .object = mem_strdup("o"), .id = mem_strdup(CONTAINER)};
+        apply_begin(key);
+        for (unsigned n = 0; n < 50 && key->busy; n++)
+                run_ms(&w->x, 10);
+        assert_false(key->busy);
+}
+
+static void test_stream(void **state)
+{
+        struct world *w = *state;
+        struct key *echo = key_get(&w->c, "echo");
+        char text[32] = "";
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        begin_start(w, ECHO);
+        hear(w, "stream echo");
+        assert_true(w->fd >= 0);
+        assert_int_equal(w->starts, 1);
+        assert_string_equal(echo->session.container, CONTAINER);
+        assert_int_equal(echo->session.fd, -1);
+        /* It is the stream itself: nobody of ours reads or writes between. */
+        assert_int_equal(write(w->fd, "question", 8), 8);
+        for (unsigned i = 0; i < 100 && read(w->fd, text, sizeof(text) - 1) <= 0; i++)
+                run_ms(&w->x, 10);
+        assert_string_equal(text, "answer");
+        assert_string_equal(w->got, "question");
+        set_plan(w, ECHO, SERVER_RUNNING);
+        broker_tell(&w->c, false);
+        hear(w, "server echo up");
+        /* HTTP servers have none. */
+        begin_start(w, WEB);
+        hear(w, "");
+        assert_int_equal(w->starts, 2);
+        assert_int_equal(fake_engine_count(w->x.fake, "/attach?"), 1);
+}
+
+static void test_no_stream_without_a_broker(void **state)
+{
+        struct world *w = *state;
+
+        begin_start(w, ECHO);
+        assert_int_equal(w->starts, 1);
+        assert_int_equal(fake_engine_count(w->x.fake, "/attach?"), 0);
+}
+
+/* Not one byte may be lost with the head, and nothing but a 101 is a stream. */
+static void test_bad_attach(void **state)
+{
+        struct world *w = *state;
+        struct key *echo = key_get(&w->c, "echo");
+        static const struct {
+                const char *answer, *why;
+        } cases[] = {
+                {UPGRADED "early", "was not started yet"},
+                {"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", "did not switch"},
+                {"HTTP/1.1 409 Conflict\r\nContent-Length: 20\r\n\r\n{\"message\":\"paused\"}", "paused"},
+        };
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                w->attach = cases[i].answer;
+                begin_start(w, ECHO);
+                if (!echo->error || !strstr(echo->error, cases[i].why))
+                        print_error("expected \"%s\" in: %s\n", cases[i].why, echo->error ? echo->error : "-");
+                assert_non_null(strstr(echo->error, cases[i].why));
+                assert_int_equal(echo->session.fd, -1);
+                hear(w, "");
+        }
+        assert_int_equal(w->starts, 0);
+}
+
+static void test_renew(void **state)
+{
+        struct world *w = *state;
+        struct key *echo = key_get(&w->c, "echo");
+        char instance[CHANNEL_INSTANCE_HEX + 1];
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        for (unsigned round = 1; round <= 4; round++) {
+                begin_start(w, ECHO);
+                hear(w, "stream echo");
+                set_plan(w, ECHO, SERVER_RUNNING);
+                renew(w, "echo", "ffffffffffff"); /* of a session that is history */
+                assert_non_null(echo->session.container);
+                strcpy(instance, echo->session.instance);
+                renew(w, "echo", instance);
+                assert_null(echo->session.container);
+                assert_int_equal(echo->failures, round);
+                /* The first at once, then later and later. */
+                assert_int_equal(echo->retry_at_ms == 0, round == 1);
+                renew(w, "echo", instance);
+                assert_int_equal(echo->failures, round);
+        }
+        assert_int_equal(echo->restarts, 4);
+        /* It ended, that was seen and counted, and only then the broker says so. */
+        begin_start(w, ECHO);
+        hear(w, "stream echo");
+        key_count_end(echo);
+        renew(w, "echo", echo->session.instance);
+        assert_int_equal(echo->failures, 5);
+        assert_null(echo->session.container);
+        renew(w, "web", "0123456789ab");
+        hear(w, "refused web only a stdio server");
+}
+
+static void test_one_broker(void **state)
+{
+        struct world *w = *state;
+        struct key *echo = key_get(&w->c, "echo");
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        int second = dial(w);
+        run_ms(&w->x, 50);
+        _cleanup_free_ char *nothing = packet(w, second);
+        assert_string_equal(nothing, "end");
+        close(second);
+        assert_true(broker_linked(w->c.broker));
+        begin_start(w, ECHO);
+        hear(w, "stream echo");
+        /* It dies: its streams are gone with it, which is no fault of the servers. The next one is told all anew. */
+        close(w->broker);
+        w->broker = dial(w);
+        hear(w, ALL);
+        assert_null(echo->session.container);
+        assert_true(echo->exit_counted);
+        assert_int_equal(echo->failures, 0);
+        close(TAKE_FD(w->broker));
+        run_ms(&w->x, 50);
+        assert_false(broker_linked(w->c.broker));
+        assert_true(broker_alone_since_ms(&w->c) > 0);
+        /* One that breaks the format is none. */
+        w->broker = dial(w);
+        hear(w, ALL);
+        assert_int_equal(send(w->broker, "{\"kind\":\"synced\"}", 17, MSG_NOSIGNAL), 17);
+        hear(w, "end");
+        assert_false(broker_linked(w->c.broker));
+}
+
+/* While a new version comes up, the one before goes on. */
+static void test_rollout(void **state)
+{
+        struct world *w = *state;
+        struct key *web = key_get(&w->c, "web");
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        set_plan(w, WEB, SERVER_STARTING);
+        web->plan->older = mem_strdup(CONTAINER);
+        broker_tell(&w->c, false);
+        hear(w, "");
+        web->plan->older[0] = 'f'; /* another one: the one that was told is gone */
+        broker_tell(&w->c, false);
+        hear(w, "server web coming");
+}
+
+static void test_no_place_to_listen(void **state)
+{
+        struct world *w = *state;
+        char *user = w->conf.broker_user;
+
+        broker_free(TAKE_PTR(w->c.broker));
+        w->conf.broker_user = (char *)"nobody-of-that-name";
+        w->c.broker = broker_new(&w->c);
+        _cleanup_json_ json_object *nobody = broker_json(&w->c);
+        assert_false(json_flag(nobody, "listening", true));
+        assert_non_null(strstr(json_str(nobody, "error"), "network.broker_user"));
+        w->conf.broker_user = user;
+        w->conf.link_socket = (char *)"/nonexistent/link.sock";
+        broker_listen(w->c.broker);
+        _cleanup_json_ json_object *nowhere = broker_json(&w->c);
+        assert_non_null(strstr(json_str(nowhere, "error"), "/nonexistent"));
+        w->conf.link_socket = w->path;
+        broker_listen(w->c.broker);
+        _cleanup_json_ json_object *there = broker_json(&w->c);
+        assert_true(json_flag(there, "listening", false));
+        assert_null(json_str(there, "error"));
+}
+
+#define world_test(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_tells_http),
+                cmocka_unit_test(test_tells_stdio),
+                cmocka_unit_test(test_tells_states),
+                cmocka_unit_test(test_tells_on_demand),
+                cmocka_unit_test(test_tells_long_things),
+                cmocka_unit_test(test_bucket),
+                cmocka_unit_test(test_admission),
+                world_test(test_catalogue),
+                world_test(test_nothing_is_known_yet),
+                world_test(test_large_catalogue),
+                world_test(test_calls),
+                world_test(test_caps),
+                world_test(test_demand_ends),
+                world_test(test_stream),
+                world_test(test_no_stream_without_a_broker),
+                world_test(test_bad_attach),
+                world_test(test_renew),
+                world_test(test_one_broker),
+                world_test(test_rollout),
+                world_test(test_no_place_to_listen),
+        };
+        return cmocka_run_group_tests_name("broker", tests, NULL, NULL);
+}
