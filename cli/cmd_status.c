@@ -24,6 +24,7 @@ static void print_head(struct out *o, json_object *status)
                           json_flag(json_get(status, "egress"), "ok", false) ? "in force"
                           : json_str(json_get(status, "egress"), "error")    ? "NOT in force"
                                                                              : "being loaded");
+        view_gateway(o, json_get(status, "gateway"));
 }
 
 int cmd_status(struct cli *c, int argc, char **argv, struct err **err)

@@ -1,5 +1,6 @@
 #include <dirent.h>
 #include <errno.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -104,6 +105,28 @@ static void check_keys(struct doctor *d)
                 closedir(f);
 }
 
+/* Only its hash is here; without it the broker lets nobody in. */
+static void check_gateway(struct doctor *d)
+{
+        const struct conf *conf = d->conf;
+        _cleanup_err_ struct err *err = NULL;
+        char hex[CONF_TOKEN_HEX];
+
+        if (!getpwnam(conf->broker_user))
+                return; /* said where users are looked at */
+        if (!conf->gateway_auth)
+                doctor_add(d, "gateway token", DOCTOR_WARNING, "gateway.auth is none: whoever reaches the port can call every tool",
+                           "set gateway.auth: token");
+        else if (access(conf->gateway_token, R_OK) < 0 && errno == EACCES)
+                doctor_add(d, "gateway token", DOCTOR_OK, "its hash can be read by root and the broker only", NULL);
+        else if (conf_gateway_token(hex, conf, &err) < 0)
+                doctor_add(d, "gateway token", DOCTOR_ERROR, err_msg(err),
+                           "make a token (openssl rand -hex 32), and put the output of `printf %s TOKEN | sha256sum | cut -c-64` there, "
+                           "owner root");
+        else
+                doctor_add(d, "gateway token", DOCTOR_OK, conf->gateway_token, NULL);
+}
+
 void doctor_check_files(struct doctor *d)
 {
         check_conf(d);
@@ -113,4 +136,5 @@ void doctor_check_files(struct doctor *d)
         check_keys(d);
         check_registry(d);
         check_approvals(d);
+        check_gateway(d);
 }

@@ -22,6 +22,12 @@ static void check_users(struct doctor *d)
         } else {
                 doctor_add(d, "service user", DOCTOR_OK, d->conf->service_user, NULL);
         }
+        if (!getpwnam(d->conf->broker_user)) {
+                _cleanup_free_ char *text = mem_printf("there is no user %s: nobody can call the servers", d->conf->broker_user);
+                doctor_add(d, "broker user", DOCTOR_WARNING, text, "systemd-sysusers makes it from our sysusers file; or useradd --system");
+        } else {
+                doctor_add(d, "broker user", DOCTOR_OK, d->conf->broker_user, NULL);
+        }
         if (!getgrnam(d->conf->operator_group)) {
                 _cleanup_free_ char *text = mem_printf("there is no group %s: only root can change anything", d->conf->operator_group);
                 doctor_add(d, "operators", DOCTOR_WARNING, text, "groupadd --system it, and add the operators");

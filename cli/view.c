@@ -54,6 +54,32 @@ static void alarm_line(struct out *o, const char *what, const char *why)
         out_line(o, STYLE_RED, "! %s%s%s", what, *safe ? ": " : "", safe);
 }
 
+void view_gateway_alarm(struct out *o, json_object *gateway)
+{
+        const char *listen = json_str(gateway, "listen");
+        _cleanup_free_ char *why = mem_printf("whoever reaches %s can call every tool; for development only", listen ? listen : "its port");
+
+        if (str_eq(json_str(gateway, "auth"), "none"))
+                alarm_line(o, "THE GATEWAY ASKS FOR NO TOKEN (gateway.auth: none)", why);
+}
+
+void view_gateway(struct out *o, json_object *gateway)
+{
+        json_object *broker = json_get(gateway, "broker");
+        const char *error = json_str(broker, "error"), *listen = json_str(gateway, "listen");
+
+        if (!gateway)
+                return;
+        if (json_flag(broker, "linked", false)) {
+                _cleanup_free_ char *text = mem_printf("%s, the broker is linked", listen ? listen : "?");
+                out_field(o, STYLE_PLAIN, "Gateway", text);
+        } else {
+                _cleanup_free_ char *text =
+                        mem_printf("no broker is linked, nobody can call the servers%s%s", error ? ": " : "", error ? error : "");
+                out_field_again(o, STYLE_YELLOW, "Gateway", text);
+        }
+}
+
 void view_alarms(struct out *o, json_object *status)
 {
         json_object *engine = json_get(status, "engine"), *registry = json_get(status, "registry");
@@ -63,6 +89,7 @@ void view_alarms(struct out *o, json_object *status)
         if (str_eq(json_str(status, "signatures"), "none"))
                 alarm_line(o, "SIGNATURES ARE OFF (approvals.signatures: none)",
                            "whoever can commit a record can run code; for development only");
+        view_gateway_alarm(o, json_get(status, "gateway"));
         if (engine && !json_flag(engine, "up", true)) {
                 error = json_str(engine, "error");
                 alarm_line(o, "Engine does not answer", error ? error : "");
@@ -95,6 +122,11 @@ static const char *retry_text(char out[64], json_object *server)
                 return NULL;
         snprintf(out, 64, "next try in %s", text_format_span(s, (uint64_t)(ms + 999) / 1000));
         return out;
+}
+
+static const char *state_text(json_object *server)
+{
+        return json_flag(server, "asleep", false) ? "asleep" : json_str(server, "state");
 }
 
 /* Why a server is not as it should be: verdict, reason, next try. */
@@ -145,7 +177,7 @@ void view_servers(struct out *o, json_object *servers, time_t now)
                 expiry_text(expires, s, now);
                 snprintf(restarts, sizeof(restarts), "%" PRId64, json_int(s, "restarts", 0));
                 table_cell(t, STYLE_BOLD, json_str(s, "name"));
-                table_cell(t, state_style(json_str(s, "state")), json_str(s, "state"));
+                table_cell(t, state_style(json_str(s, "state")), state_text(s));
                 table_cell(t, STYLE_PLAIN, json_str(s, "approval"));
                 table_cell(t, view_expires_soon(s, now) ? STYLE_RED : STYLE_PLAIN, expires);
                 table_cell(t, STYLE_PLAIN, at ? span(since, at, now) : NULL);
@@ -169,7 +201,7 @@ void view_server(struct out *o, json_object *s, time_t now)
 
         out_text(o, STYLE_BOLD, json_str(s, "name"));
         fputc('\n', o->f);
-        out_field(o, state_style(json_str(s, "state")), "State", json_str(s, "state"));
+        out_field(o, state_style(json_str(s, "state")), "State", state_text(s));
         out_field_again(o, STYLE_PLAIN, "Why", why);
         out_field(o, STYLE_PLAIN, "For", at ? span(since, at, now) : NULL);
         out_field(o, STYLE_PLAIN, "Restarts", restarts);
@@ -184,6 +216,7 @@ void view_server(struct out *o, json_object *s, time_t now)
         out_field(o, STYLE_PLAIN, "Container", json_str(s, "container"));
         out_field(o, STYLE_PLAIN, "Address", json_str(s, "address"));
         out_field(o, STYLE_PLAIN, "Transport", json_str(s, "transport"));
+        out_field(o, STYLE_PLAIN, "Lifecycle", json_str(s, "lifecycle"));
         for (size_t i = 0; drift && json_object_is_type(drift, json_type_array) && i < json_object_array_length(drift); i++)
                 out_field_again(o, STYLE_RED, "Drift", json_object_get_string(json_object_array_get_idx(drift, i)));
 }

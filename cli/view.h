@@ -5,8 +5,13 @@
 
 #include "cli/cli.h"
 
-/* What an operator must see first: signatures off, Engine away, rules not in force, registry or approvals not loaded. */
+/* What an operator must see first: signatures off, a gateway without a token, Engine away, rules not in force, registry or approvals not
+ * loaded. */
 void view_alarms(struct out *o, json_object *status);
+/* Of those, the one about the gateway: that it asks for no token. */
+void view_gateway_alarm(struct out *o, json_object *gateway);
+/* One line: where it listens, and whether a broker is there. */
+void view_gateway(struct out *o, json_object *gateway);
 /* One line per server. now: to judge "expires soon". */
 void view_servers(struct out *o, json_object *servers, time_t now);
 /* Everything known of one server. */

@@ -2,6 +2,7 @@
 """What the command makes of the daemon's answers: exit codes, tables, alarms. The daemon is a socket with canned answers, because here the command is tested."""
 import json
 import os
+import pwd
 import socket
 import threading
 import unittest
@@ -74,6 +75,7 @@ class Daemon(CliTest):
     def test_alarms(self):
         for change, part in (
             ({"signatures": "none"}, "SIGNATURES ARE OFF"),
+            ({"gateway": {"auth": "none", "listen": "127.0.0.1:8080"}}, "THE GATEWAY ASKS FOR NO TOKEN"),
             ({"engine": {"up": False, "error": "no\x1bsocket"}}, "no\\x1bsocket"),
             ({"registry": {"error": "mcp.servers.json:3:7: broken"}}, "3:7"),
             ({"approvals": {"refused": "history was rewritten"}}, "history was rewritten"),
@@ -85,6 +87,23 @@ class Daemon(CliTest):
             self.assertIn(part, self.run_cli("status").out)
             code, shown = self.run_on_terminal("status", answer="")
             self.assertIn("\x1b[31m!", shown)
+
+    def test_gateway(self):
+        broker = {"linked": True, "listening": True}
+        asleep = {"name": "lazy", "state": "stopped", "asleep": True, "lifecycle": "on-demand", "why": "asleep: started by the first call"}
+        self.answer("status", {**STATUS, "gateway": {"auth": "token", "listen": "127.0.0.1:8080", "broker": broker}, "servers": [asleep]})
+        shown = self.run_cli("status").out
+        self.assertIn("127.0.0.1:8080, the broker is linked", shown)
+        self.assertRegex(shown, r"lazy +asleep ")
+        self.assertIn("on-demand", self.run_cli("status", "lazy").out)
+        self.answer("status", {**STATUS, "gateway": {"auth": "token", "broker": {"linked": False, "error": "no\x1buser"}}})
+        self.assertIn("no broker is linked, nobody can call the servers: no\\x1buser", self.run_cli("status").out)
+        self.answer("plan", {"complete": True, "actions": [], "servers": [asleep], "gateway": {"auth": "none", "listen": "127.0.0.1:8080"}})
+        shown = self.run_cli("plan").out
+        self.assertIn("asleep until somebody calls: lazy", shown)
+        self.assertIn("nothing to do", shown)
+        code, shown = self.run_on_terminal("plan", answer="")
+        self.assertIn("\x1b[31m! THE GATEWAY ASKS FOR NO TOKEN", shown)
 
     def test_expiry_is_red(self):
         for until, red in (("2999-01-01T00:00:00Z", False), ("2001-01-01T00:00:00Z", True)):
@@ -158,6 +177,23 @@ class Daemon(CliTest):
         self.assertIn("controller: pool", shown)
         self.answers["doctor"] = [{"ok": False, "error": "operators only", "exit": 77}]
         self.assertIn("run doctor as root", self.run_cli("doctor", code=1).out)
+
+    def test_doctor_looks_after_the_gateways_token(self):
+        me, token = pwd.getpwuid(os.getuid()).pw_name, self.dir / "etc/token.sha256"
+        find = lambda name: next((c for c in self.run_cli("doctor", "--json", code=1).json()["checks"] if c["name"] == name), None)
+        self.write_conf("network:\n  broker_user: no-such-broker\n")
+        self.assertEqual(find("broker user")["level"], "warning")
+        self.assertIsNone(find("gateway token"))
+        self.write_conf(f"network:\n  broker_user: {me}\ngateway:\n  token: {token}\n")
+        self.assertEqual(find("gateway token")["level"], "error")
+        token.write_text("the token itself\n")
+        self.assertIn("64 hex digits", find("gateway token")["detail"])
+        token.write_text("0f" * 32 + "\n")
+        self.assertEqual(find("gateway token")["level"], "ok")
+        token.chmod(0o666)
+        self.assertEqual(find("gateway token")["level"], "error")
+        self.write_conf(f"network:\n  broker_user: {me}\ngateway:\n  auth: none\n")
+        self.assertEqual(find("gateway token")["level"], "warning")
 
     def test_doctor_sees_a_key_that_others_can_read(self):
         key = self.make_key("etc/signing_key")
