@@ -82,7 +82,7 @@ build() {
 
 users() {
         step "Users and directories"
-        for user in bulkhead bulkhead-registry; do getent passwd "$user" >/dev/null || made user "$user"; done
+        for user in bulkhead bulkhead-broker bulkhead-registry; do getent passwd "$user" >/dev/null || made user "$user"; done
         getent group bulkhead-operators >/dev/null || made group bulkhead-operators
         for dir in /etc/bulkhead /var/lib/bulkhead /run/bulkhead; do [ -d "$dir" ] || made dir "$dir"; done
         run "See the messages above" systemd-sysusers /usr/local/lib/sysusers.d/bulkhead.conf

@@ -106,9 +106,10 @@ class Users(unittest.TestCase):
         members = {f[0]: f[3].split(",") for f in self.table("etc/group")}
         self.assertIn("bulkhead", members["docker"])
         self.assertNotIn("bulkhead-registry", members["docker"])
+        self.assertNotIn("bulkhead-broker", members["docker"])
         self.assertIn("bulkhead-operators", self.gids)
         shells = {f[0]: f[6] for f in self.table("etc/passwd")}
-        for user in ("bulkhead", "bulkhead-registry"):
+        for user in ("bulkhead", "bulkhead-broker", "bulkhead-registry"):
             self.assertGreater(self.uids[user], 0)
             self.assertEqual(shells[user], "/usr/sbin/nologin")
 
@@ -121,6 +122,7 @@ class Users(unittest.TestCase):
             "var/lib/bulkhead/state": (0o700, "bulkhead", "bulkhead"),
             "run/bulkhead": (0o755, "root", "root"),
             "run/bulkhead/control": (0o755, "bulkhead", "bulkhead"),
+            "run/bulkhead/link": (0o750, "bulkhead", "bulkhead-broker"),
             "run/xtables.lock": (0o660, "root", "bulkhead"),
         }
         for path, (mode, user, group) in expected.items():
