@@ -26,6 +26,7 @@ ROOT = pathlib.Path(os.environ.get("BULKHEAD_ROOT", "/"))
 PRINCIPAL = "alice@example.org"
 NAMESPACE = "bulkhead-approval@v1"
 CAPS = "+net_admin,+net_raw,+net_bind_service"
+TOKEN = "the operator's token"
 _numbers = itertools.count(1)
 
 
@@ -68,6 +69,8 @@ class Host:
             "control.operators": self.rig.env["RIG_OPERATORS"],
             "control.readers": self.rig.env["RIG_OPERATORS"],
             "network.broker_user": self.rig.env["RIG_BROKER"],
+            "link.socket": str(self.dir / "link/link.sock"),
+            "gateway.token": str(self.dir / "gateway.token.sha256"),
             "images.registries": [self.rig.env["RIG_REGISTRY"]],
             "smoke.timeout": "30s",
             "helpers": str(ROOT / "usr/libexec/bulkhead"),
@@ -81,10 +84,11 @@ class Host:
     def _make(self, prototype):
         self.dir.mkdir(parents=True, mode=0o755)
         user = pwd.getpwnam(self.rig.env["RIG_USER"])
-        for name, mine in (("registry", False), ("state", True), ("control", True)):
+        for name, mine in (("registry", False), ("state", True), ("control", True), ("link", True)):
             (self.dir / name).mkdir(mode=0o755)
             if mine:
                 os.chown(self.dir / name, user.pw_uid, user.pw_gid)
+        (self.dir / "gateway.token.sha256").write_text(hashlib.sha256(TOKEN.encode()).hexdigest() + "\n")
         self.write_conf()
         if prototype:
             for name in ("key", "key.pub", "allowed_signers", "registry/mcp.servers.json"):
