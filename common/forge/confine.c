@@ -1,9 +1,8 @@
 #include "common/forge/confine.h"
 
 #include <errno.h>
-#include <seccomp.h>
-#include <sys/prctl.h>
 
+#include "common/confine.h"
 #include "common/mem.h"
 
 /* A list of what is refused, not of what is allowed: ssh-keygen and libgit2 are other people's and change with every release. */
@@ -20,18 +19,5 @@ static const int refused[] = {
 
 int forge_confine(struct err **err)
 {
-        scmp_filter_ctx f = NULL;
-        int r;
-
-        if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-                return err_sys(err, errno, "giving up privileges");
-        f = seccomp_init(SCMP_ACT_ALLOW);
-        r = f ? 0 : -ENOMEM;
-        for (size_t i = 0; i < ELEMENTSOF(refused) && r >= 0; i++)
-                r = seccomp_rule_add(f, SCMP_ACT_ERRNO(EACCES), refused[i], 0);
-        if (r >= 0)
-                r = seccomp_load(f);
-        if (f)
-                seccomp_release(f);
-        return r < 0 ? err_sys(err, r, "loading the seccomp filter") : 0;
+        return confine_privileges(err) < 0 ? -1 : confine_all_but(refused, ELEMENTSOF(refused), EACCES, err);
 }
