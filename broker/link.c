@@ -1,0 +1,260 @@
+#include "broker/link.h"
+
+#include <inttypes.h>
+#include <sodium.h>
+#include <unistd.h>
+
+#include "common/log.h"
+
+#define RETRY_MIN_MS 100U
+#define RETRY_MAX_MS 5000U
+
+/* A server that the gateway knows. */
+struct known {
+        char *name;
+        bool told; /* since the link came up: what is not, when all was told, is gone */
+};
+
+struct uplink {
+        sd_event *loop;
+        char *path;
+        uid_t controller;
+        struct gateway *gateway;
+        struct channel *channel;
+        sd_event_source *retry;
+        uint64_t retry_ms;
+        bool greeted, synced; /* on this channel */
+        bool was_synced;
+        bool complained; /* that it cannot be reached: once until it can */
+        struct known *known;
+        size_t n_known;
+};
+
+/* -- who is there ------------------------------------------------------------------------------------------------------------ */
+
+static struct known *find(struct uplink *u, const char *name)
+{
+        for (size_t i = 0; i < u->n_known; i++)
+                if (str_eq(u->known[i].name, name))
+                        return &u->known[i];
+        return NULL;
+}
+
+static void server_is_there(struct uplink *u, const struct channel_entry *entry)
+{
+        struct known *k = find(u, entry->name);
+
+        if (!k) {
+                u->known = mem_realloc(u->known, u->n_known + 1, sizeof(*u->known));
+                k = &u->known[u->n_known++];
+                k->name = mem_strdup(entry->name);
+        }
+        k->told = true;
+        gateway_server(u->gateway, entry);
+}
+
+static void forget(struct uplink *u, struct known *k)
+{
+        gateway_server_gone(u->gateway, k->name);
+        free(k->name);
+        *k = u->known[--u->n_known];
+}
+
+static void all_was_told(struct uplink *u)
+{
+        for (size_t i = u->n_known; i-- > 0;)
+                if (!u->known[i].told)
+                        forget(u, &u->known[i]);
+        u->synced = u->was_synced = true;
+        u->retry_ms = RETRY_MIN_MS;
+        u->complained = false;
+        log_info("the controller is there, and told which servers there are", "socket", u->path);
+        gateway_link(u->gateway, true);
+}
+
+/* -- the channel ------------------------------------------------------------------------------------------------------------- */
+
+static void connect_later(struct uplink *u);
+
+static void disconnect(struct uplink *u, const char *why)
+{
+        bool was_up = u->synced;
+
+        if (was_up)
+                log_warning("the link to the controller is lost: servers that run are used on, none is started", "why", why);
+        else
+                log_warning("no use of the link to the controller", "why", why);
+        u->channel = channel_free(u->channel);
+        u->greeted = u->synced = false;
+        if (was_up)
+                gateway_link(u->gateway, false);
+        connect_later(u);
+}
+
+static void greet(struct uplink *u, const struct channel_message *m)
+{
+        _cleanup_free_ char *why = NULL;
+
+        if (m->kind == CHANNEL_HELLO && m->version == CHANNEL_VERSION) {
+                u->greeted = true;
+                return;
+        }
+        why = m->kind == CHANNEL_HELLO ? mem_printf("it speaks version %u of the link, and this broker version %u: upgrade both",
+                                                    m->version, CHANNEL_VERSION)
+                                       : mem_strdup("its first message is no greeting");
+        disconnect(u, why);
+}
+
+static void on_message(_unused_ struct channel *c, const struct channel_message *m, int fd, void *user)
+{
+        struct uplink *u = user;
+        struct known *k;
+
+        if (!u->greeted) {
+                greet(u, m);
+                return;
+        }
+        switch (m->kind) {
+        case CHANNEL_SERVER:
+                server_is_there(u, &m->entry);
+                break;
+        case CHANNEL_GONE:
+                k = find(u, m->entry.name);
+                if (k)
+                        forget(u, k);
+                break;
+        case CHANNEL_SYNCED:
+                all_was_told(u);
+                break;
+        case CHANNEL_STREAM:
+                gateway_stream(u->gateway, m->entry.name, m->entry.instance, fd);
+                break;
+        case CHANNEL_REFUSED:
+                gateway_refused(u->gateway, m->entry.name, m->why);
+                break;
+        case CHANNEL_HELLO: /* once more: means nothing */
+        case CHANNEL_START: /* the channel lets none of these in */
+        case CHANNEL_STOP:
+        case CHANNEL_RENEW:
+                break;
+        }
+}
+
+static void on_closed(_unused_ struct channel *c, const struct err *why, void *user)
+{
+        disconnect(user, err_msg(why));
+}
+
+static int connect_now(struct uplink *u, struct err **err)
+{
+        static const struct channel_events events = {.message = on_message, .closed = on_closed};
+        int fd;
+
+        if (channel_connect(&fd, u->path, u->controller, err) < 0 || channel_new(&u->channel, u->loop, fd, true, &events, u, err) < 0)
+                return -1;
+        for (size_t i = 0; i < u->n_known; i++)
+                u->known[i].told = false;
+        return 0;
+}
+
+static int on_retry(_unused_ sd_event_source *s, _unused_ uint64_t at, void *user)
+{
+        struct uplink *u = user;
+        _cleanup_err_ struct err *err = NULL;
+
+        u->retry = sd_event_source_disable_unref(u->retry);
+        if (connect_now(u, &err) == 0)
+                return 0;
+        if (!u->complained)
+                log_warning("the controller cannot be reached, and is tried again", "why", err_msg(err));
+        u->complained = true;
+        connect_later(u);
+        return 0;
+}
+
+/* After half to all of a pause that grows: brokers that lost the same controller do not come back in step. */
+static void connect_later(struct uplink *u)
+{
+        uint64_t ms = u->retry_ms / 2 + randombytes_uniform((uint32_t)u->retry_ms / 2 + 1);
+
+        u->retry_ms = MIN(2 * u->retry_ms, (uint64_t)RETRY_MAX_MS);
+        if (sd_event_add_time_relative(u->loop, &u->retry, CLOCK_MONOTONIC, ms * 1000, 0, on_retry, u) < 0)
+                log_error("no timer for the next connection to the controller: restart the broker");
+}
+
+/* -- what the gateway asks --------------------------------------------------------------------------------------------------- */
+
+static void ask(struct uplink *u, enum channel_kind kind, const char *name, const char *instance)
+{
+        struct channel_message m = {.kind = kind};
+
+        /* Only read while it is sent. */
+        m.entry.name = (char *)(uintptr_t)name;
+        m.entry.instance = (char *)(uintptr_t)instance;
+        if (u->synced)
+                channel_send(u->channel, &m, -1);
+}
+
+static void on_start(const char *name, void *user)
+{
+        ask(user, CHANNEL_START, name, NULL);
+}
+
+static void on_stop(const char *name, void *user)
+{
+        ask(user, CHANNEL_STOP, name, NULL);
+}
+
+static void on_renew(const char *name, const char *instance, void *user)
+{
+        ask(user, CHANNEL_RENEW, name, instance);
+}
+
+/* -- from main --------------------------------------------------------------------------------------------------------------- */
+
+struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller)
+{
+        struct uplink *u = NEW(struct uplink);
+
+        *u = (struct uplink){.loop = sd_event_ref(loop), .path = mem_strdup(path), .controller = controller, .retry_ms = RETRY_MIN_MS};
+        return u;
+}
+
+struct gateway_controller uplink_controller(struct uplink *u)
+{
+        return (struct gateway_controller){.start = on_start, .stop = on_stop, .renew = on_renew, .user = u};
+}
+
+int uplink_start(struct uplink *u, struct gateway *gateway, struct err **err)
+{
+        int r;
+
+        u->gateway = gateway;
+        r = sd_event_add_time_relative(u->loop, &u->retry, CLOCK_MONOTONIC, 0, 0, on_retry, u);
+        return r < 0 ? err_sys(err, r, "setting up the link to the controller") : 0;
+}
+
+struct uplink *uplink_free(struct uplink *u)
+{
+        if (!u)
+                return NULL;
+        sd_event_source_disable_unref(u->retry);
+        channel_free(u->channel);
+        for (size_t i = 0; i < u->n_known; i++)
+                free(u->known[i].name);
+        free(u->known);
+        sd_event_unref(u->loop);
+        free(u->path);
+        free(u);
+        return NULL;
+}
+
+bool uplink_is_up(const struct uplink *u)
+{
+        return u->synced;
+}
+
+bool uplink_was_synced(const struct uplink *u)
+{
+        return u->was_synced;
+}

@@ -1,0 +1,19 @@
+/*
+ * The broker's end of the link to the controller: connects, connects again, and tells the gateway what it hears. Used by the broker's main.
+ */
+#pragma once
+
+#include "broker/gateway/gateway.h"
+
+struct uplink;
+
+/* path: of the controller's socket; controller: the uid its process must have. Nothing happens before uplink_start(). */
+struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller);
+/* What the gateway asks goes over the link; while that is down, starts are refused and the rest is dropped. */
+struct gateway_controller uplink_controller(struct uplink *u);
+_must_check_ int uplink_start(struct uplink *u, struct gateway *gateway, struct err **err);
+struct uplink *uplink_free(struct uplink *u);
+DEFINE_FREEP(struct uplink *, uplink_free)
+
+bool uplink_is_up(const struct uplink *u);      /* connected, and all there is was told */
+bool uplink_was_synced(const struct uplink *u); /* all there is was told at least once */
