@@ -26,6 +26,7 @@
 #define MAX_ROUNDS        16U /* of questions within one call */
 #define MAX_SUBSCRIPTIONS 256U
 #define ROUTE_SLOTS       4096U
+#define N_CHANGES         3U /* lists: tools, prompts, resources */
 #define MAX_HELD          1024U
 #define HELD_MS           (10U * 60U * 1000U)
 #define BACKOFF_MIN_MS    250U
@@ -74,12 +75,18 @@ struct server {
         unsigned n_waiting;
         sd_event_source *wait_timer, *retry_timer, *idle_timer;
         uint64_t backoff_ms, used_ms;
-        bool asked;       /* for a start */
-        bool legacy_only; /* it ended on server/discover */
-        bool known;       /* it was up once: */
-        unsigned lacks;   /* kinds of things that it does not have */
+        bool asked;         /* for a start */
+        bool legacy_only;   /* it ended on server/discover */
+        bool known;         /* it was up once: */
+        unsigned lacks;     /* kinds of things that it does not have */
+        unsigned announces; /* kinds whose lists it says it tells changes of */
         struct tools *tools;
         struct list subs;
+        struct change {
+                uint64_t told_ms;
+                bool pending;
+        } changes[N_CHANGES]; /* of lists: what was told when, and what is still to be told */
+        sd_event_source *change_timer;
         uint64_t calls, failed, timeouts, starts;
         unsigned in_flight;
 };
@@ -107,6 +114,8 @@ void wait_wake(struct server *s);
 /* A session is ready: what waits for it goes on. */
 void wait_over(struct server *s);
 void wait_failed(struct server *s, enum err_code code, const char *why);
+/* Those that wait for a session of their own. */
+void wait_failed_session(struct server *s, const struct session *session, const char *why);
 /* Fails one call, in the name of its server. */
 void wait_fail(struct call *c, enum err_code code, const char *why);
 
@@ -312,6 +321,9 @@ void subs_leave_all(struct list *subscribers);
 /* Appends the member resourceSubscriptions, if there are any. */
 void subs_uris(const struct server *s, struct buf *out);
 void subs_notification(struct leg *l, const struct mcp_message *m);
+/* changes.c: a server says that a list changed; or it is there anew, and all may have. Other methods mean nothing. */
+void changes_tell(struct leg *l, struct mcp_slice method);
+void changes_all(struct server *s);
 /* A request of the gateway itself, whose answer nobody waits for. */
 void own_request(struct server *s, enum mcp_method method, const char *params);
 

@@ -93,10 +93,18 @@ void server_leg_ready(struct leg *l)
         s->asked = false;
         s->known = true;
         s->lacks = 0;
-        for (size_t i = 0; i < ELEMENTSOF(kinds); i++)
-                s->lacks |= mcp_has(leg_capability(l, kinds[i].capability)) ? 0 : kinds[i].kind;
-        if (!l->owner)
+        s->announces = 0;
+        for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
+                struct mcp_slice value = leg_capability(l, kinds[i].capability);
+
+                s->lacks |= mcp_has(value) ? 0 : kinds[i].kind;
+                if (mcp_is_object(value) && mcp_is_true(mcp_object_get(value, "listChanged")))
+                        s->announces |= kinds[i].kind;
+        }
+        if (!l->owner) {
                 tools_changed(s);
+                changes_all(s);
+        }
         subs_leg_ready(l);
         level_leg_ready(l);
         wait_over(s);
@@ -131,14 +139,17 @@ static int on_retry(_unused_ sd_event_source *source, _unused_ uint64_t now, voi
         return 0;
 }
 
-/* Calls that waited for it keep waiting: a fresh session is on its way, and their deadline runs. */
-void server_leg_ended(struct leg *l, _unused_ const struct err *why)
+/* Calls that waited for the shared one keep waiting: a fresh session is on its way, and their deadline runs. */
+void server_leg_ended(struct leg *l, const struct err *why)
 {
         struct server *s = l->server;
+        struct session *owner = l->owner;
         bool shared = s->shared == l;
         bool healthy = l->ready_ms && now_ms(s->g->loop) - l->ready_ms > HEALTHY_MS;
 
         leg_free(l);
+        if (owner)
+                wait_failed_session(s, owner, err_msg(why));
         if (!shared || s->g->freeing)
                 return;
         if (healthy)
@@ -309,6 +320,7 @@ struct server *server_free(struct server *s)
         listens_free(g, s);
         subs_server_free(s);
         tools_free(s);
+        sd_event_source_disable_unref(s->change_timer);
         sd_event_source_disable_unref(s->wait_timer);
         sd_event_source_disable_unref(s->retry_timer);
         sd_event_source_disable_unref(s->idle_timer);

@@ -253,41 +253,6 @@ static void updated(struct leg *l, const struct mcp_message *m)
                         listen_event(b->listen, m);
 }
 
-static void list_changed(struct leg *l, const struct mcp_message *m, bool (*wants)(const struct listen *))
-{
-        _cleanup_buf_ struct buf text = {0};
-        struct gateway *g = l->server->g;
-        struct session *s;
-        struct listen *listen;
-
-        legacy_text(&text, m);
-        if (l->owner) {
-                (void)session_event(l->owner, text.data, text.len);
-                return;
-        }
-        LIST_FOREACH (s, &g->idle, struct session, in_idle)
-                if (s->stream && (!s->server || s->server == l->server))
-                        (void)session_event(s, text.data, text.len);
-        LIST_FOREACH (listen, &g->listens, struct listen, in_gateway)
-                if (wants(listen) && (!listen->server || listen->server == l->server))
-                        listen_event(listen, m);
-}
-
-static bool wants_tools(const struct listen *l)
-{
-        return l->tools;
-}
-
-static bool wants_prompts(const struct listen *l)
-{
-        return l->prompts;
-}
-
-static bool wants_resources(const struct listen *l)
-{
-        return l->resources;
-}
-
 /* Log lines, and the end of an elicitation: for the one whose call is under way, if there is one only. */
 static void to_only_client(struct leg *l, const struct mcp_message *m, bool is_log)
 {
@@ -312,13 +277,7 @@ void subs_notification(struct leg *l, const struct mcp_message *m)
                 to_only_client(l, m, false);
         } else if (mcp_is(m->method, "notifications/resources/updated") && mcp_is_string(m->uri)) {
                 updated(l, m);
-        } else if (mcp_is(m->method, "notifications/tools/list_changed")) {
-                if (!l->owner)
-                        tools_changed(l->server);
-                list_changed(l, m, wants_tools);
-        } else if (mcp_is(m->method, "notifications/prompts/list_changed")) {
-                list_changed(l, m, wants_prompts);
-        } else if (mcp_is(m->method, "notifications/resources/list_changed")) {
-                list_changed(l, m, wants_resources);
+        } else {
+                changes_tell(l, m->method);
         }
 }

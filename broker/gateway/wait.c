@@ -66,6 +66,7 @@ static int on_wait_timer(_unused_ sd_event_source *source, _unused_ uint64_t now
                         break;
                 waiting_leave(c);
                 wait_fail(c, ERR_UNAVAILABLE, "it did not come up in time: try again");
+                s->asked = false; /* whoever comes next asks again */
         }
         waiting_arm(s);
         return 0;
@@ -154,6 +155,25 @@ void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
                 tell_progress(c);
         wake_own(s, c->session);
         wait_wake(s);
+}
+
+void wait_failed_session(struct server *s, const struct session *session, const char *why)
+{
+        struct list ended;
+        struct call *c;
+
+        list_init(&ended);
+        LIST_FOREACH (c, &s->waiting, struct call, in_queue) {
+                if (c->session != session)
+                        continue;
+                waiting_leave(c);
+                list_add(&ended, &c->in_queue);
+        }
+        waiting_arm(s);
+        while ((c = list_first(&ended, struct call, in_queue))) {
+                list_del(&c->in_queue);
+                wait_fail(c, ERR_UNAVAILABLE, why);
+        }
 }
 
 void wait_over(struct server *s)

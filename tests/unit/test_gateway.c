@@ -451,10 +451,16 @@ static void test_notifications(_unused_ void **state)
                             "\"io.modelcontextprotocol/subscriptionId\":77},\"notifications\":{\"toolsListChanged\":true,"
                             "\"resourceSubscriptions\":[\"f:a\"]}}}");
         fake_notify(u, NULL, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
+        /* It was said when the server came, just now: what is said again so soon is said later, and once. */
+        fake_notify(u, NULL, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
+        assert_int_equal(stream->n_events, 0);
+        world_run(w, 80);
+        assert_int_equal(stream->n_events, 1);
         assert_non_null(strstr(fake_last(stream), "tools/list_changed"));
         assert_non_null(strstr(fake_last(listen), "tools/list_changed"));
         assert_non_null(strstr(fake_last(listen), "subscriptionId\":77"));
         fake_notify(u, NULL, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/prompts/list_changed\"}");
+        assert_int_equal(stream->n_events, 1); /* the server never said that it tells of these */
         assert_int_equal(listen->n_events, 2);
         /* One subscription at the server for all who want it. */
         assert_string_equal(fake_call(u, "resources/subscribe")->params, "{\"uri\":\"f:a\"}");

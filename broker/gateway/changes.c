@@ -1,0 +1,99 @@
+/*
+ * "The list changed": to everybody who uses the server and listens. A server may say it as often as it likes; clients hear it every so
+ * often, and once more at the end, so that a flood of it costs nobody but its server.
+ */
+#include "broker/gateway/internal.h"
+
+#define CHANGE_MS 50U
+
+static bool wants_tools(const struct listen *l)
+{
+        return l->tools;
+}
+
+static bool wants_prompts(const struct listen *l)
+{
+        return l->prompts;
+}
+
+static bool wants_resources(const struct listen *l)
+{
+        return l->resources;
+}
+
+static const struct {
+        const char *method;
+        enum server_kind kind;
+        bool (*wants)(const struct listen *l);
+} lists[N_CHANGES] = {{"notifications/tools/list_changed", KIND_TOOLS, wants_tools},
+                      {"notifications/prompts/list_changed", KIND_PROMPTS, wants_prompts},
+                      {"notifications/resources/list_changed", KIND_RESOURCES, wants_resources}};
+
+static char *change_text(size_t kind)
+{
+        return mem_printf("{\"jsonrpc\":\"2.0\",\"method\":\"%s\"}", lists[kind].method);
+}
+
+static void tell(struct server *s, size_t kind)
+{
+        struct gateway *g = s->g;
+        _cleanup_free_ char *text = change_text(kind);
+        struct mcp_message m = {.text = text, .n = strlen(text), .method = mcp_slice_of(lists[kind].method)};
+        struct session *session;
+        struct listen *listen;
+
+        s->changes[kind] = (struct change){.told_ms = now_ms(g->loop)};
+        LIST_FOREACH (session, &g->idle, struct session, in_idle)
+                if (session->stream && (!session->server || (session->server == s && s->announces & lists[kind].kind)))
+                        (void)session_event(session, m.text, m.n);
+        LIST_FOREACH (listen, &g->listens, struct listen, in_gateway)
+                if (lists[kind].wants(listen) && (!listen->server || listen->server == s))
+                        listen_event(listen, &m);
+}
+
+static int on_timer(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct server *s = user;
+
+        for (size_t kind = 0; kind < N_CHANGES; kind++)
+                if (s->changes[kind].pending)
+                        tell(s, kind);
+        return 0;
+}
+
+static void changed(struct server *s, size_t kind)
+{
+        struct change *c = &s->changes[kind];
+
+        if (!c->told_ms || now_ms(s->g->loop) - c->told_ms >= CHANGE_MS) {
+                tell(s, kind);
+        } else if (!c->pending) {
+                c->pending = true;
+                timer_arm(&s->change_timer, s->g->loop, CHANGE_MS, on_timer, s);
+        }
+}
+
+void changes_all(struct server *s)
+{
+        for (size_t kind = 0; kind < N_CHANGES; kind++)
+                changed(s, kind);
+}
+
+void changes_tell(struct leg *l, struct mcp_slice method)
+{
+        size_t kind = 0;
+
+        while (kind < N_CHANGES && !mcp_is(method, lists[kind].method))
+                kind++;
+        if (kind == N_CHANGES)
+                return;
+        if (l->owner) {
+                _cleanup_free_ char *text = change_text(kind);
+
+                (void)session_event(l->owner, text, strlen(text));
+                return;
+        }
+        if (kind == 0)
+                tools_changed(l->server);
+        changed(l->server, kind);
+}
