@@ -74,6 +74,10 @@ class Servers(unittest.TestCase):
             "metadata6": ["fd00:ec2::254"], "host": ["192.168.77.1", "203.0.113.2", other["Gateway"]], "host_ports": [22, 53, 7001, 5000, 65535],
             "sibling": other["IPAddress"], "sibling_port": 8080, "sibling_mac": other["MacAddress"], "sibling_listed": SIBLING_LISTED, "global6": "2001:db8:2::10",
         }
+        # Behind the guard: what it lets through to the host itself.
+        cls.rig.host("nft", "-f", "-", input="table inet witness { counter arrived { }\n chain at { type filter hook input priority 200; policy accept; "
+                     'iifname "bh*" counter name "arrived"\n }\n}\n')
+        cls.addClassCleanup(cls.rig.host, "nft", "delete", "table", "inet", "witness", check=False)
         run(*inside(cls.two), "nft", "-f", "-", input="table inet witness { counter arrived { }\n chain at { type filter hook prerouting priority raw; "
             "policy accept; icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert, nd-router-solicit, mld2-listener-report, mld-listener-report } accept\n"
             'iifname "lo" accept\n counter name "arrived"\n }\n}\n')
@@ -87,10 +91,11 @@ class Servers(unittest.TestCase):
             setattr(type(self), name, eventually(f"{name} runs", 60, lambda n=name: running(n)))
 
     def arrived(self):
-        """Packets at the far side, packets at the sibling, contacts at the host's own listeners."""
-        sibling = json.loads(run(*inside(self.two), "nft", "-j", "list", "counter", "inet", "witness", "arrived").stdout)
+        """Packets at the far side, at the sibling, at the host itself, and contacts at the host's own listeners."""
+        witnesses = [run(*where, "nft", "-j", "list", "counter", "inet", "witness", "arrived").stdout for where in (inside(self.two), self.rig.in_host())]
+        sibling, host = (json.loads(text)["nftables"][-1]["counter"]["packets"] for text in witnesses)
         log = self.rig.run_dir / "host.jsonl"
-        return self.rig.far.arrived(), sibling["nftables"][-1]["counter"]["packets"], len(log.read_text().splitlines()) if log.exists() else 0
+        return self.rig.far.arrived(), sibling, host, len(log.read_text().splitlines()) if log.exists() else 0
 
     def judge(self, prober, names, may_not_be_sent=()):
         for name in names:
