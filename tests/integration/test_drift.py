@@ -1,4 +1,6 @@
 """Whatever a foreign hand does to what is ours is put right, and what is not ours is left alone."""
+import contextlib
+import signal
 import time
 import unittest
 
@@ -117,11 +119,21 @@ class Drift(unittest.TestCase):
         self.rig.api.call("POST", f"/networks/{self.foreign_network}/connect", {"Container": self.before["Id"]})
         self.repaired(same=False)
 
+    @contextlib.contextmanager
+    def controller_held(self):
+        """It sees what was done meanwhile all at once, however slow the machine is."""
+        self.host.controller.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.host.controller.send_signal(signal.SIGCONT)
+
     def test_duplicate(self):
         """A second container with all our labels, running."""
         config = self.before["Config"]
-        copy = self.rig.api.create("echo-copy", config["Image"], labels=config["Labels"])
-        self.rig.api.call("POST", f"/containers/{copy}/start")
+        with self.controller_held():
+            copy = self.rig.api.create("echo-copy", config["Image"], labels=config["Labels"])
+            self.rig.api.call("POST", f"/containers/{copy}/start")
         eventually("the duplicate is gone", 10, lambda: self.gone(copy))
         self.assertEqual(self.host.container("echo")["State"]["StartedAt"], self.before["State"]["StartedAt"], "the right one was restarted as well")
         self.host.settle()
