@@ -74,7 +74,9 @@ static struct mcp_slice value_at(const struct mcp_param *p, struct mcp_slice arg
 
         for (char **name = p->path; *name && mcp_has(value); name++)
                 value = mcp_object_get(value, *name);
-        return mcp_is(value, "null") || mcp_is_object(value) || mcp_is_array(value) ? (struct mcp_slice){0} : value;
+        if (mcp_is(value, "null") || mcp_is_object(value) || mcp_is_array(value))
+                return (struct mcp_slice){0};
+        return value;
 }
 
 static bool is_number(struct mcp_slice s)

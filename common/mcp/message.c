@@ -14,59 +14,61 @@ struct field {
         enum place place;
         enum place inside; /* what its value is */
         unsigned types;    /* a value of none of these is left out, and m.misfit names it */
+        size_t offset;     /* of a slice in struct found */
         const char *key;
-        size_t offset; /* of a slice in struct found */
+        size_t n; /* its length */
 };
 
-#define IN_MESSAGE_OF(slice) offsetof(struct found, m.slice)
-#define BESIDE(slice)        offsetof(struct found, slice)
+#define AT(slice)     offsetof(struct found, m.slice)
+#define BESIDE(slice) offsetof(struct found, slice)
+#define KEY(text)     (text), sizeof(text) - 1
 
 /* Members of the message itself are judged all together when they are all there. */
 static const struct field fields[] = {
-        {IN_MESSAGE, IN_OTHER, ANY, "jsonrpc", BESIDE(jsonrpc)},
-        {IN_MESSAGE, IN_OTHER, ANY, "id", IN_MESSAGE_OF(id)},
-        {IN_MESSAGE, IN_OTHER, ANY, "method", BESIDE(method)},
-        {IN_MESSAGE, IN_PARAMS, ANY, "params", IN_MESSAGE_OF(params)},
-        {IN_MESSAGE, IN_RESULT, ANY, "result", IN_MESSAGE_OF(result)},
-        {IN_MESSAGE, IN_ERROR, ANY, "error", IN_MESSAGE_OF(error)},
+        {IN_MESSAGE, IN_OTHER, ANY, BESIDE(jsonrpc), KEY("jsonrpc")},
+        {IN_MESSAGE, IN_OTHER, ANY, AT(id), KEY("id")},
+        {IN_MESSAGE, IN_OTHER, ANY, BESIDE(method), KEY("method")},
+        {IN_MESSAGE, IN_PARAMS, ANY, AT(params), KEY("params")},
+        {IN_MESSAGE, IN_RESULT, ANY, AT(result), KEY("result")},
+        {IN_MESSAGE, IN_ERROR, ANY, AT(error), KEY("error")},
 
-        {IN_PARAMS, IN_META, OBJECT, "_meta", IN_MESSAGE_OF(meta)},
-        {IN_PARAMS, IN_OTHER, STRING, "name", IN_MESSAGE_OF(name)},
-        {IN_PARAMS, IN_OTHER, STRING, "uri", IN_MESSAGE_OF(uri)},
-        {IN_PARAMS, IN_OTHER, STRING, "cursor", IN_MESSAGE_OF(cursor)},
-        {IN_PARAMS, IN_OTHER, ANY, "arguments", IN_MESSAGE_OF(arguments)},
-        {IN_PARAMS, IN_OTHER, STRING | INTEGER, "requestId", IN_MESSAGE_OF(request_id)},
-        {IN_PARAMS, IN_OTHER, STRING, "level", IN_MESSAGE_OF(level)},
-        {IN_PARAMS, IN_OTHER, OBJECT, "inputResponses", IN_MESSAGE_OF(input_responses)},
-        {IN_PARAMS, IN_OTHER, STRING, "requestState", IN_MESSAGE_OF(request_state)},
-        {IN_PARAMS, IN_OTHER, OBJECT, "notifications", IN_MESSAGE_OF(notifications)},
-        {IN_PARAMS, IN_REF, OBJECT, "ref", IN_MESSAGE_OF(ref)},
-        {IN_PARAMS, IN_OTHER, STRING, "protocolVersion", IN_MESSAGE_OF(protocol_version)},
-        {IN_PARAMS, IN_OTHER, OBJECT, "capabilities", IN_MESSAGE_OF(capabilities)},
-        {IN_PARAMS, IN_OTHER, OBJECT, "clientInfo", IN_MESSAGE_OF(client_info)},
-        {IN_PARAMS, IN_OTHER, STRING | INTEGER, "progressToken", BESIDE(token_in_params)},
+        {IN_PARAMS, IN_META, OBJECT, AT(meta), KEY("_meta")},
+        {IN_PARAMS, IN_OTHER, STRING, AT(name), KEY("name")},
+        {IN_PARAMS, IN_OTHER, STRING, AT(uri), KEY("uri")},
+        {IN_PARAMS, IN_OTHER, STRING, AT(cursor), KEY("cursor")},
+        {IN_PARAMS, IN_OTHER, ANY, AT(arguments), KEY("arguments")},
+        {IN_PARAMS, IN_OTHER, STRING | INTEGER, AT(request_id), KEY("requestId")},
+        {IN_PARAMS, IN_OTHER, STRING, AT(level), KEY("level")},
+        {IN_PARAMS, IN_OTHER, OBJECT, AT(input_responses), KEY("inputResponses")},
+        {IN_PARAMS, IN_OTHER, STRING, AT(request_state), KEY("requestState")},
+        {IN_PARAMS, IN_OTHER, OBJECT, AT(notifications), KEY("notifications")},
+        {IN_PARAMS, IN_REF, OBJECT, AT(ref), KEY("ref")},
+        {IN_PARAMS, IN_OTHER, STRING, AT(protocol_version), KEY("protocolVersion")},
+        {IN_PARAMS, IN_OTHER, OBJECT, AT(capabilities), KEY("capabilities")},
+        {IN_PARAMS, IN_OTHER, OBJECT, AT(client_info), KEY("clientInfo")},
+        {IN_PARAMS, IN_OTHER, STRING | INTEGER, BESIDE(token_in_params), KEY("progressToken")},
 
-        {IN_RESULT, IN_META, OBJECT, "_meta", IN_MESSAGE_OF(meta)},
-        {IN_RESULT, IN_OTHER, STRING, "resultType", IN_MESSAGE_OF(result_type)},
-        {IN_RESULT, IN_OTHER, STRING, "nextCursor", IN_MESSAGE_OF(next_cursor)},
-        {IN_RESULT, IN_OTHER, STRING, "instructions", IN_MESSAGE_OF(instructions)},
-        {IN_RESULT, IN_OTHER, STRING, "protocolVersion", IN_MESSAGE_OF(protocol_version)},
-        {IN_RESULT, IN_OTHER, OBJECT, "capabilities", IN_MESSAGE_OF(capabilities)},
-        {IN_RESULT, IN_OTHER, OBJECT, "serverInfo", IN_MESSAGE_OF(server_info)},
+        {IN_RESULT, IN_META, OBJECT, AT(meta), KEY("_meta")},
+        {IN_RESULT, IN_OTHER, STRING, AT(result_type), KEY("resultType")},
+        {IN_RESULT, IN_OTHER, STRING, AT(next_cursor), KEY("nextCursor")},
+        {IN_RESULT, IN_OTHER, STRING, AT(instructions), KEY("instructions")},
+        {IN_RESULT, IN_OTHER, STRING, AT(protocol_version), KEY("protocolVersion")},
+        {IN_RESULT, IN_OTHER, OBJECT, AT(capabilities), KEY("capabilities")},
+        {IN_RESULT, IN_OTHER, OBJECT, AT(server_info), KEY("serverInfo")},
 
-        {IN_META, IN_OTHER, STRING | INTEGER, "progressToken", IN_MESSAGE_OF(progress_token)},
-        {IN_META, IN_OTHER, STRING, "io.modelcontextprotocol/protocolVersion", IN_MESSAGE_OF(meta_version)},
-        {IN_META, IN_OTHER, OBJECT, "io.modelcontextprotocol/clientCapabilities", IN_MESSAGE_OF(meta_capabilities)},
-        {IN_META, IN_OTHER, OBJECT, "io.modelcontextprotocol/clientInfo", IN_MESSAGE_OF(meta_client_info)},
-        {IN_META, IN_OTHER, STRING, "io.modelcontextprotocol/logLevel", IN_MESSAGE_OF(meta_log_level)},
-        {IN_META, IN_OTHER, STRING | INTEGER, "io.modelcontextprotocol/subscriptionId", IN_MESSAGE_OF(meta_subscription)},
+        {IN_META, IN_OTHER, STRING | INTEGER, AT(progress_token), KEY("progressToken")},
+        {IN_META, IN_OTHER, STRING, AT(meta_version), KEY("io.modelcontextprotocol/protocolVersion")},
+        {IN_META, IN_OTHER, OBJECT, AT(meta_capabilities), KEY("io.modelcontextprotocol/clientCapabilities")},
+        {IN_META, IN_OTHER, OBJECT, AT(meta_client_info), KEY("io.modelcontextprotocol/clientInfo")},
+        {IN_META, IN_OTHER, STRING, AT(meta_log_level), KEY("io.modelcontextprotocol/logLevel")},
+        {IN_META, IN_OTHER, STRING | INTEGER, AT(meta_subscription), KEY("io.modelcontextprotocol/subscriptionId")},
 
-        {IN_REF, IN_OTHER, STRING, "name", IN_MESSAGE_OF(ref_name)},
-        {IN_REF, IN_OTHER, STRING, "uri", IN_MESSAGE_OF(ref_uri)},
+        {IN_REF, IN_OTHER, STRING, AT(ref_name), KEY("name")},
+        {IN_REF, IN_OTHER, STRING, AT(ref_uri), KEY("uri")},
 
-        {IN_ERROR, IN_OTHER, ANY, "code", BESIDE(error_code)},
-        {IN_ERROR, IN_OTHER, ANY, "message", IN_MESSAGE_OF(error_message)},
-        {IN_ERROR, IN_OTHER, ANY, "data", IN_MESSAGE_OF(error_data)},
+        {IN_ERROR, IN_OTHER, ANY, BESIDE(error_code), KEY("code")},
+        {IN_ERROR, IN_OTHER, ANY, AT(error_message), KEY("message")},
+        {IN_ERROR, IN_OTHER, ANY, AT(error_data), KEY("data")},
 };
 
 const struct field *found_field(enum place place, struct mcp_slice key, bool escaped)
@@ -74,7 +76,9 @@ const struct field *found_field(enum place place, struct mcp_slice key, bool esc
         for (size_t i = 0; i < ELEMENTSOF(fields); i++) {
                 const struct field *f = &fields[i];
 
-                if (f->place == place && (escaped ? string_is(key, f->key) : mcp_is(key, f->key)))
+                if (f->place != place)
+                        continue;
+                if (escaped ? string_is(key, f->key) : f->n == key.n && memcmp(f->key, key.at, key.n) == 0)
                         return f;
         }
         return NULL;
@@ -116,6 +120,12 @@ static const char *take_id(struct mcp_message *m)
         return fits ? "\"id\" is neither a string nor an integer" : "\"id\" is longer than 256 bytes";
 }
 
+static bool is_method_character(char c)
+{
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '/' || c == '.' || c == '$' ||
+               c == '-';
+}
+
 static int take_method(struct found *f, const char *bad_id, struct err **err)
 {
         struct mcp_message *m = &f->m;
@@ -126,7 +136,7 @@ static int take_method(struct found *f, const char *bad_id, struct err **err)
         if (!mcp_is_string(f->method) || name.n == 0 || name.n > MCP_MAX_METHOD)
                 return invalid(err, "\"method\" is no string of 1 to 128 bytes");
         for (size_t i = 0; i < name.n; i++)
-                if (!memchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_/.$-", name.at[i], 67))
+                if (!is_method_character(name.at[i]))
                         return invalid(err, "\"method\" has characters other than letters, digits and _ / . $ -");
         if (mcp_has(m->result) || mcp_has(m->error))
                 return invalid(err, "\"method\" stands beside \"result\" or \"error\"");

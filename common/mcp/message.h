@@ -109,7 +109,10 @@ static inline bool mcp_has(struct mcp_slice s)
         return s.at != NULL;
 }
 /* Compares the bytes as written with a C string: mcp_is(m.method, "tools/call"). */
-bool mcp_is(struct mcp_slice s, const char *literal);
+static inline bool mcp_is(struct mcp_slice s, const char *literal)
+{
+        return s.at && strlen(literal) == s.n && memcmp(s.at, literal, s.n) == 0;
+}
 bool mcp_same(struct mcp_slice a, struct mcp_slice b);
 static inline struct mcp_slice mcp_slice_of(const char *s)
 {

@@ -169,14 +169,9 @@ bool mcp_is_true(struct mcp_slice s)
         return mcp_is(s, "true");
 }
 
-bool mcp_is(struct mcp_slice s, const char *literal)
-{
-        return s.at && strlen(literal) == s.n && memcmp(s.at, literal, s.n) == 0;
-}
-
 bool mcp_same(struct mcp_slice a, struct mcp_slice b)
 {
-        return a.n == b.n && !a.at == !b.at && (a.n == 0 || memcmp(a.at, b.at, a.n) == 0);
+        return a.n == b.n && !a.at == !b.at && (!a.at || memcmp(a.at, b.at, a.n) == 0);
 }
 
 char *mcp_string(struct mcp_slice s)
