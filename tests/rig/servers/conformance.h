@@ -31,6 +31,11 @@ struct server {
         bool stdio;
         unsigned part, parts; /* 1 of 1: everything */
         unsigned page;        /* entries of one page of a list; 0: all */
+        /*
+         * What a gateway puts before each part's names of tools and prompts, by part; NULL: nothing. A part has the names that begin with
+         * its own more than with another's, without it: so that the gateway makes the names of the suite out of them.
+         */
+        char **prefixes;
         unsigned char key[crypto_auth_KEYBYTES];
         pthread_mutex_t lock;
         pthread_cond_t changed; /* whatever somebody may wait for */
@@ -148,7 +153,8 @@ struct tool {
 };
 extern const struct tool tools[];
 extern const size_t n_tools;
-bool offered(const struct server *s, size_t i); /* does this part have entry i of a table? */
+/* Entry i of a table, called name: what this part calls it, or NULL when another part has it. */
+const char *offered(const struct server *s, size_t i, const char *name);
 json_object *offer_capabilities(const struct server *s);
 json_object *offer_list(struct call *c, const char *method);
 json_object *offer_prompt(struct call *c);

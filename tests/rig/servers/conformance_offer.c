@@ -39,14 +39,34 @@ static const struct resource {
 /* The template belongs to the same part as this entry of the table. */
 #define TEMPLATE_PART 1
 
-bool offered(const struct server *s, size_t i)
+static bool has_part(const struct server *s, size_t i)
 {
         return i % s->parts == s->part - 1;
 }
 
-static bool any(const struct server *s, size_t n)
+const char *offered(const struct server *s, size_t i, const char *name)
 {
-        return s->part - 1 < n;
+        const char *best = NULL;
+
+        if (!s->prefixes)
+                return has_part(s, i) ? name : NULL;
+        for (size_t k = 0; k < s->parts; k++)
+                if (str_has_prefix(name, s->prefixes[k]) && (!best || strlen(s->prefixes[k]) > strlen(best)))
+                        best = s->prefixes[k];
+        return best && best == s->prefixes[s->part - 1] ? name + strlen(best) : NULL;
+}
+
+static bool any_prompt(const struct server *s)
+{
+        for (size_t i = 0; i < ELEMENTSOF(prompts); i++)
+                if (offered(s, i, prompts[i].name))
+                        return true;
+        return s->more_prompts;
+}
+
+static bool any_resource(const struct server *s)
+{
+        return s->part <= ELEMENTSOF(resources);
 }
 
 json_object *offer_capabilities(const struct server *s)
@@ -55,11 +75,11 @@ json_object *offer_capabilities(const struct server *s)
 
         json_add(o, "tools", parse("{\"listChanged\":true}"));
         json_add(o, "logging", json_object_new_object());
-        if (any(s, ELEMENTSOF(prompts))) {
+        if (any_prompt(s)) {
                 json_add(o, "prompts", parse("{\"listChanged\":true}"));
                 json_add(o, "completions", json_object_new_object());
         }
-        if (any(s, ELEMENTSOF(resources)))
+        if (any_resource(s))
                 json_add(o, "resources", parse("{\"subscribe\":true}"));
         return o;
 }
@@ -79,9 +99,11 @@ static json_object *list_tools(const struct server *s)
         json_object *list = json_object_new_array(), *o;
 
         for (size_t i = 0; i < n_tools; i++) {
-                if (!offered(s, i))
+                const char *name = offered(s, i, tools[i].name);
+
+                if (!name)
                         continue;
-                o = described(tools[i].name, tools[i].description);
+                o = described(name, tools[i].description);
                 json_add(o, "inputSchema", parse(tools[i].schema));
                 json_object_array_add(list, o);
         }
@@ -98,9 +120,11 @@ static json_object *list_prompts(const struct server *s)
         json_object *list = json_object_new_array(), *o;
 
         for (size_t i = 0; i < ELEMENTSOF(prompts); i++) {
-                if (!offered(s, i))
+                const char *name = offered(s, i, prompts[i].name);
+
+                if (!name)
                         continue;
-                o = described(prompts[i].name, prompts[i].description);
+                o = described(name, prompts[i].description);
                 json_add(o, "arguments", parse(prompts[i].arguments));
                 json_object_array_add(list, o);
         }
@@ -114,7 +138,7 @@ static json_object *list_resources(const struct server *s)
         json_object *list = json_object_new_array(), *o;
 
         for (size_t i = 0; i < ELEMENTSOF(resources); i++) {
-                if (!offered(s, i))
+                if (!has_part(s, i))
                         continue;
                 o = described(resources[i].name, "For testing");
                 json_add_str(o, "uri", resources[i].uri);
@@ -128,7 +152,7 @@ static json_object *list_templates(const struct server *s)
 {
         json_object *list = json_object_new_array(), *o;
 
-        if (offered(s, TEMPLATE_PART)) {
+        if (has_part(s, TEMPLATE_PART)) {
                 o = described("template", "For testing");
                 json_add_str(o, "uriTemplate", TEMPLATE_BEGIN "{id}" TEMPLATE_END);
                 json_add_str(o, "mimeType", "application/json");
@@ -165,11 +189,11 @@ json_object *offer_list(struct call *c, const char *method)
 
         if (str_eq(method, "tools/list"))
                 return paged(c, "tools", list_tools(s));
-        if (str_eq(method, "prompts/list") && any(s, ELEMENTSOF(prompts)))
+        if (str_eq(method, "prompts/list") && any_prompt(s))
                 return paged(c, "prompts", list_prompts(s));
-        if (str_eq(method, "resources/list") && any(s, ELEMENTSOF(resources)))
+        if (str_eq(method, "resources/list") && any_resource(s))
                 return paged(c, "resources", list_resources(s));
-        if (str_eq(method, "resources/templates/list") && any(s, ELEMENTSOF(resources)))
+        if (str_eq(method, "resources/templates/list") && any_resource(s))
                 return paged(c, "resourceTemplates", list_templates(s));
         return refuse(c, METHOD_NOT_FOUND, "no such method", NULL);
 }
@@ -215,7 +239,7 @@ static json_object *prompt_with(const struct prompt *p, const char *const values
 static const struct prompt *find_prompt(const struct server *s, const char *name)
 {
         for (size_t i = 0; i < ELEMENTSOF(prompts); i++)
-                if (offered(s, i) && str_eq(prompts[i].name, name))
+                if (name && str_eq(offered(s, i, prompts[i].name), name))
                         return &prompts[i];
         return NULL;
 }
@@ -235,7 +259,7 @@ json_object *offer_prompt(struct call *c)
                 if (!values[i])
                         return refuse(c, INVALID_PARAMS, "an argument is missing", NULL);
         }
-        if (str_eq(name, "test_input_required_result_prompt")) {
+        if (str_eq(p->name, "test_input_required_result_prompt")) {
                 answers =
                         ask(c,
                             "{\"user_context\":{\"method\":\"elicitation/create\",\"params\":{\"message\":\"What context should the prompt "
@@ -285,7 +309,7 @@ static json_object *contents(const char *uri, const char *type, const char *text
 static const struct resource *find_resource(const struct server *s, const char *uri)
 {
         for (size_t i = 0; i < ELEMENTSOF(resources); i++)
-                if (offered(s, i) && str_eq(resources[i].uri, uri))
+                if (has_part(s, i) && str_eq(resources[i].uri, uri))
                         return &resources[i];
         return NULL;
 }
@@ -313,7 +337,7 @@ json_object *offer_resource(struct call *c)
 
         if (r)
                 return contents(r->uri, r->type, r->text, r->blob);
-        if (offered(c->server, TEMPLATE_PART) && uri && str_has_prefix(uri, TEMPLATE_BEGIN) && str_has_suffix(uri, TEMPLATE_END) &&
+        if (has_part(c->server, TEMPLATE_PART) && uri && str_has_prefix(uri, TEMPLATE_BEGIN) && str_has_suffix(uri, TEMPLATE_END) &&
             strlen(uri) > strlen(TEMPLATE_BEGIN TEMPLATE_END)) {
                 const char *id = uri + strlen(TEMPLATE_BEGIN);
                 _cleanup_free_ char *text =

@@ -49,12 +49,12 @@ static bool mirrors(const char *header, json_object *value)
         return value ? str_eq(plain, json_object_get_string(value)) && plain : !header;
 }
 
-static bool params_mirrored(const struct headers *h, const char *tool, json_object *arguments)
+static bool params_mirrored(const struct server *s, const struct headers *h, const char *tool, json_object *arguments)
 {
         for (size_t i = 0; i < n_tools; i++) {
                 _cleanup_json_ json_object *schema = NULL;
 
-                if (!str_eq(tools[i].name, tool))
+                if (!tool || !str_eq(offered(s, i, tools[i].name), tool))
                         continue;
                 schema = parse(tools[i].schema);
                 json_object_object_foreach (json_get(schema, "properties"), key, property) {
@@ -77,7 +77,8 @@ static bool headers_mirror(struct call *c, const char *method, const struct head
 
         if (!str_eq(h->method, method) || (key && !mirrors(h->name, json_get(c->params, key))))
                 return false;
-        return !str_eq(method, "tools/call") || params_mirrored(h, json_str(c->params, "name"), json_get(c->params, "arguments"));
+        return !str_eq(method, "tools/call") ||
+               params_mirrored(c->server, h, json_str(c->params, "name"), json_get(c->params, "arguments"));
 }
 
 /* -- one request ------------------------------------------------------------------------------------------------------------------ */
@@ -125,7 +126,7 @@ static json_object *call_tool(struct call *c)
         json_object *result = NULL;
 
         for (size_t i = 0; i < n_tools; i++) {
-                if (!offered(c->server, i) || !str_eq(tools[i].name, name))
+                if (!name || !str_eq(offered(c->server, i, tools[i].name), name))
                         continue;
                 if (tools[i].content)
                         return parse(tools[i].content);

@@ -9,9 +9,10 @@
 
 static int usage(void)
 {
-        fputs("usage: mcp_conformance [--http PORT] [--era both|legacy|modern] [--part NofM] [--page N]\n"
+        fputs("usage: mcp_conformance [--http PORT] [--era both|legacy|modern] [--part NofM [--prefixes P,P,…]] [--page N]\n"
               "  --http  on that port of all addresses, path /mcp; 0 takes a free one. The port is the first line of standard output\n"
               "  --part  offers every M-th tool, prompt and resource, so that M of them together offer everything\n"
+              "  --prefixes  M prefixes: names are split by them instead, and part N's are without the N-th\n"
               "  --page  lists come in pages of N\n",
               stderr);
         return 64;
@@ -98,6 +99,16 @@ static bool parse_era(struct server *s, const char *text)
         return s->legacy || s->modern;
 }
 
+static void parse_prefixes(struct server *s, const char *text)
+{
+        for (const char *end = text; end; text = end ? end + 1 : NULL) {
+                _cleanup_free_ char *one = mem_strndup(text, strcspn(text, ","));
+
+                s->prefixes = strv_append(s->prefixes, one);
+                end = strchr(text, ',');
+        }
+}
+
 int main(int argc, char **argv)
 {
         static struct server s = {.legacy = true,
@@ -118,11 +129,13 @@ int main(int argc, char **argv)
                         port = argv[i + 1];
                 else if (str_eq(argv[i], "--page"))
                         s.page = (unsigned)strtoul(argv[i + 1], NULL, 10);
+                else if (str_eq(argv[i], "--prefixes"))
+                        parse_prefixes(&s, argv[i + 1]);
                 else if (!(str_eq(argv[i], "--era") && parse_era(&s, argv[i + 1])) &&
                          !(str_eq(argv[i], "--part") && parse_part(&s, argv[i + 1])))
                         return usage();
         }
-        if (i != argc)
+        if (i != argc || (s.prefixes && strv_len(s.prefixes) != s.parts))
                 return usage();
         s.stdio = !port;
         return port ? serve_http(&s, (unsigned)strtoul(port, NULL, 10)) : serve_stdio(&s);
