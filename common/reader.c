@@ -1,4 +1,4 @@
-#include "common/registry/reader.h"
+#include "common/reader.h"
 
 #include <ctype.h>
 #include <stdio.h>
