@@ -40,6 +40,14 @@ static void add_dotted(struct buf *b, const struct place *at)
         buf_addf(b, "%s%.100s", b->len ? "." : "", key);
 }
 
+char *reader_place_text(const struct place *at)
+{
+        _cleanup_buf_ struct buf dotted = {0};
+
+        add_dotted(&dotted, at);
+        return buf_take(&dotted);
+}
+
 static bool locate(const struct reader *r, const struct place *at, unsigned *line, unsigned *column)
 {
         _cleanup_buf_ struct buf pointer = {0};

@@ -32,6 +32,8 @@ struct place {
 int reader_fail(const struct reader *r, const struct place *at, struct err **err, const char *fmt, ...) _printf_(4, 5);
 /* The same for a failure that a helper already described: *err gets the place in front. */
 int reader_wrap(const struct reader *r, const struct place *at, struct err **err);
+/* "servers.github.egress[0].cidr", escaped for people; owned. */
+char *reader_place_text(const struct place *at);
 /* Line of a place; 0 when unknown. */
 unsigned reader_line(const struct reader *r, const struct place *at);
 
