@@ -11,7 +11,6 @@ struct found {
 };
 
 struct field {
-        enum place place;
         enum place inside; /* what its value is */
         unsigned types;    /* a value of none of these is left out, and m.misfit names it */
         size_t offset;     /* of a slice in struct found */
@@ -24,60 +23,72 @@ struct field {
 #define KEY(text)     (text), sizeof(text) - 1
 
 /* Members of the message itself are judged all together when they are all there. */
-static const struct field fields[] = {
-        {IN_MESSAGE, IN_OTHER, ANY, BESIDE(jsonrpc), KEY("jsonrpc")},
-        {IN_MESSAGE, IN_OTHER, ANY, AT(id), KEY("id")},
-        {IN_MESSAGE, IN_OTHER, ANY, BESIDE(method), KEY("method")},
-        {IN_MESSAGE, IN_PARAMS, ANY, AT(params), KEY("params")},
-        {IN_MESSAGE, IN_RESULT, ANY, AT(result), KEY("result")},
-        {IN_MESSAGE, IN_ERROR, ANY, AT(error), KEY("error")},
+static const struct field in_message[] = {
+        {IN_OTHER, ANY, BESIDE(jsonrpc), KEY("jsonrpc")}, {IN_OTHER, ANY, AT(id), KEY("id")},
+        {IN_OTHER, ANY, BESIDE(method), KEY("method")},   {IN_PARAMS, ANY, AT(params), KEY("params")},
+        {IN_RESULT, ANY, AT(result), KEY("result")},      {IN_ERROR, ANY, AT(error), KEY("error")},
+};
+static const struct field in_params[] = {
+        {IN_META, OBJECT, AT(meta), KEY("_meta")},
+        {IN_OTHER, STRING, AT(name), KEY("name")},
+        {IN_OTHER, STRING, AT(uri), KEY("uri")},
+        {IN_OTHER, STRING, AT(cursor), KEY("cursor")},
+        {IN_OTHER, ANY, AT(arguments), KEY("arguments")},
+        {IN_OTHER, STRING | INTEGER, AT(request_id), KEY("requestId")},
+        {IN_OTHER, STRING, AT(level), KEY("level")},
+        {IN_OTHER, OBJECT, AT(input_responses), KEY("inputResponses")},
+        {IN_OTHER, STRING, AT(request_state), KEY("requestState")},
+        {IN_OTHER, OBJECT, AT(notifications), KEY("notifications")},
+        {IN_REF, OBJECT, AT(ref), KEY("ref")},
+        {IN_OTHER, STRING, AT(protocol_version), KEY("protocolVersion")},
+        {IN_OTHER, OBJECT, AT(capabilities), KEY("capabilities")},
+        {IN_OTHER, OBJECT, AT(client_info), KEY("clientInfo")},
+        {IN_OTHER, STRING | INTEGER, BESIDE(token_in_params), KEY("progressToken")},
+};
+static const struct field in_result[] = {
+        {IN_META, OBJECT, AT(meta), KEY("_meta")},
+        {IN_OTHER, STRING, AT(result_type), KEY("resultType")},
+        {IN_OTHER, STRING, AT(next_cursor), KEY("nextCursor")},
+        {IN_OTHER, STRING, AT(instructions), KEY("instructions")},
+        {IN_OTHER, STRING, AT(protocol_version), KEY("protocolVersion")},
+        {IN_OTHER, OBJECT, AT(capabilities), KEY("capabilities")},
+        {IN_OTHER, OBJECT, AT(server_info), KEY("serverInfo")},
+};
+static const struct field in_meta[] = {
+        {IN_OTHER, STRING | INTEGER, AT(progress_token), KEY("progressToken")},
+        {IN_OTHER, STRING, AT(meta_version), KEY("io.modelcontextprotocol/protocolVersion")},
+        {IN_OTHER, OBJECT, AT(meta_capabilities), KEY("io.modelcontextprotocol/clientCapabilities")},
+        {IN_OTHER, OBJECT, AT(meta_client_info), KEY("io.modelcontextprotocol/clientInfo")},
+        {IN_OTHER, STRING, AT(meta_log_level), KEY("io.modelcontextprotocol/logLevel")},
+        {IN_OTHER, STRING | INTEGER, AT(meta_subscription), KEY("io.modelcontextprotocol/subscriptionId")},
+};
+static const struct field in_ref[] = {
+        {IN_OTHER, STRING, AT(ref_name), KEY("name")},
+        {IN_OTHER, STRING, AT(ref_uri), KEY("uri")},
+};
+static const struct field in_error[] = {
+        {IN_OTHER, ANY, BESIDE(error_code), KEY("code")},
+        {IN_OTHER, ANY, AT(error_message), KEY("message")},
+        {IN_OTHER, ANY, AT(error_data), KEY("data")},
+};
 
-        {IN_PARAMS, IN_META, OBJECT, AT(meta), KEY("_meta")},
-        {IN_PARAMS, IN_OTHER, STRING, AT(name), KEY("name")},
-        {IN_PARAMS, IN_OTHER, STRING, AT(uri), KEY("uri")},
-        {IN_PARAMS, IN_OTHER, STRING, AT(cursor), KEY("cursor")},
-        {IN_PARAMS, IN_OTHER, ANY, AT(arguments), KEY("arguments")},
-        {IN_PARAMS, IN_OTHER, STRING | INTEGER, AT(request_id), KEY("requestId")},
-        {IN_PARAMS, IN_OTHER, STRING, AT(level), KEY("level")},
-        {IN_PARAMS, IN_OTHER, OBJECT, AT(input_responses), KEY("inputResponses")},
-        {IN_PARAMS, IN_OTHER, STRING, AT(request_state), KEY("requestState")},
-        {IN_PARAMS, IN_OTHER, OBJECT, AT(notifications), KEY("notifications")},
-        {IN_PARAMS, IN_REF, OBJECT, AT(ref), KEY("ref")},
-        {IN_PARAMS, IN_OTHER, STRING, AT(protocol_version), KEY("protocolVersion")},
-        {IN_PARAMS, IN_OTHER, OBJECT, AT(capabilities), KEY("capabilities")},
-        {IN_PARAMS, IN_OTHER, OBJECT, AT(client_info), KEY("clientInfo")},
-        {IN_PARAMS, IN_OTHER, STRING | INTEGER, BESIDE(token_in_params), KEY("progressToken")},
-
-        {IN_RESULT, IN_META, OBJECT, AT(meta), KEY("_meta")},
-        {IN_RESULT, IN_OTHER, STRING, AT(result_type), KEY("resultType")},
-        {IN_RESULT, IN_OTHER, STRING, AT(next_cursor), KEY("nextCursor")},
-        {IN_RESULT, IN_OTHER, STRING, AT(instructions), KEY("instructions")},
-        {IN_RESULT, IN_OTHER, STRING, AT(protocol_version), KEY("protocolVersion")},
-        {IN_RESULT, IN_OTHER, OBJECT, AT(capabilities), KEY("capabilities")},
-        {IN_RESULT, IN_OTHER, OBJECT, AT(server_info), KEY("serverInfo")},
-
-        {IN_META, IN_OTHER, STRING | INTEGER, AT(progress_token), KEY("progressToken")},
-        {IN_META, IN_OTHER, STRING, AT(meta_version), KEY("io.modelcontextprotocol/protocolVersion")},
-        {IN_META, IN_OTHER, OBJECT, AT(meta_capabilities), KEY("io.modelcontextprotocol/clientCapabilities")},
-        {IN_META, IN_OTHER, OBJECT, AT(meta_client_info), KEY("io.modelcontextprotocol/clientInfo")},
-        {IN_META, IN_OTHER, STRING, AT(meta_log_level), KEY("io.modelcontextprotocol/logLevel")},
-        {IN_META, IN_OTHER, STRING | INTEGER, AT(meta_subscription), KEY("io.modelcontextprotocol/subscriptionId")},
-
-        {IN_REF, IN_OTHER, STRING, AT(ref_name), KEY("name")},
-        {IN_REF, IN_OTHER, STRING, AT(ref_uri), KEY("uri")},
-
-        {IN_ERROR, IN_OTHER, ANY, BESIDE(error_code), KEY("code")},
-        {IN_ERROR, IN_OTHER, ANY, AT(error_message), KEY("message")},
-        {IN_ERROR, IN_OTHER, ANY, AT(error_data), KEY("data")},
+#define FIELDS(of)                                                                                                                         \
+        {                                                                                                                                  \
+                (of), ELEMENTSOF(of)                                                                                                       \
+        }
+static const struct {
+        const struct field *fields;
+        size_t n;
+} places[] = {
+        [IN_MESSAGE] = FIELDS(in_message), [IN_PARAMS] = FIELDS(in_params), [IN_RESULT] = FIELDS(in_result),
+        [IN_META] = FIELDS(in_meta),       [IN_REF] = FIELDS(in_ref),       [IN_ERROR] = FIELDS(in_error),
 };
 
 const struct field *found_field(enum place place, struct mcp_slice key, bool escaped)
 {
-        for (size_t i = 0; i < ELEMENTSOF(fields); i++) {
-                const struct field *f = &fields[i];
+        for (size_t i = 0; i < places[place].n; i++) {
+                const struct field *f = &places[place].fields[i];
 
-                if (f->place != place)
-                        continue;
                 if (escaped ? string_is(key, f->key) : f->n == key.n && memcmp(f->key, key.at, key.n) == 0)
                         return f;
         }

@@ -102,36 +102,41 @@ static int scan_literal(struct scan *s, const char *word, size_t n)
         return 0;
 }
 
-/* s->p stands on the opening quote. *text: without quotes. */
-static int scan_string(struct scan *s, struct mcp_slice *text, bool *escaped)
+/* s->p stands on the opening quote. */
+static int scan_string(struct scan *s)
 {
-        const char *why, *at, *close = string_check(s->p + 1, s->end, escaped, &why, &at);
+        const char *close = string_check(s->p + 1, s->end, &s->note);
 
         if (!close)
-                return fail(s, at, MCP_FAULT_PARSE, why);
-        *text = (struct mcp_slice){s->p + 1, (size_t)(close - s->p) - 1};
+                return fail(s, s->note.at, MCP_FAULT_PARSE, s->note.why);
+        s->string = (struct mcp_slice){s->p + 1, (size_t)(close - s->p) - 1};
         s->p = close + 1;
         return 0;
 }
 
-static int scan_key(struct scan *s, struct key_set *set, struct mcp_slice *key, bool *escaped)
+static int fail_twice(struct scan *s, struct mcp_slice key)
 {
-        const char *at = s->p;
+        _cleanup_free_ char *start = mem_strndup(key.at, MIN(key.n, (size_t)80)), *safe = text_escape(start);
+        _cleanup_free_ char *reason = mem_printf("key \"%s\" stands twice in the same object", safe);
+
+        return fail(s, key.at - 1, MCP_FAULT_PARSE, reason);
+}
+
+/* The key becomes s->string. */
+static int scan_key(struct scan *s, struct key_set *set)
+{
         int r;
 
         if (s->p == s->end || *s->p != '"')
                 return fail(s, s->p, MCP_FAULT_PARSE, "a key in double quotes is missing here");
-        r = scan_string(s, key, escaped);
+        r = scan_string(s);
         if (r != 0)
                 return r;
-        switch (keys_add(&s->keys, set, *key, *escaped)) {
+        switch (keys_add(&s->keys, set, s->string, s->note.escaped)) {
         case KEY_TOO_MANY:
-                return fail(s, at, MCP_FAULT_LIMIT, "more than 1048576 keys in the objects that are open here");
-        case KEY_TWICE: {
-                _cleanup_free_ char *start = mem_strndup(key->at, MIN(key->n, (size_t)80)), *safe = text_escape(start);
-                _cleanup_free_ char *reason = mem_printf("key \"%s\" stands twice in the same object", safe);
-                return fail(s, at, MCP_FAULT_PARSE, reason);
-        }
+                return fail(s, s->string.at - 1, MCP_FAULT_LIMIT, "more than 1048576 keys in the objects that are open here");
+        case KEY_TWICE:
+                return fail_twice(s, s->string);
         case KEY_NEW:
                 break;
         }
@@ -139,21 +144,17 @@ static int scan_key(struct scan *s, struct key_set *set, struct mcp_slice *key, 
         if (s->p == s->end || *s->p != ':')
                 return fail(s, s->p, MCP_FAULT_PARSE, "\":\" is missing here");
         s->p++;
+        skip_space(s);
         return 0;
 }
 
 static int scan_member(struct scan *s, struct key_set *set, enum place place)
 {
-        const struct field *field = NULL;
-        struct mcp_slice key = {0};
-        bool escaped = false;
-        int r = scan_key(s, set, &key, &escaped);
+        int r = scan_key(s, set);
 
         if (r != 0)
                 return r;
-        if (place != IN_OTHER)
-                field = found_field(place, key, escaped);
-        skip_space(s);
+        const struct field *field = place == IN_OTHER ? NULL : found_field(place, s->string, s->note.escaped);
         const char *start = s->p;
         r = scan_value(s, field ? found_place(field) : IN_OTHER);
         if (r == 0 && field)
@@ -230,14 +231,11 @@ static int scan_container(struct scan *s, enum place place)
 /* s->p stands on the value's first byte. */
 static int scan_value(struct scan *s, enum place place)
 {
-        struct mcp_slice text;
-        bool escaped;
-
         if (s->p == s->end)
                 return fail(s, s->p, MCP_FAULT_PARSE, "the text ends where a value should stand");
         switch (*s->p) {
         case '"':
-                return scan_string(s, &text, &escaped);
+                return scan_string(s);
         case '{':
         case '[':
                 return scan_container(s, place);

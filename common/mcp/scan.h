@@ -12,11 +12,13 @@ const char *string_plain_end(const char *p, const char *end);
 const char *string_find_either(const char *p, const char *end, char a, char b);
 /* p stands behind the opening quote, in checked text: the place of the closing quote, or end. */
 const char *string_end(const char *p, const char *end);
-/*
- * p stands behind the opening quote of unchecked text. Returns the place of the closing quote; NULL: *why says what is wrong, *at where.
- * *escaped is set when there is an escape.
- */
-const char *string_check(const char *p, const char *end, bool *escaped, const char **why, const char **at);
+/* Of a string that was read: is there an escape in it; or why it is none, and where. */
+struct string_note {
+        bool escaped;
+        const char *why, *at;
+};
+/* p stands behind the opening quote of unchecked text. The place of the closing quote; NULL: *note says what is wrong. */
+const char *string_check(const char *p, const char *end, struct string_note *note);
 /* Appends the characters of a checked string, without its quotes, escapes decoded. */
 void string_decode(struct buf *out, const char *p, const char *end);
 /* Are two checked strings (without quotes) the same characters? */
@@ -60,7 +62,9 @@ struct field;
 
 struct scan {
         const char *text, *p, *end;
-        struct mcp_slice value; /* the whole, without white space around it */
+        struct mcp_slice value;  /* the whole, without white space around it */
+        struct mcp_slice string; /* the last one that was read, without its quotes */
+        struct string_note note; /* about it */
         unsigned depth;
         struct keys keys;
         struct found *found; /* goes to found_value(); unused when the whole is IN_OTHER */

@@ -15,7 +15,7 @@ static uint64_t zero_bytes(uint64_t w)
 }
 #endif
 
-const char *string_plain_end(const char *p, const char *end)
+static inline const char *plain_end(const char *p, const char *end)
 {
 #ifdef __SSE2__
         const __m128i quote = _mm_set1_epi8('"'), backslash = _mm_set1_epi8('\\'), space = _mm_set1_epi8(' ');
@@ -39,6 +39,11 @@ const char *string_plain_end(const char *p, const char *end)
         while (p < end && (signed char)*p >= 0x20 && *p != '"' && *p != '\\')
                 p++;
         return p;
+}
+
+const char *string_plain_end(const char *p, const char *end)
+{
+        return plain_end(p, end);
 }
 
 const char *string_find_either(const char *p, const char *end, char a, char b)
@@ -140,37 +145,45 @@ static size_t escape_length(const char *p, const char *end, const char **why)
         return 0;
 }
 
-const char *string_check(const char *p, const char *end, bool *escaped, const char **why, const char **at)
+/* p stands on what is not plain. The length of what it is, or 0. */
+static size_t special_length(const char *p, const char *end, struct string_note *note)
+{
+        note->at = p;
+        if (*p == '\\') {
+                note->escaped = true;
+                return escape_length(p, end, &note->why);
+        }
+        if ((unsigned char)*p < 0x20) {
+                note->why = "a control character stands in a string: write it as an escape";
+                return 0;
+        }
+        note->why = "a string is not valid UTF-8";
+        return wide_length(p, end);
+}
+
+const char *string_check(const char *p, const char *end, struct string_note *note)
 {
         const char *start = p - 1;
 
+        note->escaped = false;
         for (;;) {
                 size_t n;
 
-                p = *at = string_plain_end(p, end);
+                p = plain_end(p, end);
                 if (p == end) {
-                        *at = start;
-                        *why = "a string is not closed";
+                        note->at = start;
+                        note->why = "a string is not closed";
                         return NULL;
                 }
                 if (*p == '"')
                         return p;
-                if (*p == '\\') {
-                        *escaped = true;
-                        n = escape_length(p, end, why);
-                } else if ((unsigned char)*p < 0x20) {
-                        *why = "a control character stands in a string: write it as an escape";
-                        return NULL;
-                } else {
-                        *why = "a string is not valid UTF-8";
-                        /* Such characters come in runs. */
-                        while ((n = wide_length(p, end)) > 0 && p + n < end && (unsigned char)p[n] >= 0x80)
-                                p += n;
-                        *at = p;
-                }
-                if (n == 0)
-                        return NULL;
-                p += n;
+                /* Characters that are not ASCII come in runs. */
+                do {
+                        n = special_length(p, end, note);
+                        if (n == 0)
+                                return NULL;
+                        p += n;
+                } while (p < end && (unsigned char)*p >= 0x80);
         }
 }
 
