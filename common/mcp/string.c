@@ -177,13 +177,13 @@ const char *string_check(const char *p, const char *end, struct string_note *not
                 }
                 if (*p == '"')
                         return p;
+                n = special_length(p, end, note);
+                if (n == 0)
+                        return NULL;
                 /* Characters that are not ASCII come in runs. */
                 do {
-                        n = special_length(p, end, note);
-                        if (n == 0)
-                                return NULL;
                         p += n;
-                } while (p < end && (unsigned char)*p >= 0x80);
+                } while (p < end && (unsigned char)*p >= 0x80 && (n = wide_length(p, end)) > 0);
         }
 }
 
