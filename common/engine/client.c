@@ -1,5 +1,3 @@
-#include <errno.h>
-#include <sys/epoll.h>
 #include <sys/un.h>
 
 #include "common/engine/internal.h"
@@ -20,81 +18,21 @@ static void deliver_all(struct engine *e)
         }
 }
 
-static void drain(struct engine *e)
+static void on_turn(void *user)
 {
-        CURLMsg *m;
-        int left;
-
-        deliver_all(e);
-        /* One wake-up can bring many messages, and curl does not wake us for the rest. */
-        while (!e->dead && (m = curl_multi_info_read(e->multi, &left))) {
-                struct engine_call *c = NULL;
-
-                if (m->msg != CURLMSG_DONE)
-                        continue;
-                curl_easy_getinfo(m->easy_handle, CURLINFO_PRIVATE, &c);
-                transfer_done(c, m->data.result);
-        }
-}
-
-static void act(struct engine *e, curl_socket_t fd, int mask)
-{
-        int running;
+        struct engine *e = user;
+        CURL *easy;
+        CURLcode code;
 
         engine_hold(e);
-        (void)curl_multi_socket_action(e->multi, fd, mask, &running);
-        drain(e);
-        (void)engine_release(e);
-}
+        deliver_all(e);
+        while (!e->dead && curl_loop_next(e->curl, &easy, &code)) {
+                struct engine_call *c = NULL;
 
-static int on_io(_unused_ sd_event_source *s, int fd, uint32_t revents, void *user)
-{
-        int mask = 0;
-
-        if (revents & EPOLLIN)
-                mask |= CURL_CSELECT_IN;
-        if (revents & EPOLLOUT)
-                mask |= CURL_CSELECT_OUT;
-        if (revents & (EPOLLERR | EPOLLHUP))
-                mask |= mask ? 0 : CURL_CSELECT_ERR;
-        act(user, fd, mask);
-        return 0;
-}
-
-static int on_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
-{
-        act(user, CURL_SOCKET_TIMEOUT, 0);
-        return 0;
-}
-
-static int on_curl_socket(_unused_ CURL *easy, curl_socket_t fd, int what, void *user, void *source)
-{
-        struct engine *e = user;
-        sd_event_source *s = source;
-        uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
-
-        if (what == CURL_POLL_REMOVE) {
-                sd_event_source_disable_unref(s);
-                curl_multi_assign(e->multi, fd, NULL);
-                return 0;
+                curl_easy_getinfo(easy, CURLINFO_PRIVATE, &c);
+                transfer_done(c, code);
         }
-        if (s)
-                return sd_event_source_set_io_events(s, events) < 0 ? -1 : 0;
-        if (sd_event_add_io(e->loop, &s, fd, events, on_io, e) < 0)
-                return -1;
-        curl_multi_assign(e->multi, fd, s);
-        return 0;
-}
-
-static int on_curl_timer(_unused_ CURLM *multi, long timeout_ms, void *user)
-{
-        struct engine *e = user;
-
-        if (timeout_ms < 0)
-                return sd_event_source_set_enabled(e->timer, SD_EVENT_OFF) < 0 ? -1 : 0;
-        if (sd_event_source_set_time_relative(e->timer, (uint64_t)timeout_ms * 1000) < 0)
-                return -1;
-        return sd_event_source_set_enabled(e->timer, SD_EVENT_ONESHOT) < 0 ? -1 : 0;
+        (void)engine_release(e);
 }
 
 /* -- the line ---------------------------------------------------------------------------------------------------------------- */
@@ -140,15 +78,12 @@ static void engine_destroy(struct engine *e)
 {
         while (e->calls)
                 (void)engine_call_cancel(e->calls);
-        if (e->multi)
-                curl_multi_cleanup(e->multi);
-        sd_event_source_disable_unref(e->timer);
+        curl_loop_free(e->curl);
         sd_event_source_disable_unref(e->kick);
         sd_event_unref(e->loop);
         free(e->socket_path);
         free(e->version);
         free(e);
-        curl_global_cleanup();
 }
 
 void engine_hold(struct engine *e)
@@ -180,15 +115,14 @@ struct engine *engine_free(struct engine *e)
 
 static int set_up_loop(struct engine *e, struct err **err)
 {
-        int r = sd_event_add_time_relative(e->loop, &e->timer, CLOCK_MONOTONIC, 0, 1, on_timer, e);
+        int r = sd_event_add_defer(e->loop, &e->kick, on_kick, e);
 
         if (r >= 0)
-                r = sd_event_source_set_enabled(e->timer, SD_EVENT_OFF);
-        if (r >= 0)
-                r = sd_event_add_defer(e->loop, &e->kick, on_kick, e);
-        if (r >= 0)
                 r = sd_event_source_set_enabled(e->kick, SD_EVENT_OFF);
-        return r < 0 ? err_sys(err, r, "event loop for the Engine client") : 0;
+        if (r < 0)
+                return err_sys(err, r, "event loop for the Engine client");
+        /* Room for all that run, an event stream and some pulls. */
+        return curl_loop_new(&e->curl, e->loop, ENGINE_PARALLEL + 4, on_turn, e, err);
 }
 
 int engine_new(struct engine **ret, sd_event *loop, const char *socket_path, struct err **err)
@@ -197,24 +131,12 @@ int engine_new(struct engine **ret, sd_event *loop, const char *socket_path, str
 
         if (socket_path[0] != '/' || strlen(socket_path) >= sizeof(((struct sockaddr_un *)0)->sun_path))
                 return err_set(err, ERR_INVALID, "the Engine's socket must be an absolute path of at most 107 characters: %s", socket_path);
-        /* No TLS: only the unix socket is spoken to. */
-        if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
-                return err_set(err, ERR_INTERNAL, "cannot initialise libcurl");
         e = NEW(struct engine);
         e->loop = sd_event_ref(loop);
         e->socket_path = mem_strdup(socket_path);
         e->version = mem_strdup("");
-        e->multi = curl_multi_init();
-        if (!e->multi)
-                return err_set(err, ERR_INTERNAL, "cannot initialise libcurl");
         if (set_up_loop(e, err) < 0)
                 return -1;
-        curl_multi_setopt(e->multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket);
-        curl_multi_setopt(e->multi, CURLMOPT_SOCKETDATA, e);
-        curl_multi_setopt(e->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
-        curl_multi_setopt(e->multi, CURLMOPT_TIMERDATA, e);
-        /* Those in use count, and at the bound a finished one is closed: room for all that run, an event stream and some pulls. */
-        curl_multi_setopt(e->multi, CURLMOPT_MAXCONNECTS, (long)ENGINE_PARALLEL + 4);
         *ret = TAKE_PTR(e);
         return 0;
 }

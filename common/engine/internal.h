@@ -7,8 +7,7 @@
  */
 #pragma once
 
-#include <curl/curl.h>
-
+#include "common/curl_loop.h"
 #include "common/engine/engine.h"
 
 /* Transfers at a time; more wait in line. The Engine gains nothing beyond 8, and each costs a buffer of 16 KiB. */
@@ -27,8 +26,7 @@ enum call_state {
 struct engine {
         sd_event *loop;
         char *socket_path;
-        CURLM *multi;
-        sd_event_source *timer;    /* what curl asked for */
+        struct curl_loop *curl;
         sd_event_source *kick;     /* looks at the line on the loop's next turn */
         struct engine_call *calls; /* all, oldest first */
         struct engine_call *last;

@@ -129,8 +129,7 @@ void transfer_start(struct engine_call *c)
         curl_easy_setopt(c->easy, CURLOPT_CLOSESOCKETFUNCTION, on_socket_close);
         curl_easy_setopt(c->easy, CURLOPT_CLOSESOCKETDATA, e);
         set_method(c);
-        if (curl_multi_add_handle(e->multi, c->easy) != CURLM_OK)
-                abort();
+        curl_loop_add(e->curl, c->easy);
 }
 
 void transfer_stop(struct engine_call *c)
@@ -139,7 +138,7 @@ void transfer_stop(struct engine_call *c)
                 c->engine->n_running--;
         c->state = CALL_PAUSED;
         if (c->easy) {
-                curl_multi_remove_handle(c->engine->multi, c->easy);
+                curl_loop_remove(c->engine->curl, c->easy);
                 curl_easy_cleanup(c->easy);
                 c->easy = NULL;
         }

@@ -65,6 +65,60 @@ static void an_event_has_an_end(_unused_ void **state)
         sse_reader_deinit(&s);
 }
 
+static void feed_all(struct sse_reader *s, const char *text)
+{
+        _cleanup_buf_ struct buf got = {0};
+        _cleanup_err_ struct err *err = NULL;
+
+        for (; *text; text++)
+                assert_ok(sse_reader_feed(s, text, 1, note, &got, &err));
+}
+
+/* For Last-Event-ID: of events that came whole only, and it stays until another comes. */
+static void an_id_is_remembered(_unused_ void **state)
+{
+        struct sse_reader s = {.max = 64};
+        char line[SSE_MAX_ID + 20];
+
+        feed_all(&s, "id: one\n");
+        assert_int_equal(s.id.len, 0);
+        feed_all(&s, "retry: 500\ndata\n\n");
+        assert_string_equal(s.id.data, "one");
+        assert_int_equal(s.retry_ms, 500);
+        feed_all(&s, "data: x\n\nid: two\nretry: 5s\nretry\nretry: 99999999999\n");
+        assert_string_equal(s.id.data, "one");
+        assert_int_equal(s.retry_ms, 500);
+        feed_all(&s, "\n");
+        assert_string_equal(s.id.data, "two");
+        snprintf(line, sizeof(line), "id: %0*d\n\n", (int)SSE_MAX_ID + 1, 0);
+        feed_all(&s, line);
+        assert_string_equal(s.id.data, "two");
+        snprintf(line, sizeof(line), "id: %0*d\n\n", (int)SSE_MAX_ID, 0);
+        feed_all(&s, line);
+        assert_int_equal(s.id.len, SSE_MAX_ID);
+        feed_all(&s, "id: three\nid\n\n");
+        assert_int_equal(s.id.len, 0);
+        sse_reader_deinit(&s);
+}
+
+static void an_endpoint_is_on_the_servers_own_address(_unused_ void **state)
+{
+        static const char origin[] = "http://10.0.0.2:8080";
+        static const char *const foreign[] = {"http://10.0.0.3:8080/x", "http://10.0.0.2:80801/x", "//evil/x", "x", "", "ftp://10.0.0.2/"};
+        static const char *const bad[] = {"/a b", "/a#b", "/a\\b", "/a\nb", "/\xc3\xa4"};
+        _cleanup_err_ struct err *err = NULL;
+        char *path = sse_endpoint("http://10.0.0.2:8080/m?s=1", origin, &err);
+
+        assert_string_equal(path, "/m?s=1");
+        mem_replace(&path, sse_endpoint("/m?s=2", origin, &err));
+        assert_string_equal(path, "/m?s=2");
+        free(path);
+        for (size_t i = 0; i < ELEMENTSOF(foreign); i++)
+                assert_fails(sse_endpoint(foreign[i], origin, &err) ? 0 : -1, "not on its own address");
+        for (size_t i = 0; i < ELEMENTSOF(bad); i++)
+                assert_fails(sse_endpoint(bad[i], origin, &err) ? 0 : -1, "unusable endpoint");
+}
+
 static int stop(_unused_ const char *type, _unused_ const char *data, _unused_ size_t n, _unused_ void *user, struct err **err)
 {
         return err_set(err, ERR_INVALID, "enough");
@@ -112,6 +166,8 @@ int main(void)
                 cmocka_unit_test(events_come_out_however_the_stream_is_cut),
                 cmocka_unit_test(an_unfinished_event_is_none),
                 cmocka_unit_test(an_event_has_an_end),
+                cmocka_unit_test(an_endpoint_is_on_the_servers_own_address),
+                cmocka_unit_test(an_id_is_remembered),
                 cmocka_unit_test(the_receiver_can_stop),
                 cmocka_unit_test(a_large_event_leaves_nothing_behind),
                 cmocka_unit_test(what_is_written_is_read),

@@ -1,0 +1,184 @@
+#include "common/curl_loop.h"
+
+#include <sys/epoll.h>
+
+#include "common/mem.h"
+
+struct curl_loop {
+        sd_event *loop;
+        CURLM *multi;
+        sd_event_source *timer; /* what curl asked for */
+        sd_event_source *kick;  /* turn() is due */
+        CURL *over;             /* found by curl_loop_begin(), for curl_loop_next() */
+        CURLcode over_code;
+        curl_loop_turn_fn turn;
+        void *user;
+};
+
+static void act(struct curl_loop *l, curl_socket_t fd, int mask)
+{
+        int running;
+
+        (void)curl_multi_socket_action(l->multi, fd, mask, &running);
+        l->turn(l->user);
+}
+
+static int on_io(_unused_ sd_event_source *s, int fd, uint32_t revents, void *user)
+{
+        int mask = 0;
+
+        if (revents & EPOLLIN)
+                mask |= CURL_CSELECT_IN;
+        if (revents & EPOLLOUT)
+                mask |= CURL_CSELECT_OUT;
+        if (revents & (EPOLLERR | EPOLLHUP))
+                mask |= mask ? 0 : CURL_CSELECT_ERR;
+        act(user, fd, mask);
+        return 0;
+}
+
+static int on_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
+{
+        act(user, CURL_SOCKET_TIMEOUT, 0);
+        return 0;
+}
+
+static int on_kick(_unused_ sd_event_source *s, void *user)
+{
+        struct curl_loop *l = user;
+
+        l->turn(l->user);
+        return 0;
+}
+
+static int on_curl_socket(_unused_ CURL *easy, curl_socket_t fd, int what, void *user, void *source)
+{
+        struct curl_loop *l = user;
+        sd_event_source *s = source;
+        uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
+
+        if (what == CURL_POLL_REMOVE) {
+                sd_event_source_disable_unref(s);
+                curl_multi_assign(l->multi, fd, NULL);
+                return 0;
+        }
+        if (s)
+                return sd_event_source_set_io_events(s, events) < 0 ? -1 : 0;
+        if (sd_event_add_io(l->loop, &s, fd, events, on_io, l) < 0)
+                return -1;
+        curl_multi_assign(l->multi, fd, s);
+        return 0;
+}
+
+static int on_curl_timer(_unused_ CURLM *multi, long timeout_ms, void *user)
+{
+        struct curl_loop *l = user;
+
+        if (timeout_ms < 0)
+                return sd_event_source_set_enabled(l->timer, SD_EVENT_OFF) < 0 ? -1 : 0;
+        if (sd_event_source_set_time_relative(l->timer, (uint64_t)timeout_ms * 1000) < 0)
+                return -1;
+        return sd_event_source_set_enabled(l->timer, SD_EVENT_ONESHOT) < 0 ? -1 : 0;
+}
+
+void curl_loop_add(struct curl_loop *l, CURL *easy)
+{
+        if (curl_multi_add_handle(l->multi, easy) != CURLM_OK)
+                abort();
+}
+
+/* One wake-up can bring many messages, and curl does not wake us for the rest. */
+static bool next_over(struct curl_loop *l, CURL **easy, CURLcode *code)
+{
+        CURLMsg *m;
+        int left;
+
+        while ((m = curl_multi_info_read(l->multi, &left))) {
+                if (m->msg != CURLMSG_DONE)
+                        continue;
+                *easy = m->easy_handle;
+                *code = m->data.result;
+                return true;
+        }
+        return false;
+}
+
+bool curl_loop_next(struct curl_loop *l, CURL **easy, CURLcode *code)
+{
+        if (!l->over)
+                return next_over(l, easy, code);
+        *easy = TAKE_PTR(l->over);
+        *code = l->over_code;
+        return true;
+}
+
+void curl_loop_kick(struct curl_loop *l)
+{
+        (void)sd_event_source_set_enabled(l->kick, SD_EVENT_ONESHOT);
+}
+
+void curl_loop_begin(struct curl_loop *l)
+{
+        int running;
+
+        (void)curl_multi_socket_action(l->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+        if (l->over || next_over(l, &l->over, &l->over_code))
+                curl_loop_kick(l);
+}
+
+void curl_loop_remove(struct curl_loop *l, CURL *easy)
+{
+        if (l->over == easy)
+                l->over = NULL;
+        curl_multi_remove_handle(l->multi, easy);
+}
+
+static int set_up_sources(struct curl_loop *l, struct err **err)
+{
+        int r = sd_event_add_time_relative(l->loop, &l->timer, CLOCK_MONOTONIC, 0, 1, on_timer, l);
+
+        if (r >= 0)
+                r = sd_event_source_set_enabled(l->timer, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_defer(l->loop, &l->kick, on_kick, l);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(l->kick, SD_EVENT_OFF);
+        return r < 0 ? err_sys(err, r, "event loop for HTTP") : 0;
+}
+
+int curl_loop_new(struct curl_loop **ret, sd_event *loop, unsigned max_idle, curl_loop_turn_fn turn, void *user, struct err **err)
+{
+        _cleanup_(curl_loop_freep) struct curl_loop *l = NULL;
+
+        /* No TLS: unix sockets and the containers' own addresses are spoken to. */
+        if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
+                return err_set(err, ERR_INTERNAL, "cannot initialise libcurl");
+        l = NEW(struct curl_loop);
+        *l = (struct curl_loop){.loop = sd_event_ref(loop), .multi = curl_multi_init(), .turn = turn, .user = user};
+        if (!l->multi)
+                return err_set(err, ERR_INTERNAL, "cannot initialise libcurl");
+        if (set_up_sources(l, err) < 0)
+                return -1;
+        curl_multi_setopt(l->multi, CURLMOPT_SOCKETFUNCTION, on_curl_socket);
+        curl_multi_setopt(l->multi, CURLMOPT_SOCKETDATA, l);
+        curl_multi_setopt(l->multi, CURLMOPT_TIMERFUNCTION, on_curl_timer);
+        curl_multi_setopt(l->multi, CURLMOPT_TIMERDATA, l);
+        /* Those in use count, and at the bound a finished one is closed. */
+        curl_multi_setopt(l->multi, CURLMOPT_MAXCONNECTS, (long)max_idle);
+        *ret = TAKE_PTR(l);
+        return 0;
+}
+
+struct curl_loop *curl_loop_free(struct curl_loop *l)
+{
+        if (!l)
+                return NULL;
+        if (l->multi)
+                curl_multi_cleanup(l->multi);
+        sd_event_source_disable_unref(l->timer);
+        sd_event_source_disable_unref(l->kick);
+        sd_event_unref(l->loop);
+        free(l);
+        curl_global_cleanup();
+        return NULL;
+}
