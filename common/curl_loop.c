@@ -7,24 +7,50 @@
 struct curl_loop {
         sd_event *loop;
         CURLM *multi;
-        sd_event_source *timer; /* what curl asked for */
-        sd_event_source *kick;  /* turn() is due */
-        CURL *over;             /* found by curl_loop_begin(), for curl_loop_next() */
+        /*
+         * curl moves its timer several times for every transfer. Ours only moves when it would ring too late, and when it rings too early
+         * it is wound again: no system call for a transfer that goes well.
+         */
+        sd_event_source *timer;
+        uint64_t due;          /* what curl asked for, microseconds of CLOCK_MONOTONIC; UINT64_MAX = nothing */
+        uint64_t armed;        /* when the timer rings */
+        bool busy;             /* inside curl: the timer is looked after when we are out of it */
+        sd_event_source *kick; /* turn() is due */
+        CURL *over;            /* found by curl_loop_start(), for curl_loop_next() */
         CURLcode over_code;
         curl_loop_turn_fn turn;
         void *user;
 };
 
+/* sd-event fails here for want of memory only. */
+static void check(int r)
+{
+        if (r < 0)
+                abort();
+}
+
+static void arm(struct curl_loop *l)
+{
+        if (l->due >= l->armed)
+                return;
+        l->armed = l->due;
+        check(sd_event_source_set_time(l->timer, l->due));
+        check(sd_event_source_set_enabled(l->timer, SD_EVENT_ONESHOT));
+}
+
 static void act(struct curl_loop *l, curl_socket_t fd, int mask)
 {
         int running;
 
+        l->busy = true;
         (void)curl_multi_socket_action(l->multi, fd, mask, &running);
-        l->turn(l->user);
+        l->busy = false;
+        arm(l);
 }
 
 static int on_io(_unused_ sd_event_source *s, int fd, uint32_t revents, void *user)
 {
+        struct curl_loop *l = user;
         int mask = 0;
 
         if (revents & EPOLLIN)
@@ -33,13 +59,31 @@ static int on_io(_unused_ sd_event_source *s, int fd, uint32_t revents, void *us
                 mask |= CURL_CSELECT_OUT;
         if (revents & (EPOLLERR | EPOLLHUP))
                 mask |= mask ? 0 : CURL_CSELECT_ERR;
-        act(user, fd, mask);
+        act(l, fd, mask);
+        l->turn(l->user);
         return 0;
+}
+
+static uint64_t now(struct curl_loop *l)
+{
+        uint64_t t;
+
+        check(sd_event_now(l->loop, CLOCK_MONOTONIC, &t));
+        return t;
 }
 
 static int on_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
 {
-        act(user, CURL_SOCKET_TIMEOUT, 0);
+        struct curl_loop *l = user;
+
+        l->armed = UINT64_MAX;
+        if (l->due > now(l)) {
+                arm(l);
+                return 0;
+        }
+        l->due = UINT64_MAX;
+        act(l, CURL_SOCKET_TIMEOUT, 0);
+        l->turn(l->user);
         return 0;
 }
 
@@ -74,11 +118,10 @@ static int on_curl_timer(_unused_ CURLM *multi, long timeout_ms, void *user)
 {
         struct curl_loop *l = user;
 
-        if (timeout_ms < 0)
-                return sd_event_source_set_enabled(l->timer, SD_EVENT_OFF) < 0 ? -1 : 0;
-        if (sd_event_source_set_time_relative(l->timer, (uint64_t)timeout_ms * 1000) < 0)
-                return -1;
-        return sd_event_source_set_enabled(l->timer, SD_EVENT_ONESHOT) < 0 ? -1 : 0;
+        l->due = timeout_ms < 0 ? UINT64_MAX : now(l) + (uint64_t)timeout_ms * 1000;
+        if (!l->busy)
+                arm(l);
+        return 0;
 }
 
 void curl_loop_add(struct curl_loop *l, CURL *easy)
@@ -117,11 +160,12 @@ void curl_loop_kick(struct curl_loop *l)
         (void)sd_event_source_set_enabled(l->kick, SD_EVENT_ONESHOT);
 }
 
-void curl_loop_begin(struct curl_loop *l)
+void curl_loop_start(struct curl_loop *l, CURL *easy)
 {
-        int running;
-
-        (void)curl_multi_socket_action(l->multi, CURL_SOCKET_TIMEOUT, 0, &running);
+        l->busy = true;
+        curl_loop_add(l, easy);
+        l->due = UINT64_MAX; /* curl's wish to be called at once is granted */
+        act(l, CURL_SOCKET_TIMEOUT, 0);
         if (l->over || next_over(l, &l->over, &l->over_code))
                 curl_loop_kick(l);
 }
@@ -135,7 +179,7 @@ void curl_loop_remove(struct curl_loop *l, CURL *easy)
 
 static int set_up_sources(struct curl_loop *l, struct err **err)
 {
-        int r = sd_event_add_time_relative(l->loop, &l->timer, CLOCK_MONOTONIC, 0, 1, on_timer, l);
+        int r = sd_event_add_time(l->loop, &l->timer, CLOCK_MONOTONIC, 0, 1, on_timer, l);
 
         if (r >= 0)
                 r = sd_event_source_set_enabled(l->timer, SD_EVENT_OFF);
@@ -154,7 +198,8 @@ int curl_loop_new(struct curl_loop **ret, sd_event *loop, unsigned max_idle, cur
         if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
                 return err_set(err, ERR_INTERNAL, "cannot initialise libcurl");
         l = NEW(struct curl_loop);
-        *l = (struct curl_loop){.loop = sd_event_ref(loop), .multi = curl_multi_init(), .turn = turn, .user = user};
+        *l = (struct curl_loop){
+                .loop = sd_event_ref(loop), .multi = curl_multi_init(), .due = UINT64_MAX, .armed = UINT64_MAX, .turn = turn, .user = user};
         if (!l->multi)
                 return err_set(err, ERR_INTERNAL, "cannot initialise libcurl");
         if (set_up_sources(l, err) < 0)

@@ -28,10 +28,10 @@ DEFINE_FREEP(struct curl_loop *, curl_loop_free)
 /* Adds a transfer; it begins on the loop's next turn. */
 void curl_loop_add(struct curl_loop *l, CURL *easy);
 /*
- * Begins what was added, now: on a kept connection the request has gone out when this returns. turn() is not called from here, but from the
- * loop when a transfer is over already.
+ * Adds a transfer and begins it now: on a kept connection the request has gone out when this returns. turn() is not called from here, but
+ * from the loop when a transfer is over already.
  */
-void curl_loop_begin(struct curl_loop *l);
+void curl_loop_start(struct curl_loop *l, CURL *easy);
 /* turn() is called on the loop's next turn. */
 void curl_loop_kick(struct curl_loop *l);
 /* Takes a transfer out; one that is not over loses its connection. Not from curl's callbacks. */

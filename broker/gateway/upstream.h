@@ -29,6 +29,7 @@ struct upstream_limits {
 
 struct upstream;
 struct upstream_call;
+struct upstream_pool;
 
 /* All may free the upstream, except where said. Messages are borrowed for the time of the call. */
 struct upstream_events {
@@ -57,10 +58,17 @@ struct upstream_config {
         const char *path;     /* copied */
         bool sse;             /* HTTP: the older transport, one GET stream and an endpoint */
         char *const *headers; /* HTTP: sent with every request (credentials); copied */
-        bool legacy_only;     /* begin with initialize: this server took server/discover badly before (upstream_probe_failed()) */
+        /* HTTP: whose connections are used and kept; NULL = its own, which costs 40 KiB and closes without a word. Borrowed. */
+        struct upstream_pool *pool;
+        bool legacy_only; /* begin with initialize: this server took server/discover badly before (upstream_probe_failed()) */
         /* What we declare as a client, legacy and modern: {"sampling":{},"elicitation":{},"roots":{…}}; absent = {}. Copied. */
         struct mcp_slice capabilities;
 };
+
+/* Connections to HTTP servers, shared by the sessions of a loop. Freed after all of them. */
+_must_check_ int upstream_pool_new(struct upstream_pool **ret, sd_event *loop, struct err **err);
+struct upstream_pool *upstream_pool_free(struct upstream_pool *p);
+DEFINE_FREEP(struct upstream_pool *, upstream_pool_free)
 
 /* -1 only when the descriptor or address is unusable; then fd stays the caller's. The handshake begins at once. */
 _must_check_ int upstream_stdio_new(struct upstream **ret, sd_event *loop, const struct upstream_config *config,
@@ -94,9 +102,11 @@ struct upstream_request {
         struct mcp_slice progress_token; /* inside params: replaced by one of ours; absent = none was asked for */
         struct mcp_slice name;           /* HTTP, modern: what Mcp-Name mirrors, a JSON string (inside params or not) */
         char *const *headers;            /* HTTP, modern: "Mcp-Param-X: v" */
-        uint64_t timeout_ms;             /* without an answer or progress */
-        uint64_t cap_ms;                 /* in all, whatever progress comes */
-        /* A progress note (with the caller's own token back in it, as text of its own) or a log message on this call's stream. May be NULL.
+        uint64_t timeout_ms;             /* without an answer or progress; 0 = for ever (subscriptions/listen) */
+        uint64_t cap_ms;                 /* in all, whatever progress comes; 0 = for ever */
+        /*
+         * A progress note (with the caller's own token back in it, as text of its own), a notification of this subscription (modern; the
+         * subscriptionId in it is our id), or whatever else came on this call's own stream. May cancel the call. May be NULL.
          */
         void (*notification)(struct upstream_call *call, const struct mcp_message *m, void *user);
         /*

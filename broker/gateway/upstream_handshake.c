@@ -244,8 +244,9 @@ static int on_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *u
                         send_initialize(u);
                 }
         } else {
-                err_set(&err, ERR_TIMEOUT, "the server did not finish the handshake within %llu ms",
-                        (unsigned long long)u->limits.handshake_ms);
+                const char *trouble = u->ops->trouble ? u->ops->trouble(u) : NULL;
+                err_set(&err, ERR_TIMEOUT, "the server did not finish the handshake within %llu ms%s%s",
+                        (unsigned long long)u->limits.handshake_ms, trouble ? ": " : "", trouble ? trouble : "");
                 fail(u, err);
         }
         (void)upstream_release(u);
@@ -262,11 +263,15 @@ int handshake_start(struct upstream *u, struct err **err)
         r = sd_event_add_time_relative(u->loop, &u->handshake_timer, CLOCK_MONOTONIC, first * 1000, 1000, on_timer, u);
         if (r < 0)
                 return err_sys(err, r, "event loop for a server's handshake");
+        return 0;
+}
+
+void handshake_go(struct upstream *u)
+{
         if (u->legacy_only)
                 send_initialize(u);
         else
                 send_discover(u);
-        return 0;
 }
 
 void handshake_deinit(struct upstream *u)

@@ -40,6 +40,8 @@ struct upstream_ops {
         void (*close)(struct upstream *u);
         /* After close(), when nobody is inside any more: the memory. */
         void (*destroy)(struct upstream *u);
+        /* What stands in the way of the handshake, for messages. Borrowed; NULL = nothing known. May be NULL. */
+        const char *(*trouble)(const struct upstream *u);
         char *(*last_words)(const struct upstream *u); /* owned; NULL when there can be none. May be NULL */
         bool closes_to_cancel;                         /* modern: a call's own stream is closed, and no notification sent */
         bool may_be_silent;                            /* no answer to the probe is an answer */
@@ -155,11 +157,14 @@ void outgoing_note(struct outgoing *o, const char *method, struct mcp_slice para
  * Takes text from the server: one message, or what should be one. on: whose stream it came on, NULL = nobody's. Runs callbacks: held.
  */
 void upstream_receive(struct upstream *u, struct upstream_call *on, const char *text, size_t n);
+/* The call whose id, or progress token, this is as written; NULL = none. */
+struct upstream_call *upstream_own_call(const struct upstream *u, struct mcp_slice id);
 /* Something that is neither a message nor an answer; too much of it in a row ends the session. */
 void upstream_noise(struct upstream *u);
 
 /* upstream_handshake.c */
-_must_check_ int handshake_start(struct upstream *u, struct err **err);
+_must_check_ int handshake_start(struct upstream *u, struct err **err); /* its clock */
+void handshake_go(struct upstream *u);                                  /* its first message */
 /* An error without an id came: it can only be about what the handshake asked. false: there is no handshake. */
 bool handshake_take_error(struct upstream *u, const struct mcp_message *m);
 /* The server knows that the handshake is over. Runs callbacks: held. */

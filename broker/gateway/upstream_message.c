@@ -35,7 +35,7 @@ static uint64_t own_id(struct mcp_slice s)
         return id;
 }
 
-static struct upstream_call *find(const struct upstream *u, struct mcp_slice id)
+struct upstream_call *upstream_own_call(const struct upstream *u, struct mcp_slice id)
 {
         uint64_t n = own_id(id);
 
@@ -46,7 +46,7 @@ static struct upstream_call *find(const struct upstream *u, struct mcp_slice id)
 
 static void take_answer(struct upstream *u, const struct mcp_message *m)
 {
-        struct upstream_call *c = find(u, m->id);
+        struct upstream_call *c = upstream_own_call(u, m->id);
 
         if (c) {
                 u->noise = 0;
@@ -65,7 +65,7 @@ static void take_answer(struct upstream *u, const struct mcp_message *m)
 /* The caller knows its own token only, and looks for it as it wrote it. */
 static void take_progress(struct upstream *u, const struct mcp_message *m)
 {
-        struct upstream_call *c = find(u, m->progress_token);
+        struct upstream_call *c = upstream_own_call(u, m->progress_token);
         struct mcp_message own;
         struct mcp_edit edit;
 
@@ -96,7 +96,7 @@ static void take_cancelled(struct upstream *u, const struct mcp_message *m)
                 return;
         }
         /* Modern: the server ends a subscription. */
-        c = find(u, m->request_id);
+        c = upstream_own_call(u, m->request_id);
         if (!c || c->method != MCP_M_LISTEN)
                 return;
         err_set(&err, ERR_UNAVAILABLE, "the server ended the subscription");
@@ -106,7 +106,7 @@ static void take_cancelled(struct upstream *u, const struct mcp_message *m)
 
 static void take_notification(struct upstream *u, struct upstream_call *on, const struct mcp_message *m)
 {
-        struct upstream_call *c = mcp_has(m->meta_subscription) ? find(u, m->meta_subscription) : NULL;
+        struct upstream_call *c = mcp_has(m->meta_subscription) ? upstream_own_call(u, m->meta_subscription) : NULL;
 
         if (mcp_is(m->method, "notifications/progress"))
                 take_progress(u, m);

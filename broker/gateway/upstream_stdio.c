@@ -378,6 +378,7 @@ int upstream_stdio_new(struct upstream **ret, sd_event *loop, const struct upstr
                 s->fd = -1;
                 return -1;
         }
+        handshake_go(u);
         *ret = TAKE_PTR(u);
         return 0;
 }

@@ -100,6 +100,7 @@ struct rig *rig_new(void)
 struct rig *rig_free(struct rig *r)
 {
         upstream_free(r->u);
+        upstream_pool_free(r->pool);
         sd_event_unref(r->loop);
         err_free(r->why);
         free(r->note);
@@ -121,7 +122,7 @@ void rig_wait(struct rig *r, const bool *flag)
         sd_event_source *timer = NULL;
         bool late = false;
 
-        assert_true(sd_event_add_time_relative(r->loop, &timer, CLOCK_MONOTONIC, 10000000, 1, on_too_late, &late) >= 0);
+        assert_true(sd_event_add_time_relative(r->loop, &timer, CLOCK_MONOTONIC, 60000000, 1, on_too_late, &late) >= 0);
         while (!*flag && !late)
                 assert_true(sd_event_run(r->loop, UINT64_MAX) >= 0);
         sd_event_source_disable_unref(timer);
@@ -187,7 +188,7 @@ void rig_ask_more(struct rig *r, struct asked *a, const struct upstream_request 
 
 void rig_ask(struct rig *r, struct asked *a, const char *params)
 {
-        struct upstream_request q = {.method = MCP_M_TOOLS_CALL, .params = mcp_slice_of(params), .timeout_ms = 5000, .cap_ms = 5000};
+        struct upstream_request q = {.method = MCP_M_TOOLS_CALL, .params = mcp_slice_of(params), .timeout_ms = 60000, .cap_ms = 60000};
 
         rig_ask_more(r, a, &q);
 }

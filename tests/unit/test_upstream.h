@@ -28,6 +28,7 @@ void asked_deinit(struct asked *a);
 struct rig {
         sd_event *loop;
         struct upstream *u;
+        struct upstream_pool *pool; /* NULL = none is shared */
         struct upstream_config config;
         bool ready, ended;
         struct err *why;
@@ -45,11 +46,11 @@ struct rig *rig_free(struct rig *r);
 DEFINE_FREEP(struct rig *, rig_free)
 #define _cleanup_rig_ _cleanup_(rig_freep)
 
-/* Runs the loop until *flag, at most 10 s. */
+/* Runs the loop until *flag, at most 60 s. */
 void rig_wait(struct rig *r, const bool *flag);
 /* Runs it for that long. */
 void rig_run(struct rig *r, uint64_t ms);
-/* tools/call with these params; timeouts 5 s. */
+/* tools/call with these params; timeouts 60 s. */
 void rig_ask(struct rig *r, struct asked *a, const char *params);
 void rig_ask_more(struct rig *r, struct asked *a, const struct upstream_request *request);
 void rig_cancel(struct asked *a, const char *reason);

@@ -1,0 +1,319 @@
+#include "broker/gateway/upstream_http.h"
+
+/*
+ * What the answers of an HTTP server mean. Source: MCP basic/transports, "Streamable HTTP", of 2025-11-25 and 2026-07-28; "HTTP with SSE"
+ * of 2024-11-05.
+ */
+
+/* -- the session's name --------------------------------------------------------------------------------------------------------- */
+
+void stream_take_session(struct http_stream *s)
+{
+        struct http *h = s->http;
+        struct curl_header *header = NULL;
+        struct err *err = NULL;
+
+        if (h->session || s->status != 200 || curl_easy_header(s->easy, "Mcp-Session-Id", 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+                return;
+        for (const char *p = header->value; *p; p++)
+                if (*p < 0x21 || *p > 0x7e || p - header->value >= HTTP_MAX_SESSION) {
+                        err_set(&err, ERR_INVALID, "its Mcp-Session-Id is not visible ASCII of at most %d characters", HTTP_MAX_SESSION);
+                        upstream_end(h->upstream, err);
+                        return;
+                }
+        if (*header->value)
+                h->session = mem_strdup(header->value);
+}
+
+/* -- events ------------------------------------------------------------------------------------------------------------------ */
+
+static int take_endpoint(struct http *h, const char *data)
+{
+        struct err *err = NULL;
+
+        if (h->endpoint) {
+                err_set(&err, ERR_INVALID, "the server named a second endpoint");
+        } else {
+                _cleanup_free_ char *path = sse_endpoint(data, h->origin, &err);
+                if (path) {
+                        h->endpoint = mem_printf("%s%s", h->origin, path);
+                        handshake_go(h->upstream);
+                        return 0;
+                }
+        }
+        upstream_end(h->upstream, err);
+        return -1;
+}
+
+int stream_event(const char *type, const char *data, size_t n, void *stream, _unused_ struct err **err)
+{
+        struct http_stream *s = stream;
+        struct http *h = s->http;
+
+        if (h->sse && s->kind == STREAM_EVENTS && str_eq(type, "endpoint"))
+                return take_endpoint(h, data);
+        /* An empty one only tells its id, for resumption. */
+        if (!str_eq(type, "message") || n == 0)
+                return 0;
+        if (s->kind == STREAM_EVENTS)
+                h->events_delay = 0;
+        upstream_receive(h->upstream, s->call, data, n);
+        return s->dead || !upstream_alive(h->upstream) ? -1 : 0;
+}
+
+void stream_too_long(struct http_stream *s, struct err *why)
+{
+        if (!s->call) {
+                upstream_end(s->http->upstream, why);
+                return;
+        }
+        call_doom(s->call, why);
+        stream_close(s);
+}
+
+/* -- why there is no answer ---------------------------------------------------------------------------------------------------- */
+
+static struct err *broken(const struct http_stream *s)
+{
+        struct err *err = NULL;
+
+        if (s->over_limit && s->header_bytes > HTTP_MAX_HEADER)
+                err_set(&err, ERR_LIMIT, "the headers of its HTTP answer are over %u bytes", HTTP_MAX_HEADER);
+        else if (s->over_limit)
+                err_set(&err, ERR_LIMIT, "its answer is over %zu bytes (gateway.max_message)", s->http->upstream->limits.max_message);
+        else if (s->refused)
+                err_set(&err, ERR_UNAVAILABLE, "the connection was lost before the answer; whether the call was carried out is not known");
+        else
+                err_set(&err, ERR_UNAVAILABLE, "HTTP: %s", s->error[0] ? s->error : curl_easy_strerror(s->code));
+        return err;
+}
+
+static struct err *turned_down(const struct http_stream *s, const char *what)
+{
+        struct err *err = NULL;
+
+        if (s->status == 401 || s->status == 403)
+                err_set(&err, ERR_DENIED, "it refused %s with HTTP status %ld: the credentials it gets are missing or wrong", what,
+                        s->status);
+        else if (s->status >= 300 && s->status < 400)
+                err_set(&err, ERR_INVALID, "it answered %s with a redirection (HTTP status %ld), which is not followed: is the path right?",
+                        what, s->status);
+        else
+                err_set(&err, ERR_INVALID, "it answered %s with HTTP status %ld and no message", what, s->status);
+        return err;
+}
+
+static void end_session(struct http_stream *s, const char *what)
+{
+        struct err *err = s->code != CURLE_OK ? broken(s) : turned_down(s, what);
+
+        upstream_end(s->http->upstream, err);
+}
+
+/* The server has forgotten the session; everything else that is asked in it would fail, too. */
+static bool session_is_over(struct http_stream *s)
+{
+        struct http *h = s->http;
+        struct err *err = NULL;
+
+        if (s->code != CURLE_OK || s->status != 404 || !h->session || h->upstream->state != UPSTREAM_READY)
+                return false;
+        mem_replace(&h->session, NULL); /* nothing to say goodbye to */
+        err_set(&err, ERR_UNAVAILABLE, "it ended the session (HTTP status 404)");
+        upstream_end(h->upstream, err);
+        return true;
+}
+
+/* -- a server that is only just starting --------------------------------------------------------------------------------------- */
+
+static bool try_again(struct http_stream *s)
+{
+        struct http *h = s->http;
+        bool lost = s->code == CURLE_GOT_NOTHING || s->code == CURLE_RECV_ERROR || s->code == CURLE_SEND_ERROR;
+
+        if (h->upstream->state != UPSTREAM_STARTING || (s->code != CURLE_COULDNT_CONNECT && !lost))
+                return false;
+        /* A proxy in front of a port that is not open yet accepts, and then closes. */
+        if (lost && ++s->n_lost > HTTP_MAX_LOST)
+                return false;
+        memcpy(h->trouble, s->error, sizeof(h->trouble));
+        stream_again(s, HTTP_AGAIN_MS);
+        return true;
+}
+
+/* -- the rest of a stream ------------------------------------------------------------------------------------------------------ */
+
+static uint64_t retry_delay(const struct http_stream *s)
+{
+        uint64_t ms = s->sse.retry_ms ? s->sse.retry_ms : HTTP_RETRY_MS;
+
+        return MIN(MAX(ms, HTTP_AGAIN_MS), HTTP_RETRY_MAX);
+}
+
+static void set_last_event(struct http_stream *s)
+{
+        char *text = s->sse.id.len > 0 ? mem_printf("Last-Event-ID: %s", s->sse.id.data) : NULL;
+
+        stream_headers(s, &text, text != NULL, http_list(s->http, LIST_EVENTS));
+}
+
+/* In a header only what cannot be taken for anything else. */
+static bool has_usable_id(const struct http_stream *s)
+{
+        for (size_t i = 0; i < s->sse.id.len; i++)
+                if (s->sse.id.data[i] < ' ' || s->sse.id.data[i] > '~')
+                        return false;
+        return s->sse.id.len > 0;
+}
+
+/* Legacy: a server may close a call's stream and keep the answer for who asks for the rest. The call's deadline bounds it all. */
+static bool resume(struct http_stream *s)
+{
+        struct http *h = s->http;
+
+        if (h->upstream->era != MCP_ERA_LEGACY || h->sse || !has_usable_id(s) || s->over_limit || s->refused)
+                return false;
+        if (s->kind == STREAM_RESUME && s->code == CURLE_OK && !s->is_events)
+                return false; /* it does not keep any */
+        s->kind = STREAM_RESUME;
+        s->url = h->url;
+        s->repeatable = true;
+        set_last_event(s);
+        buf_deinit(&s->body);
+        stream_again(s, retry_delay(s));
+        return true;
+}
+
+/* -- calls -------------------------------------------------------------------------------------------------------------------- */
+
+/* An HTTP error's body. true: it was the answer. */
+static bool take_error_body(struct http_stream *s)
+{
+        struct upstream_call *c = s->call;
+        struct mcp_message m;
+
+        if (s->in.len == 0 || mcp_message_scan(&m, s->in.data, s->in.len, NULL) != 0)
+                return false;
+        /* Without an id it can only be about this request. */
+        if (m.kind != MCP_ERROR || (mcp_has(m.id) && upstream_own_call(s->http->upstream, m.id) != c))
+                return false;
+        if (!mcp_has(m.id) && session_is_over(s))
+                return true;
+        c->http_status = (unsigned)s->status;
+        call_finish(c, &m, NULL);
+        return true;
+}
+
+static void no_answer(struct http_stream *s, struct err *why)
+{
+        struct upstream_call *c = s->call;
+
+        if (s->code == CURLE_OK)
+                c->http_status = (unsigned)s->status;
+        call_doom(c, why);
+        stream_close(s);
+}
+
+static void refused(struct http_stream *s)
+{
+        if (take_error_body(s)) {
+                if (!s->dead)
+                        stream_close(s);
+                return;
+        }
+        if (!session_is_over(s))
+                no_answer(s, turned_down(s, call_method(s->call)));
+}
+
+static void call_ended(struct http_stream *s)
+{
+        struct http *h = s->http;
+        struct err *err = NULL;
+
+        if (s->code != CURLE_OK) {
+                if (!try_again(s) && !(s->is_events && resume(s)))
+                        no_answer(s, broken(s));
+        } else if (s->status >= 300) {
+                refused(s);
+        } else if (s->is_events) {
+                if (resume(s))
+                        return;
+                err_set(&err, ERR_UNAVAILABLE, "it ended the event stream without an answer to %s", call_method(s->call));
+                no_answer(s, err);
+        } else if (h->sse) {
+                stream_close(s); /* the answer comes on the other stream */
+        } else {
+                upstream_receive(h->upstream, s->call, s->in.data ? s->in.data : "", s->in.len);
+                if (s->dead)
+                        return;
+                if (s->call) {
+                        err_set(&err, ERR_INVALID, "its HTTP answer to %s is no answer to it (HTTP status %ld)", call_method(s->call),
+                                s->status);
+                        no_answer(s, err);
+                        return;
+                }
+                stream_close(s);
+        }
+}
+
+/* -- the others ---------------------------------------------------------------------------------------------------------------- */
+
+/* The older transport's stream is the session; a newer server's comes and goes, and many have none. */
+static void events_ended(struct http_stream *s)
+{
+        struct http *h = s->http;
+
+        if (h->sse) {
+                if (!try_again(s))
+                        end_session(s, "the request for its event stream");
+                return;
+        }
+        if (s->code == CURLE_OK && !s->is_events && s->status < 500) {
+                stream_close(s);
+                return;
+        }
+        h->events_delay = MIN(MAX(2 * h->events_delay, retry_delay(s)), HTTP_RETRY_MAX);
+        if (has_usable_id(s))
+                set_last_event(s);
+        stream_again(s, h->events_delay);
+}
+
+static void settle_ended(struct http_stream *s)
+{
+        struct http *h = s->http;
+
+        if (s->code != CURLE_OK || s->status >= 300) {
+                end_session(s, "notifications/initialized");
+                return;
+        }
+        stream_close(s);
+        if (!h->sse)
+                http_open_events(h);
+        upstream_settled(h->upstream);
+}
+
+void stream_ended(struct http_stream *s)
+{
+        switch (s->kind) {
+        case STREAM_CALL:
+        case STREAM_RESUME:
+                if (s->call)
+                        call_ended(s);
+                else
+                        stream_close(s);
+                break;
+        case STREAM_NOTE:
+                if (!session_is_over(s))
+                        stream_close(s);
+                break;
+        case STREAM_SETTLE:
+                settle_ended(s);
+                break;
+        case STREAM_EVENTS:
+                events_ended(s);
+                break;
+        case STREAM_BYE:
+                stream_close(s);
+                break;
+        }
+}
