@@ -24,11 +24,15 @@ void timer_off(sd_event_source *source)
 int gateway_new(struct gateway **ret, sd_event *loop, const struct gateway_config *config, const struct gateway_controller *controller,
                 struct err **err)
 {
+        struct upstream_pool *pool = NULL;
         struct gateway *g;
 
         if (sodium_init() < 0)
                 return err_set(err, ERR_INTERNAL, "libsodium does not start");
+        if (upstream_pool_new(&pool, loop, err) < 0)
+                return -1;
         g = NEW(struct gateway);
+        g->pool = pool;
         g->loop = sd_event_ref(loop);
         g->config = *config;
         g->controller = *controller;
@@ -58,6 +62,7 @@ struct gateway *gateway_free(struct gateway *g)
         sd_event_source_disable_unref(g->idle_timer);
         sd_event_source_disable_unref(g->held_timer);
         sd_event_source_disable_unref(g->down_timer);
+        upstream_pool_free(g->pool);
         sd_event_unref(g->loop);
         sodium_memzero(g->key, sizeof(g->key));
         free(g->servers);

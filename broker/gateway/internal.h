@@ -43,6 +43,7 @@ struct tools;
 
 struct gateway {
         sd_event *loop;
+        struct upstream_pool *pool; /* of connections to HTTP servers */
         struct gateway_config config;
         struct gateway_controller controller;
         bool link_up, freeing;

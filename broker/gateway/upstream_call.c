@@ -108,7 +108,7 @@ static uint64_t after(uint64_t now, uint64_t ms)
 
 void call_extend(struct upstream_call *c)
 {
-        c->due = MIN(after(upstream_now(c->upstream), c->timeout_ms), c->cap);
+        c->due = MIN(MAX(c->due, after(upstream_now(c->upstream), c->timeout_ms)), c->cap);
 }
 
 static struct err *timed_out(const struct upstream_call *c)

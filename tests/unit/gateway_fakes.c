@@ -200,6 +200,17 @@ int upstream_http_new(struct upstream **ret, _unused_ sd_event *loop, const stru
         return upstream_new(ret, config, events, user, true);
 }
 
+int upstream_pool_new(struct upstream_pool **ret, _unused_ sd_event *loop, _unused_ struct err **err)
+{
+        *ret = NULL;
+        return 0;
+}
+
+struct upstream_pool *upstream_pool_free(_unused_ struct upstream_pool *p)
+{
+        return NULL;
+}
+
 void fake_fail(struct upstream_call *c, enum err_code code, const char *why)
 {
         struct err *err = NULL;
