@@ -24,7 +24,8 @@ struct told {
 
 struct broker {
         struct controller *c;
-        uid_t peer;
+        bool have_user;
+        uid_t peer;                        /* the broker's user; looked up once, as the guard's rules for it are */
         struct channel_listener *listener; /* NULL: see error */
         char *error;
         struct channel *channel; /* NULL: nobody is linked */
@@ -318,14 +319,14 @@ static void on_accepted(int fd, void *user)
 void broker_listen(struct broker *b)
 {
         const struct conf *conf = b->c->conf;
-        const struct passwd *user = b->listener ? NULL : getpwnam(conf->broker_user);
         _cleanup_err_ struct err *err = NULL;
 
         if (b->listener)
                 return;
-        if (!user)
-                (void)err_set(&err, ERR_NOT_FOUND, "there is no user %s (network.broker_user)", conf->broker_user);
-        else if (channel_listen(&b->listener, b->c->loop, conf->link_socket, -1, user->pw_uid, on_accepted, b, &err) == 0)
+        if (!b->have_user)
+                (void)err_set(&err, ERR_NOT_FOUND, "there is no user %s (network.broker_user): make it and restart the controller",
+                              conf->broker_user);
+        else if (channel_listen(&b->listener, b->c->loop, conf->link_socket, -1, b->peer, on_accepted, b, &err) == 0)
                 log_info("waiting for the broker", "socket", conf->link_socket, "user", conf->broker_user);
         if (err && !str_eq(b->error, err_msg(err)))
                 log_warning("no broker can come: servers run, and nobody can call them", "reason", err_msg(err));
@@ -334,9 +335,10 @@ void broker_listen(struct broker *b)
 
 struct broker *broker_new(struct controller *c)
 {
+        const struct passwd *user = getpwnam(c->conf->broker_user);
         struct broker *b = NEW(struct broker);
 
-        *b = (struct broker){.c = c, .alone_since_ms = controller_now_ms()};
+        *b = (struct broker){.c = c, .alone_since_ms = controller_now_ms(), .have_user = user, .peer = user ? user->pw_uid : (uid_t)-1};
         broker_listen(b);
         return b;
 }

@@ -28,7 +28,7 @@ void session_close(struct session *s);
 /* That, and what the broker has does not count any more. */
 void session_end(struct session *s);
 
-/* Never fails: what is missing (the broker's user, the socket's directory) is tried again with broker_listen(). */
+/* Never fails: without the broker's user, or a place for the socket, nobody can come. The latter is tried again with broker_listen(). */
 struct broker *broker_new(struct controller *c);
 struct broker *broker_free(struct broker *b);
 /* Listens unless it does already. */

@@ -782,9 +782,10 @@ static void test_no_place_to_listen(void **state)
         _cleanup_json_ json_object *nobody = broker_json(&w->c);
         assert_false(json_flag(nobody, "listening", true));
         assert_non_null(strstr(json_str(nobody, "error"), "network.broker_user"));
+        broker_free(w->c.broker);
         w->conf.broker_user = user;
         w->conf.link_socket = (char *)"/nonexistent/link.sock";
-        broker_listen(w->c.broker);
+        w->c.broker = broker_new(&w->c);
         _cleanup_json_ json_object *nowhere = broker_json(&w->c);
         assert_non_null(strstr(json_str(nowhere, "error"), "/nonexistent"));
         w->conf.link_socket = w->path;

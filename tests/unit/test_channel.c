@@ -343,7 +343,9 @@ static void test_peer_leaves(void **state)
         unsigned before = open_fds();
 
         say(f, "{\"kind\":\"gone\",\"name\":\"last\"}", 0);
+        assert_true(channel_alive(f->broker.c));
         close(TAKE_FD(f->raw));
+        assert_false(channel_alive(f->broker.c)); /* though what it said was not read yet */
         expect_end(f, "closed the link", before - 1);
         assert_string_equal(f->broker.name, "last");
 }
