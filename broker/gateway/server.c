@@ -29,18 +29,6 @@ struct server *server_find(struct gateway *g, const char *name, size_t n)
         return NULL;
 }
 
-static void entry_copy(struct channel_entry *to, const struct channel_entry *from)
-{
-        *to = *from;
-        to->name = mem_strdup(from->name);
-        to->why = mem_strdup(from->why);
-        to->instance = mem_strdup(from->instance);
-        to->address = mem_strdup(from->address);
-        to->path = mem_strdup(from->path);
-        to->prefix = mem_strdup(from->prefix);
-        to->tools = from->tools ? strv_dup(from->tools) : NULL;
-}
-
 bool server_has_tool(const struct server *s, struct mcp_slice name)
 {
         _cleanup_free_ char *text = s->entry.tools ? mcp_string(name) : NULL;
@@ -256,7 +244,7 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
         if (!s)
                 s = server_new(g, entry->name);
         old = s->entry;
-        entry_copy(&s->entry, entry);
+        channel_entry_copy(&s->entry, entry);
         other = old.transport != entry->transport || !str_eq(old.address, entry->address) || old.port != entry->port ||
                 !str_eq(old.path, entry->path) || old.per_session != entry->per_session;
         if (s->shared)

@@ -431,6 +431,11 @@ static void test_approved_tools(_unused_ void **state)
         assert_non_null(strstr(x->answer, "Unknown tool: bad"));
         x = post(w, id, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"go\\u006fd\"}}");
         assert_false(x->over);
+        /* None approved is not the same as none withheld. */
+        tools[0] = NULL;
+        gateway_server(w->g, &e);
+        x = post(w, id, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"good\"}}");
+        assert_non_null(strstr(x->answer, "Unknown tool: good"));
         free(id);
         world_free(w);
 }
