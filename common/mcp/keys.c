@@ -81,6 +81,16 @@ static bool find_or_put(struct keys *k, struct key_set *set, struct key key)
         return false;
 }
 
+static void grow_keys(struct keys *k)
+{
+        struct key *old = k->items == k->few ? NULL : k->items;
+
+        k->cap *= 2;
+        k->items = mem_realloc(old, k->cap, sizeof(*k->items));
+        if (!old)
+                memcpy(k->items, k->few, sizeof(k->few));
+}
+
 enum key_outcome keys_add(struct keys *k, struct key_set *set, struct mcp_slice text, bool escaped)
 {
         struct key key = {.at = (uint32_t)(text.at - k->text), .shape = (uint32_t)text.n | (escaped ? KEY_ESCAPED : 0)};
@@ -95,19 +105,26 @@ enum key_outcome keys_add(struct keys *k, struct key_set *set, struct mcp_slice 
                         if (same_key(k, k->items[i], key))
                                 return KEY_TWICE;
         }
-        if (k->n == k->cap) {
-                k->cap = k->cap ? 2 * k->cap : 64;
-                k->items = mem_realloc(k->items, k->cap, sizeof(*k->items));
-        }
+        if (k->n == k->cap)
+                grow_keys(k);
         k->items[k->n++] = key;
         return KEY_NEW;
 }
 
+void keys_init(struct keys *k, const char *text)
+{
+        k->text = text;
+        k->items = k->few;
+        k->n = 0;
+        k->cap = ELEMENTSOF(k->few);
+        k->scratch = (struct buf){0};
+}
+
 void keys_deinit(struct keys *k)
 {
-        free(k->items);
+        if (k->items != k->few)
+                free(k->items);
         buf_deinit(&k->scratch);
-        *k = (struct keys){0};
 }
 
 void key_set_deinit(struct key_set *set)

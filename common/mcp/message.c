@@ -6,20 +6,21 @@ enum { STRING = 1, OBJECT = 2, INTEGER = 4, ANY = 8 };
 
 /* A message and the values that are judged before they become part of it. */
 struct found {
-        struct mcp_message m;
+        struct mcp_message *m;
         struct mcp_slice jsonrpc, raw_id, method, error_code, token_in_params;
 };
 
 struct field {
         enum place inside; /* what its value is */
         unsigned types;    /* a value of none of these is left out, and m.misfit names it */
-        size_t offset;     /* of a slice in struct found */
+        bool beside;       /* it belongs to struct found, not to the message */
+        size_t offset;     /* of a slice in it */
         const char *key;
         size_t n; /* its length */
 };
 
-#define AT(slice)     offsetof(struct found, m.slice)
-#define BESIDE(slice) offsetof(struct found, slice)
+#define AT(slice)     false, offsetof(struct mcp_message, slice)
+#define BESIDE(slice) true, offsetof(struct found, slice)
 #define KEY(text)     (text), sizeof(text) - 1
 
 /* Members of the message itself are judged all together when they are all there. */
@@ -107,10 +108,12 @@ static unsigned type_of(struct mcp_slice value)
 
 void found_value(struct found *found, const struct field *field, struct mcp_slice value)
 {
+        char *base = field->beside ? (char *)found : (char *)found->m;
+
         if (field->types == ANY || (field->types & type_of(value)))
-                *(struct mcp_slice *)(void *)((char *)found + field->offset) = value;
-        else if (!found->m.misfit)
-                found->m.misfit = field->key;
+                *(struct mcp_slice *)(void *)(base + field->offset) = value;
+        else if (!found->m->misfit)
+                found->m->misfit = field->key;
 }
 
 static int invalid(struct err **err, const char *why)
@@ -139,7 +142,7 @@ static bool is_method_character(char c)
 
 static int take_method(struct found *f, const char *bad_id, struct err **err)
 {
-        struct mcp_message *m = &f->m;
+        struct mcp_message *m = f->m;
         struct mcp_slice name = {f->method.at + 1, f->method.n - 2};
 
         if (bad_id)
@@ -162,7 +165,7 @@ static int take_method(struct found *f, const char *bad_id, struct err **err)
 
 static int take_error(struct found *f, const char *bad_id, struct err **err)
 {
-        struct mcp_message *m = &f->m;
+        struct mcp_message *m = f->m;
 
         /* null says that the id could not be read; so may a missing one. */
         if (bad_id && !mcp_is(f->raw_id, "null"))
@@ -180,7 +183,7 @@ static int take_error(struct found *f, const char *bad_id, struct err **err)
 
 static int take_answer(struct found *f, const char *bad_id, struct err **err)
 {
-        struct mcp_message *m = &f->m;
+        struct mcp_message *m = f->m;
 
         if (mcp_has(m->params))
                 return invalid(err, "\"params\" without \"method\"");
@@ -206,8 +209,8 @@ static int take_message(struct found *f, struct mcp_slice value, struct err **er
         }
         if (!mcp_is_object(value))
                 return invalid(err, "not an object");
-        f->raw_id = f->m.id;
-        bad_id = take_id(&f->m);
+        f->raw_id = f->m->id;
+        bad_id = take_id(f->m);
         if (!mcp_is(f->jsonrpc, "\"2.0\""))
                 return invalid(err, "\"jsonrpc\" is not \"2.0\"");
         return mcp_has(f->method) ? take_method(f, bad_id, err) : take_answer(f, bad_id, err);
@@ -215,22 +218,29 @@ static int take_message(struct found *f, struct mcp_slice value, struct err **er
 
 int mcp_message_scan(struct mcp_message *m, const char *text, size_t n, struct err **err)
 {
-        struct found found = {.m = {.text = text, .n = n}};
-        _cleanup_(scan_deinit) struct scan s = {.found = &found, .err = err};
-        int r = scan_text(&s, text, n, IN_MESSAGE);
+        struct found found = {.m = m};
+        struct scan s;
+        int r;
 
+        *m = (struct mcp_message){.text = text, .n = n};
+        s.found = &found;
+        s.err = err;
+        r = scan_text(&s, text, n, IN_MESSAGE);
+        scan_deinit(&s);
         if (r == 0)
                 r = take_message(&found, s.value, err);
-        if (r == 0)
-                *m = found.m;
-        else
-                *m = (struct mcp_message){.text = text, .n = n, .id = r == MCP_FAULT_INVALID ? found.m.id : (struct mcp_slice){0}};
+        if (r != 0)
+                *m = (struct mcp_message){.text = text, .n = n, .id = r == MCP_FAULT_INVALID ? m->id : (struct mcp_slice){0}};
         return r;
 }
 
 int mcp_value_check(const char *text, size_t n, struct err **err)
 {
-        _cleanup_(scan_deinit) struct scan s = {.err = err};
+        struct scan s;
+        int r;
 
-        return scan_text(&s, text, n, IN_OTHER);
+        s.err = err;
+        r = scan_text(&s, text, n, IN_OTHER);
+        scan_deinit(&s);
+        return r;
 }

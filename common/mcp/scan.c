@@ -254,8 +254,10 @@ int scan_text(struct scan *s, const char *text, size_t n, enum place place)
 {
         int r;
 
-        s->text = s->p = s->keys.text = text;
+        s->text = s->p = text;
         s->end = text + n;
+        s->depth = 0;
+        keys_init(&s->keys, text);
         /* Keys are remembered by 32-bit places. */
         if (n > INT32_MAX)
                 return fail(s, text, MCP_FAULT_LIMIT, "more than 2 GiB of text");

@@ -36,9 +36,10 @@ struct key {
 /* The keys of all objects that are open, the innermost last. */
 struct keys {
         const char *text;
-        struct key *items;
+        struct key *items; /* few, or allocated */
         size_t n, cap;
         struct buf scratch;
+        struct key few[32];
 };
 /* Of one open object: where its keys begin, and a hash table when there are many. */
 struct key_set {
@@ -49,6 +50,7 @@ struct key_set {
 enum key_outcome { KEY_NEW, KEY_TWICE, KEY_TOO_MANY };
 #define MCP_MAX_KEYS (1U << 20) /* of the objects that are open at one time */
 
+void keys_init(struct keys *k, const char *text);
 enum key_outcome keys_add(struct keys *k, struct key_set *set, struct mcp_slice key, bool escaped);
 void keys_deinit(struct keys *k);
 void key_set_deinit(struct key_set *set);
@@ -70,7 +72,10 @@ struct scan {
         struct found *found; /* goes to found_value(); unused when the whole is IN_OTHER */
         struct err **err;
 };
-/* One value and the white space around it. 0 or an mcp_fault. place: what it is when it is an object. */
+/*
+ * One value and the white space around it. 0 or an mcp_fault. place: what it is when it is an object. Only found and err need be set
+ * before; scan_deinit() is due in any case.
+ */
 int scan_text(struct scan *s, const char *text, size_t n, enum place place);
 void scan_deinit(struct scan *s);
 /* Of a number as written, checked but for its size. */

@@ -48,6 +48,8 @@ struct stream {
         int step; /* of the handshake */
         /* HTTP */
         char *session;
+        struct buf head; /* of every request, up to its length */
+        int head_step;   /* that it was made for */
         struct sse_reader events;
         size_t left; /* bytes of the body, or of the chunk */
         enum { HTTP_HEAD, HTTP_BODY, HTTP_CHUNK_SIZE, HTTP_CHUNK, HTTP_TRAILER } at;

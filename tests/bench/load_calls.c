@@ -20,7 +20,9 @@ static void send(struct stream *s, const char *method, const char *name, const s
 /* Not the same from call to call, so that an answer to another one is seen. */
 static void add_text(struct buf *b, const struct load *l, uint64_t id)
 {
-        buf_addf(b, "%llu:", (unsigned long long)id);
+        char text[32];
+
+        buf_add(b, text, (size_t)snprintf(text, sizeof(text), "%llu:", (unsigned long long)id));
         buf_add(b, l->filler.data + id % 64, l->o.payload);
 }
 
@@ -29,14 +31,21 @@ static void call(struct stream *s, struct slot *slot)
         struct load *l = s->load;
         static struct buf b;
 
+        char id[32];
+
         b.len = 0;
         slot->id = l->next_id++ * l->o.slots + (uint64_t)(slot - l->slots) + INITIALIZE_ID + 1;
-        buf_addf(&b, "{\"jsonrpc\":\"2.0\",\"id\":%llu,\"method\":\"tools/call\",\"params\":{\"name\":\"%s\",\"arguments\":{",
-                 (unsigned long long)slot->id, l->o.tool);
+        buf_adds(&b, "{\"jsonrpc\":\"2.0\",\"id\":");
+        buf_add(&b, id, (size_t)snprintf(id, sizeof(id), "%llu", (unsigned long long)slot->id));
+        buf_adds(&b, ",\"method\":\"tools/call\",\"params\":{\"name\":\"");
+        buf_adds(&b, l->o.tool);
+        buf_adds(&b, "\",\"arguments\":{");
         if (l->o.result) {
                 buf_addf(&b, "\"bytes\":%zu", l->o.result);
         } else {
-                buf_addf(&b, "\"%s\":\"", l->o.argument);
+                buf_addc(&b, '"');
+                buf_adds(&b, l->o.argument);
+                buf_adds(&b, "\":\"");
                 add_text(&b, l, slot->id);
                 buf_addc(&b, '"');
         }

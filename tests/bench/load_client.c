@@ -239,8 +239,8 @@ static void report(struct load *l)
         getrusage(RUSAGE_THREAD, &r);
         printf("{\"calls\":%zu,\"seconds\":%.4f,\"per_second\":%.1f,\"p50_us\":%.2f,\"p99_us\":%.2f,\"mean_us\":%.2f,\"max_us\":%.2f,"
                "\"client_cpu_us\":%.2f}\n",
-               n, seconds, (double)n / seconds, (double)l->took[n / 2] / 1e3, l->took[(size_t)((double)n * 0.99)] / 1e3, sum / (double)n / 1e3,
-               l->took[n - 1] / 1e3,
+               n, seconds, (double)n / seconds, (double)l->took[n / 2] / 1e3, l->took[(size_t)((double)n * 0.99)] / 1e3,
+               sum / (double)n / 1e3, l->took[n - 1] / 1e3,
                ((double)(r.ru_utime.tv_sec + r.ru_stime.tv_sec) * 1e6 + (double)(r.ru_utime.tv_usec + r.ru_stime.tv_usec)) /
                        ((double)l->o.slots * (l->o.calls + l->o.warmup)));
 }

@@ -7,73 +7,95 @@
 
 #define MAX_HEAD (16U << 10)
 
-void http_send(struct stream *s, const char *method, const char *name, const struct buf *message)
+/* What stays the same is made once: this is to measure servers, not itself. */
+static void make_head(struct stream *s, const char *method, const char *name)
 {
         const struct load_options *o = &s->load->o;
-        static struct buf b;
 
-        b.len = 0;
-        buf_addf(&b,
-                 "POST %s HTTP/1.1\r\nHost: %s:%u\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n"
-                 "Content-Length: %zu\r\n",
-                 o->path, o->host, o->port, message->len);
+        s->head.len = 0;
+        s->head_step = s->step;
+        buf_addf(&s->head,
+                 "POST %s HTTP/1.1\r\nHost: %s:%u\r\nContent-Type: application/json\r\nAccept: application/json, text/event-stream\r\n",
+                 o->path, o->host, o->port);
         if (o->modern)
-                buf_addf(&b, "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: %s\r\n", method);
+                buf_addf(&s->head, "MCP-Protocol-Version: 2026-07-28\r\nMcp-Method: %s\r\n", method);
         else if (s->step > 1)
-                buf_adds(&b, "MCP-Protocol-Version: 2025-11-25\r\n");
+                buf_adds(&s->head, "MCP-Protocol-Version: 2025-11-25\r\n");
         if (o->modern && name)
-                buf_addf(&b, "Mcp-Name: %s\r\n", name);
+                buf_addf(&s->head, "Mcp-Name: %s\r\n", name);
         if (s->session)
-                buf_addf(&b, "Mcp-Session-Id: %s\r\n", s->session);
+                buf_addf(&s->head, "Mcp-Session-Id: %s\r\n", s->session);
         if (o->header)
-                buf_addf(&b, "%s\r\n", o->header);
-        buf_adds(&b, "\r\n");
+                buf_addf(&s->head, "%s\r\n", o->header);
+        buf_adds(&s->head, "Content-Length: ");
+}
+
+void http_send(struct stream *s, const char *method, const char *name, const struct buf *message)
+{
+        static struct buf b;
+        char length[32];
+
+        if (s->head.len == 0 || s->head_step != s->step)
+                make_head(s, method, name);
+        b.len = 0;
+        buf_add(&b, s->head.data, s->head.len);
+        buf_add(&b, length, (size_t)snprintf(length, sizeof(length), "%zu\r\n\r\n", message->len));
         buf_add(&b, message->data, message->len);
         stream_write(s, b.data, b.len);
 }
 
-/* The value of a header in a head that ends with an empty line; *n its length. */
-static const char *header(const char *head, const char *end, const char *name, size_t *n)
+/* Does the line begin with the header? Then *value is behind it. name: lower-case, with its colon. */
+static bool is_header(const char *line, size_t n, const char *name, const char **value)
 {
         size_t len = strlen(name);
 
-        for (const char *line = head; line < end;) {
-                const char *stop = memmem(line, (size_t)(end - line), "\r\n", 2);
-
-                stop = stop ? stop : end;
-                if ((size_t)(stop - line) > len && line[len] == ':' && strncasecmp(line, name, len) == 0) {
-                        const char *value = line + len + 1;
-                        while (value < stop && *value == ' ')
-                                value++;
-                        *n = (size_t)(stop - value);
-                        return value;
-                }
-                line = stop + 2;
-        }
-        return NULL;
+        if (n < len || (*line | 0x20) != *name || strncasecmp(line, name, len) != 0)
+                return false;
+        *value = line + len;
+        while (**value == ' ')
+                (*value)++;
+        return true;
 }
 
+static void take_header(struct stream *s, const char *line, size_t n)
+{
+        const char *value;
+
+        if (is_header(line, n, "content-length:", &value)) {
+                s->left = strtoul(value, NULL, 10);
+                s->at = HTTP_BODY;
+        } else if (is_header(line, n, "content-type:", &value)) {
+                s->is_events = strncasecmp(value, "text/event-stream", 17) == 0;
+        } else if (is_header(line, n, "transfer-encoding:", &value)) {
+                s->at = strncasecmp(value, "chunked", 7) == 0 ? HTTP_CHUNK_SIZE : HTTP_BODY;
+        } else if (!s->session && is_header(line, n, "mcp-session-id:", &value)) {
+                s->session = mem_strndup(value, (size_t)(line + n - value));
+        }
+}
+
+/* Ends with the line end of its last line. */
 static void take_head(struct stream *s, const char *head, const char *end)
 {
-        size_t n;
-        const char *value;
+        const char *line = memchr(head, '\n', (size_t)(end - head));
 
         s->status = head[8] == ' ' ? atoi(head + 9) : 0;
         if (s->status != 200 && s->status != 202)
                 load_die("HTTP: %.*s", (int)MIN((size_t)(end - head), (size_t)300), head);
-        value = header(head, end, "content-type", &n);
-        s->is_events = value && n >= 17 && strncasecmp(value, "text/event-stream", 17) == 0;
-        value = header(head, end, "mcp-session-id", &n);
-        if (value && !s->session)
-                s->session = mem_strndup(value, n);
-        value = header(head, end, "content-length", &n);
-        s->left = value ? strtoul(value, NULL, 10) : 0;
+        s->left = 0;
         s->at = HTTP_BODY;
         s->body.len = 0;
-        if (!value && (value = header(head, end, "transfer-encoding", &n)) && n == 7 && strncasecmp(value, "chunked", 7) == 0)
-                s->at = HTTP_CHUNK_SIZE;
-        sse_reader_deinit(&s->events);
-        s->events = (struct sse_reader){.max = 256U << 20};
+        s->is_events = false;
+        while (line && line + 1 < end) {
+                const char *stop = memchr(line + 1, '\n', (size_t)(end - line - 1));
+                if (!stop)
+                        break;
+                take_header(s, line + 1, (size_t)(stop - line) - 2);
+                line = stop;
+        }
+        if (s->is_events) {
+                sse_reader_deinit(&s->events);
+                s->events = (struct sse_reader){.max = 256U << 20};
+        }
 }
 
 static int on_event(_unused_ const char *type, const char *data, size_t n, void *user, _unused_ struct err **err)
