@@ -65,7 +65,7 @@ while True:
                 threading.Thread(target=talk, args=(key.fileobj.accept()[0],), daemon=True).start()
             else:
                 d, a = key.fileobj.recvfrom(65536)
-                if d == b'later': threading.Timer(0.6, key.fileobj.sendto, (d, a)).start()
+                if d == b'later': threading.Timer(1.0, key.fileobj.sendto, (d, a)).start()
                 else: key.fileobj.sendto(d, a)
         except OSError: pass
 """
@@ -89,7 +89,7 @@ while True:
 """
 STREAM = r"""
 import socket, sys, time
-s = socket.create_connection(('198.51.100.7', 443), 1); s.settimeout(5); n = 0
+s = socket.create_connection(('198.51.100.7', 443), 5); s.settimeout(15); n = 0
 try:
     while True:
         s.sendall(b'x'); s.recv(16); n += 1; print(n, flush=True); time.sleep(0.005)
@@ -107,7 +107,7 @@ print(got)
 """
 LATER = r"""
 import socket
-s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1.2); s.connect(('192.0.2.53', 5353))
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(1.8); s.connect(('192.0.2.53', 5353))
 try: s.send(b'ping'); s.recv(9); s.send(b'later'); print('sent', flush=True); s.recv(9); print('reply')
 except OSError as e: print(e)
 """
@@ -484,17 +484,24 @@ def test_revocation(world, drive, prober):
     allowed(prober, "allowed again")
 
 
+def comes_true(what, limit=10.0):
+    end = time.monotonic() + limit
+    while not what() and time.monotonic() < end:
+        time.sleep(0.02)
+    return what()
+
+
 def test_every_packet(world, drive):
     """Without a permission nothing goes on, in neither direction, even if nobody removes the flow from the connection table."""
     drive.child.send_signal(signal.SIGSTOP)
     later = world.spawn(ONE, PYTHON, "-c", LATER)
     check(later.stdout.readline().strip() == "sent" and later.stdout.readline().strip() == "reply", "an answer that takes its time arrives")
-    later = world.spawn(ONE, PYTHON, "-c", LATER)
-    later.stdout.readline()
     stream = world.spawn(ONE, PYTHON, "-c", STREAM)
     lines = []
     threading.Thread(target=lambda: [lines.append(x.strip()) for x in stream.stdout], daemon=True).start()
-    time.sleep(0.15)
+    check(comes_true(lambda: len(lines) > 5), "a flow flows (%s)" % lines[-1:])
+    later = world.spawn(ONE, PYTHON, "-c", LATER)
+    later.stdout.readline()
     for entry in (",tcp:443,198.51.100.0/24", ",udp:5353,192.0.2.53"):
         sh(HOST, "ipset", "del", "bulkhead-allow", ADDRESS[ONE] + entry)
     leak = Leak("tcp dport 443")
@@ -505,8 +512,8 @@ def test_every_packet(world, drive):
     count = len(lines)
     drive.child.send_signal(signal.SIGCONT)
     check(wait_right() is not None, "the entries are put back")
-    time.sleep(1.5)  # TCP tries again after a while
-    check(len(lines) > count > 5 and lines[-1].isdigit(), "and the flow goes on where it stopped (%d, then %s)" % (count, lines[-1:]))
+    # TCP tries again after a while, and each time after a longer one.
+    check(comes_true(lambda: len(lines) > count) and lines[-1].isdigit(), "and the flow goes on where it stopped (%d, then %s)" % (count, lines[-1:]))
     world.stop(stream)
 
 
