@@ -20,32 +20,34 @@ def registry(servers='{}', **more):
 ENTRY = '"description": "x", "enabled": true, "source": "docker_image", "image": "127.0.0.1:5000/x@sha256:' + "0" * 64 + '", "transport": "stdio"'
 # Name -> (the file's text, what the message must have beside the file's name).
 BAD_REGISTRIES = {
-    "empty": ("", []),
-    "broken": ('{"version": "1.0",\n "servers": {', []),
-    "not an object": ("[]", []),
-    "duplicate key": ('{"version": "1.0", "version": "1.0", "servers": {}}', ["version"]),
-    "duplicate server": ('{"version": "1.0", "servers": {\n"a": {%s},\n"a": {%s}}}' % (ENTRY, ENTRY), ["a"]),
-    "NUL in a key": ('{"version": "1.0", "ser\\u0000vers": {}, "servers": {}}', []),
-    "NUL in a value": (registry('{"a": {%s, "path": "/x\\u0000y"}}' % ENTRY), []),
-    "2^64": (registry('{"a": {%s, "resources": {"pids": 18446744073709551616}}}' % ENTRY), []),
-    "2^53 + 1": (registry('{"a": {%s, "resources": {"pids": 9007199254740993}}}' % ENTRY), []),
-    "10 MB": (registry(description="x" * (10 << 20)), []),
-    "deep nesting": (registry('{"a": %s}' % DEEP), []),
-    "invalid UTF-8": (b'{"version": "1.0", "servers": {"a\xff\xfe": {}}}', []),
-    "unknown key": (registry('{"a": {%s, "privileged": true}}' % ENTRY), ["privileged"]),
-    "wrong type": (registry('{"a": {%s, "env": ["A=b"]}}' % ENTRY), ["env"]),
-    "path as a name": (registry('{"../../etc/cron.d/x": {%s}}' % ENTRY), []),
-    "slash in a name": (registry('{"a/b": {%s}}' % ENTRY), []),
-    "upper case in a name": (registry('{"Echo": {%s}}' % ENTRY), []),
-    "dots as a name": (registry('{"..": {%s}}' % ENTRY), []),
-    "option as an image": (registry('{"a": {%s}}' % ENTRY.replace("127.0.0.1:5000/x", "--privileged")), ["image"]),
-    "image without a digest": (registry('{"a": {%s}}' % ENTRY.replace("@sha256:" + "0" * 64, ":latest")), ["image"]),
-    "Docker's socket as a mount": (registry('{"a": {%s, "mounts": [{"source": "/var/run/docker.sock", "target": "/s"}]}}' % ENTRY), ["mount"]),
-    "mount outside the roots": (registry('{"a": {%s, "mounts": [{"source": "/etc", "target": "/s"}]}}' % ENTRY), ["mount"]),
-    "address of the host's bits": (registry('{"a": {%s, "egress": [{"cidr": "192.0.2.1/24", "ports": [1]}]}}' % ENTRY), []),
-    "control character": (registry('{"a": {%s}}' % ENTRY.replace('"x"', '"x\\u001b[2J"')), []),
-    "trailing text": (registry() + " {}", []),
-    "byte order mark": ("\ufeff" + registry(), []),
+    "empty": ("", ["text ends"]),
+    "broken": ('{"version": "1.0",\n "servers": {', [":2:14: a key"]),
+    "not an object": ("[]", ["is an array"]),
+    "duplicate key": ('{"version": "1.0", "version": "1.0", "servers": {}}', ["version\" stands twice"]),
+    "duplicate server": ('{"version": "1.0", "servers": {\n"a": {%s},\n"a": {%s}}}' % (ENTRY, ENTRY), [":3:1: key \"a\" stands twice"]),
+    "NUL in a key": ('{"version": "1.0", "ser\\u0000vers": {}, "servers": {}}', ["u0000"]),
+    "NUL in a value": (registry('{"a": {%s, "path": "/x\\u0000y"}}' % ENTRY), ["u0000"]),
+    "2^64": (registry('{"a": {%s, "resources": {"pids": 18446744073709551616}}}' % ENTRY), ["beyond 2^53"]),
+    "2^53 + 1": (registry('{"a": {%s, "resources": {"pids": 9007199254740993}}}' % ENTRY), ["beyond 2^53"]),
+    "10 MB": (registry(description="x" * (10 << 20)), ["bytes, more than"]),
+    "deep nesting": (registry('{"a": %s}' % DEEP), ["nested too deeply"]),
+    "invalid UTF-8": (b'{"version": "1.0", "servers": {"a\xff\xfe": {}}}', ["not valid UTF-8"]),
+    "unknown key": (registry('{"a": {%s, "privileged": true}}' % ENTRY), ["privileged mode is never given"]),
+    "wrong type": (registry('{"a": {%s, "env": ["A=b"]}}' % ENTRY), ["a.env: is not an object"]),
+    "path as a name": (registry('{"../../etc/cron.d/x": {%s}}' % ENTRY), ["is not a server name"]),
+    "slash in a name": (registry('{"a/b": {%s}}' % ENTRY), ["is not a server name"]),
+    "upper case in a name": (registry('{"Echo": {%s}}' % ENTRY), ["is not a server name"]),
+    "dots as a name": (registry('{"..": {%s}}' % ENTRY), ["is not a server name"]),
+    "option as an image": (registry('{"a": {%s}}' % ENTRY.replace("127.0.0.1:5000/x", "--privileged")), ["image", "does not name its registry"]),
+    "image without a digest": (registry('{"a": {%s}}' % ENTRY.replace("@sha256:" + "0" * 64, ":latest")), ["image", "has no digest"]),
+    "Docker's socket as a mount": (registry('{"a": {%s, "mounts": [{"source": "/var/run/docker.sock", "target": "/s"}]}}' % ENTRY), ["access to a container engine"]),
+    "mount outside the roots": (registry('{"a": {%s, "mounts": [{"source": "/srv/elsewhere", "target": "/s"}]}}' % ENTRY), ["under no directory that this host allows"]),
+    "key that nobody knows": (registry('{"a": {%s, "privilegd": true}}' % ENTRY), ["privilegd: unknown key"]),
+    "registry that is not allowed": (registry('{"a": {%s}}' % ENTRY.replace("127.0.0.1:5000", "registry.example.org")), ["is not allowed on this host"]),
+    "address of the host's bits": (registry('{"a": {%s, "egress": [{"cidr": "192.0.2.1/24", "ports": [1]}]}}' % ENTRY), ["bits set behind"]),
+    "control character": (registry('{"a": {%s}}' % ENTRY.replace('"x"', '"x\\u001b[2J"')), ["control characters are not allowed"]),
+    "trailing text": (registry() + " {}", ["more text behind"]),
+    "byte order mark": ("\ufeff" + registry(), ["not a JSON value"]),
 }
 
 
@@ -177,11 +179,11 @@ class BadRecords(unittest.TestCase):
         self.assertEqual((now["Id"], now["State"]["StartedAt"]), (self.before["Id"], self.before["State"]["StartedAt"]), "the running server was touched")
         self.assertTrue(self.host.alive())
 
-    def named(self, path):
-        """An operator who asks is told the file's name."""
+    def named(self, path, word=""):
+        """An operator who asks is told the file's name, and what is wrong with it."""
         done = self.host.cli("validate", check=False)
         self.assertEqual(done.returncode, 1, done.stdout + done.stderr)
-        self.assertIn(path, done.stdout + done.stderr)
+        self.assertTrue(any(path in line and word in line for line in (done.stdout + done.stderr).splitlines()), f"{word}: {done.stdout}{done.stderr}")
 
     def approval(self, **changes):
         return {**self.host.approval("echo"), "serial": self.serial + 50, **changes}
@@ -189,24 +191,24 @@ class BadRecords(unittest.TestCase):
     def test_broken_texts_with_a_good_signature(self):
         text = self.host.encode(self.approval())[1]
         broken = {
-            "broken YAML": b"kind: [Approval\n",
-            "duplicate key": text.replace(b'"serial"', b'"kind": "Approval",\n "serial"', 1),
-            "anchor": b"a: &a [1]\nb: *a\n",
-            "billion laughs": b"a: &a [x,x]\n" + b"".join(b"%c: &%c [*%c,*%c]\n" % (c + 1, c + 1, c, c) for c in range(97, 120)),
-            "tag": b"!!python/object/apply:os.system ['true']\n",
-            "NUL": text.replace(b"a test", b"a\x00test"),
-            "escaped NUL": text.replace(b"a test", b"a\\u0000test"),
-            "2^64": text.replace(b'"serial": %d' % (self.serial + 50), b'"serial": 18446744073709551616'),
-            "negative serial": text.replace(b'"serial": %d' % (self.serial + 50), b'"serial": -1'),
-            "invalid UTF-8": text.replace(b"a test", b"a \xff\xfe test"),
-            "deep nesting": b"a: " + b"[" * 5000 + b"]" * 5000 + b"\n",
-            "too large": text + b"# " + b"x" * (70 << 10) + b"\n",
-            "two documents": text + b"---\n" + text,
-            "unknown key": self.host.encode(self.approval(privileged=True))[1],
-            "another server's folder": self.host.encode(self.approval(server="other"))[1],
-            "empty": b"",
+            "broken YAML": (b"kind: [Approval\n", ""),
+            "duplicate key": (text.replace(b'"serial"', b'"kind": "Approval",\n "serial"', 1), "stands twice"),
+            "anchor": (b"a: &a [1]\nb: *a\n", "anchors and tags"),
+            "billion laughs": (b"a: &a [x,x]\n" + b"".join(b"%c: &%c [*%c,*%c]\n" % (c + 1, c + 1, c, c) for c in range(97, 120)), "anchors and tags"),
+            "tag": (b"!!python/object/apply:os.system ['true']\n", "anchors and tags"),
+            "NUL": (text.replace(b"a test", b"a\x00test"), "NUL"),
+            "escaped NUL": (text.replace(b"a test", b"a\\u0000test"), "NUL"),
+            "2^64": (text.replace(b'"serial": %d' % (self.serial + 50), b'"serial": 18446744073709551616'), "beyond 2^53"),
+            "negative serial": (text.replace(b'"serial": %d' % (self.serial + 50), b'"serial": -1'), "must be an integer from 1"),
+            "invalid UTF-8": (text.replace(b"a test", b"a \xff\xfe test"), "UTF-8"),
+            "deep nesting": (b"a: " + b"[" * 5000 + b"]" * 5000 + b"\n", "nested too deeply"),
+            "too large": (text + b"# " + b"x" * (70 << 10) + b"\n", "bytes, more than"),
+            "two documents": (text + b"---\n" + text, "only one document"),
+            "unknown key": (self.host.encode(self.approval(privileged=True))[1], "unknown key"),
+            "another server's folder": (self.host.encode(self.approval(server="other"))[1], "is a record of server other"),
+            "empty": (b"", "is empty"),
         }
-        for number, (name, content) in enumerate(broken.items()):
+        for number, (name, (content, word)) in enumerate(broken.items()):
             with self.subTest(name):
                 path = f"echo/f-{number:016x}.yaml"
                 try:
@@ -216,7 +218,7 @@ class BadRecords(unittest.TestCase):
                     pass
                 self.host.commit({path: content, path + ".sig": self.host.sign(content)})
                 self.untouched()
-                self.named(path)
+                self.named(path, word)
                 self.restart()
 
     def restart(self):
@@ -240,7 +242,7 @@ class BadRecords(unittest.TestCase):
         content = b"# " + b"x" * (10 << 20) + b"\n"
         self.host.commit({path: content, path + ".sig": b"x" * (10 << 20)})
         self.untouched()
-        self.named(path)
+        self.named(path, "bytes, more than")
         self.restart()
 
     def test_symbolic_links_and_submodules(self):
@@ -252,7 +254,7 @@ class BadRecords(unittest.TestCase):
             with self.subTest(f"{mode} {path}"):
                 self.host.commit({path: (mode, obj)})
                 self.untouched()
-                self.named(path.split(".")[0])
+                self.named(path.split(".")[0], "symbolic link" if mode == "120000" else "submodule")
                 self.restart()
 
     def test_path_tricks(self):
@@ -268,6 +270,9 @@ class BadRecords(unittest.TestCase):
                 commit = self.host.git("commit-tree", root, "-p", self.host.tip(), "-m", "by hand")
                 self.host.set_tip(commit)
                 self.untouched()
+                # Nobody looks into .github and its like; and a dash in front is a name like any other, no option of anything.
+                if name != ".git":
+                    self.named(name.replace("\\", "\\\\"), "must be a mapping" if name == "-rf" else "not a server's name")
                 self.restart()
 
     def tree(self, entries):
