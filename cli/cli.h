@@ -51,6 +51,8 @@ int cmd_revoke(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_pending(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_egress(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_doctor(struct cli *c, int argc, char **argv, struct err **err);
+int cmd_agent(struct cli *c, int argc, char **argv, struct err **err);
+int cmd_token(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_init(struct cli *c, int argc, char **argv, struct err **err);
 
 /* -- options ------------------------------------------------------------------------------------------------------------------ */

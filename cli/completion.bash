@@ -8,6 +8,10 @@ _bulkhead_pending() {
         bulkhead pending --json 2>/dev/null | sed -n 's/^ *"id": *"\(f-[0-9a-f]*\)".*/\1/p'
 }
 
+_bulkhead_agents() {
+        bulkhead agent list 2>/dev/null | sed -n '1!s/^\([a-z0-9-]*\) .*/\1/p'
+}
+
 _bulkhead_options() {
         case $1 in
         init) echo "--audience --var" ;;
@@ -18,12 +22,13 @@ _bulkhead_options() {
         approve) echo "--key --expires --as --reason --yes" ;;
         reject) echo "--key --reason --as" ;;
         revoke) echo "--key --reason --as --server" ;;
+        token) echo "--ttl --run" ;;
         esac
 }
 
 _bulkhead() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb= i
-        local verbs="init validate plan apply status propose smoke approve promote reject revoke pending egress doctor"
+        local verbs="init validate plan apply status propose smoke approve promote reject revoke pending agent token egress doctor"
         local global="--config --socket --json --no-color --help"
 
         COMPREPLY=()
@@ -51,6 +56,13 @@ _bulkhead() {
         "") mapfile -t COMPREPLY < <(compgen -W "$verbs" -- "$cur") ;;
         status | propose) mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_servers)" -- "$cur") ;;
         smoke | approve | reject | promote) mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_pending)" -- "$cur") ;;
+        token) mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_agents)" -- "$cur") ;;
+        agent)
+                if [[ $prev == agent ]]; then
+                        mapfile -t COMPREPLY < <(compgen -W "add rotate remove list" -- "$cur")
+                elif [[ $prev == rotate || $prev == remove ]]; then
+                        mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_agents)" -- "$cur")
+                fi ;;
         egress)
                 if [[ $prev == egress ]]; then
                         mapfile -t COMPREPLY < <(compgen -W "show verify" -- "$cur")

@@ -22,6 +22,8 @@ const struct verb verbs[] = {
         {"reject", "ID --key FILE --reason TEXT", "Decide against a proposal.", cmd_reject},
         {"revoke", "(ID | --server NAME) --key FILE --reason TEXT", "End approvals; what runs under them stops.", cmd_revoke},
         {"pending", "", "Proposals that wait for a decision.", cmd_pending},
+        {"agent", "add NAME | rotate [NAME] | remove NAME | list", "Who may have tokens for the broker.", cmd_agent},
+        {"token", "AGENT [--ttl DURATION] [--run ID]", "Print a token for an agent. Who has it is that agent.", cmd_token},
         {"egress", "show|verify [SERVER]", "The kernel's rules in force; verify reads them back and compares.", cmd_egress},
         {"doctor", "", "Check host, Engine, kernel and permissions, and say what to mend.", cmd_doctor},
         {NULL, NULL, NULL, NULL},

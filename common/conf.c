@@ -234,6 +234,8 @@ static const struct key keys[] = {
         {"/smoke/timeout", parse_duration, AT(smoke_timeout_ms), "60s", .min = 100, .max = 3600000},
         {"/smoke/max_output", parse_size, AT(smoke_max_output), "4m", .min = 1024, .max = 64U << 20},
         {"/helpers", parse_path, AT(helper_dir), LIBEXECDIR},
+        {"/agents/file", parse_path, AT(agents_file), "/etc/bulkhead/agents.json"},
+        {"/agents/key", parse_path, AT(agents_key), "/etc/bulkhead/agents.key"},
         {"/link/socket", parse_path, AT(link_socket), "/run/bulkhead/link/link.sock"},
         {"/gateway/listen", parse_listen, AT(gateway_listen), "127.0.0.1:8080"},
         {"/gateway/auth", parse_auth, AT(gateway_auth), "token"},

@@ -46,6 +46,8 @@ struct conf {
         uint64_t smoke_max_output; /* smoke.max_output: 4m */
         char *helper_dir;          /* helpers: directory of our helper programs; default: libexec dir of the build */
 
+        char *agents_file;                 /* agents.file: /etc/bulkhead/agents.json: agents and public keys, for the broker */
+        char *agents_key;                  /* agents.key: /etc/bulkhead/agents.key: signs tokens; root's alone */
         char *link_socket;                 /* link.socket: /run/bulkhead/link/link.sock */
         struct conf_listen gateway_listen; /* gateway.listen: 127.0.0.1:8080 */
         bool gateway_auth;                 /* gateway.auth: token | none (loopback only) */

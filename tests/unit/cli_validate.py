@@ -6,7 +6,7 @@ import unittest
 
 from cli_host import CliTest, PROGRAM, digest
 
-VERBS = "init validate plan apply status propose smoke approve promote reject revoke pending egress doctor".split()
+VERBS = "init validate plan apply status propose smoke approve promote reject revoke pending agent token egress doctor".split()
 
 
 class Usage(CliTest):
