@@ -328,21 +328,23 @@ class BadConfiguration(unittest.TestCase):
     def test_broken_configurations(self):
         good = 'audience: "x.example.org"\n'
         for name, (text, words) in {
-                "empty": ("", []), "no audience": ("registry: /x\n", ["audience"]), "unknown key": (good + "privileged: true\n", ["privileged"]),
-                "duplicate": (good + good, [":2:1", "twice"]), "anchor": ("audience: &a x\nregistry: *a\n", []), "wrong type": (good + "controller: [1]\n", ["controller"]),
-                "relative path": (good + "registry: ../x\n", ["registry"]), "NUL": (b'audience: "x\\0y"\n', []), "UTF-8": (b"audience: \xff\n", []),
-                "2^64": (good + "controller: {parallel_starts: 18446744073709551616}\n", [":2:"]), "10 MB": (good + "# " + "x" * (10 << 20), []),
-                "deep": (good + "network: " + "[" * 3000 + "]" * 3000 + "\n", []), "two bits": (good + 'network: {mark: "0x3"}\n', ["mark"]),
-                "root as a mount root": (good + "mounts: {roots: [/]}\n", ["roots"])}.items():
+                "empty": ("", ["the file is empty"]), "no audience": ("registry: /x\n", ["audience", "is missing"]),
+                "unknown key": (good + "privileged: true\n", [":2:1: privileged: unknown key"]), "duplicate": (good + good, [":2:1", "stands twice"]),
+                "anchor": ("audience: &a x\nregistry: *a\n", ["anchors and tags"]), "wrong type": (good + "controller: [1]\n", ["controller: must be a mapping"]),
+                "relative path": (good + "registry: ../x\n", ["registry: must be an absolute path"]), "NUL": (b'audience: "x\\0y"\n', ["NUL"]),
+                "UTF-8": (b"audience: \xff\n", ["UTF-8"]), "2^64": (good + "controller: {parallel_starts: 18446744073709551616}\n", [":2:", "beyond 2^53"]),
+                "10 MB": (good + "# " + "x" * (10 << 20), ["bytes, more than"]), "deep": (good + "network: " + "[" * 3000 + "]" * 3000 + "\n", ["nested too deeply"]),
+                "two bits": (good + 'network: {mark: "0x3"}\n', ["mark: must be a single bit"]), "key of a key": (good + "controller/user: x\n", [":2:1: controller/user: unknown key"]),
+                "root as a mount root": (good + "mounts: {roots: [/]}\n", ["roots: must be absolute paths"])}.items():
             with self.subTest(name):
                 self.refused(text, words=words)
 
     def test_configuration_that_others_may_write(self):
-        self.refused(change=lambda h: h.conf_path.chmod(0o666))
+        self.refused(change=lambda h: h.conf_path.chmod(0o666), words=["may be written by others"])
 
     def test_configuration_of_somebody_else(self):
         nobody = pwd.getpwnam(rig().env["RIG_NOBODY"])
-        self.refused(change=lambda h: os.chown(h.conf_path, nobody.pw_uid, nobody.pw_gid))
+        self.refused(change=lambda h: os.chown(h.conf_path, nobody.pw_uid, nobody.pw_gid), words=["belongs to uid"])
 
 
 class Strangers(unittest.TestCase):
