@@ -9,8 +9,9 @@ const char policy_builtin[] =
         " \"rate_limits\": [{\"tools\": [\"*:*\"], \"max_calls\": 120, \"window_seconds\": 60}],"
         " \"budgets\": {\"period\": \"day\", \"max_api_calls\": 10000},"
         " \"blocked_patterns\": ["
-        /* A string without white space is taken for a path: prose and program text may say "../". */
-        "  {\"name\": \"path-traversal\", \"pattern\": \"^(\\\\S*[^a-z0-9_.\\\\s-])?\\\\.\\\\.(;[^/\\\\s]*)?(/\\\\S*)?$\"},"
+        /* A string without white space is taken for a path: prose and program text may say "../". In the path form only what climbs out
+         * of where it starts still begins with dots. */
+        "  {\"name\": \"path-traversal\", \"pattern\": \"^/*\\\\.\\\\.(/\\\\S*)?$|^(\\\\S*/)?\\\\.\\\\.;\\\\S*$\"},"
         "  {\"name\": \"system-accounts\", \"pattern\": \"(^|/)etc/(passwd|shadow|gshadow|sudoers|ssh)(\\\\b|$)\"},"
         "  {\"name\": \"private-keys\", \"pattern\": \"(^|/)\\\\.(ssh|gnupg|aws|kube|docker)(/|$)|(^|/)id_(rsa|ed25519|ecdsa)$\"},"
         "  {\"name\": \"process-files\", \"pattern\": \"(^|/)proc/(self|thread-self|[0-9]+|sys|kcore)(/|$)\"},"

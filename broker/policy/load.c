@@ -110,6 +110,7 @@ static const struct key policy_keys[] = {
         {.name = "budgets", .parse = parse_shared_budget},
         {.name = "prices", .parse = parse_prices},
         {.name = "argument_patterns", .parse = parse_argument_patterns},
+        {.name = "builtin_patterns_off", .parse = parse_patterns_off}, /* before the file's own ones come */
         {.name = "blocked_patterns", .parse = parse_blocked_patterns},
         {.name = "path_rules", .parse = parse_path_rules},
         {.name = "forge_approval_required", .parse = parse_must_be_true},
@@ -125,6 +126,7 @@ static const struct key policy_keys[] = {
 /* The built-in text with the file's own keys taken out of it. */
 static int read_builtin(struct policy *p, json_object *file, struct err **err)
 {
+        static char *added[] = {"version", "audit_log", "blocked_patterns", NULL}; /* to these, or to their members, a file adds */
         const struct reader r = {"built-in policy", NULL, NULL};
         _cleanup_json_ json_object *builtin = NULL;
 
@@ -132,7 +134,7 @@ static int read_builtin(struct policy *p, json_object *file, struct err **err)
                 return -1;
         json_object_object_foreach (file, key, ignored) {
                 (void)ignored;
-                if (!str_eq(key, "version") && !str_eq(key, "audit_log"))
+                if (!strv_contains(added, key))
                         json_object_object_del(builtin, key);
         }
         return READ_OBJECT(&r, NULL, builtin, policy_keys, p, err);
@@ -153,7 +155,7 @@ int policy_parse(struct policy **ret, const char *text, size_t n, const char *na
         if (!json_object_is_type(json, json_type_object))
                 return reader_fail(&r, NULL, err, "is not an object; write {\"version\": \"%s\", …}", POLICY_FORMAT);
         if (read_clean(&r, NULL, json, err) < 0 || read_builtin(p, json, err) < 0 || READ_OBJECT(&r, NULL, json, policy_keys, p, err) < 0 ||
-            agents_finish(&r, p, err) < 0)
+            patterns_finish(&r, p, err) < 0 || agents_finish(&r, p, err) < 0)
                 return -1;
         *ret = TAKE_PTR(p);
         return 0;

@@ -11,11 +11,6 @@ static int read_expression(const struct reader *r, const struct place *at, json_
 }
 
 /* -- blocked patterns ---------------------------------------------------------------------------------------------------------- */
-struct blocked_item {
-        struct blocked_pattern *rule;
-        const char *expression;
-};
-
 static int parse_blocked_name(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
 {
         const char *s = NULL;
@@ -24,18 +19,23 @@ static int parse_blocked_name(const struct reader *r, const struct place *at, js
                 return -1;
         if (!str_in_charset(s, "abcdefghijklmnopqrstuvwxyz0123456789-_."))
                 return reader_fail(r, at, err, "is not a name; use lower-case letters, digits and - _ .");
-        ((struct blocked_item *)dst)->rule->name = mem_strdup(s);
+        ((struct blocked_pattern *)dst)->name = mem_strdup(s);
         return 0;
 }
 
 static int parse_blocked_tools(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
 {
-        return parse_selector(r, at, value, &((struct blocked_item *)dst)->rule->tools, err);
+        return parse_selector(r, at, value, &((struct blocked_pattern *)dst)->tools, err);
 }
 
 static int parse_blocked_expression(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
 {
-        return read_expression(r, at, value, &((struct blocked_item *)dst)->expression, err);
+        const char *expression = NULL;
+
+        if (read_expression(r, at, value, &expression, err) < 0)
+                return -1;
+        ((struct blocked_pattern *)dst)->expression = mem_strdup(expression);
+        return 0;
 }
 
 static const struct key blocked_keys[] = {
@@ -44,29 +44,74 @@ static const struct key blocked_keys[] = {
         {.name = "pattern", .parse = parse_blocked_expression, .required = true},
 };
 
+/* They come behind what is there already: the built-in ones stay in force. */
 int parse_blocked_patterns(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
 {
-        const char *expressions[POLICY_MAX_RULES];
         struct policy *p = dst;
+        size_t n = 0;
+
+        if (read_array(r, at, value, POLICY_MAX_RULES - p->n_blocked, &n, err) < 0)
+                return -1;
+        p->blocked = mem_realloc(p->blocked, p->n_blocked + n + 1, sizeof(*p->blocked));
+        for (size_t i = 0; i < n; i++) {
+                struct blocked_pattern *b = &p->blocked[p->n_blocked++];
+
+                *b = (struct blocked_pattern){.rule = rule_text(r, PLACE_ITEM(at, i))};
+                if (READ_OBJECT(r, PLACE_ITEM(at, i), json_object_array_get_idx(value, i), blocked_keys, b, err) < 0)
+                        return -1;
+                if (!json_get(json_object_array_get_idx(value, i), "tools") && selector_add(&b->tools, "*:*", err) < 0)
+                        return -1;
+        }
+        return 0;
+}
+
+static bool drop_named(struct policy *p, const char *name)
+{
+        for (size_t i = 0; i < p->n_blocked; i++) {
+                if (!str_eq(p->blocked[i].name, name))
+                        continue;
+                blocked_pattern_deinit(&p->blocked[i]);
+                memmove(&p->blocked[i], &p->blocked[i + 1], (--p->n_blocked - i) * sizeof(*p->blocked));
+                return true;
+        }
+        return false;
+}
+
+int parse_patterns_off(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
+{
         size_t n = 0;
 
         if (read_array(r, at, value, POLICY_MAX_RULES, &n, err) < 0)
                 return -1;
-        p->blocked = mem_alloc(n * sizeof(*p->blocked) + 1);
         for (size_t i = 0; i < n; i++) {
-                struct blocked_item item = {&p->blocked[i], NULL};
+                const char *s = NULL;
 
-                p->n_blocked = i + 1;
-                if (READ_OBJECT(r, PLACE_ITEM(at, i), json_object_array_get_idx(value, i), blocked_keys, &item, err) < 0)
+                if (read_string(r, PLACE_ITEM(at, i), json_object_array_get_idx(value, i), 64, &s, err) < 0)
                         return -1;
-                item.rule->rule = rule_text(r, PLACE_ITEM(at, i));
-                if (!json_get(json_object_array_get_idx(value, i), "tools") && selector_add(&item.rule->tools, "*:*", err) < 0)
-                        return -1;
-                expressions[i] = item.expression;
+                if (!drop_named(dst, s))
+                        return reader_fail(r, PLACE_ITEM(at, i), err,
+                                           "is not the name of a built-in pattern; security_policy.json(5) lists them");
         }
-        if (n > 0 && pattern_set_new(&p->blocked_set, expressions, n, err) < 0)
-                return reader_wrap(r, at, err);
         return 0;
+}
+
+int patterns_finish(const struct reader *r, struct policy *p, struct err **err)
+{
+        const char *expressions[POLICY_MAX_RULES];
+
+        for (size_t i = 0; i < p->n_blocked; i++)
+                expressions[i] = p->blocked[i].expression;
+        if (p->n_blocked > 0 && pattern_set_new(&p->blocked_set, expressions, p->n_blocked, err) < 0)
+                return reader_wrap(r, PLACE_KEY(NULL, "blocked_patterns"), err);
+        return 0;
+}
+
+void blocked_pattern_deinit(struct blocked_pattern *b)
+{
+        free(b->rule);
+        free(b->name);
+        free(b->expression);
+        selector_deinit(&b->tools);
 }
 
 /* -- rules for arguments of a name --------------------------------------------------------------------------------------------- */
@@ -106,7 +151,8 @@ static int read_directories(const struct reader *r, const struct place *at, json
                         rule->relative = true;
                         continue;
                 }
-                if (list[i][0] != '/' || !str_eq(plain_path, list[i]))
+                bool trailing = list[i][0] && list[i][1] && list[i][strlen(list[i]) - 1] == '/';
+                if (list[i][0] != '/' || trailing || !folded_path || !str_eq(plain_path, list[i]))
                         return reader_fail(r, PLACE_ITEM(at, i), err,
                                            "is not an absolute directory without \"..\", doubled or trailing slashes%s",
                                            plain == &rule->allow ? "; \".\" stands for paths without a leading slash" : "");

@@ -150,6 +150,8 @@ static void fold_ascii(struct buf *text)
                 text->data[i] = (char)(text->data[i] >= 'A' && text->data[i] <= 'Z' ? text->data[i] | 0x20 : text->data[i]);
 }
 
+#define IDEOGRAPHIC_FULL_STOP 0x3002 /* a dot in host names (UTS 46), which NFKC leaves alone */
+
 /* Takes out what nobody sees. */
 static void strip(struct buf *text, struct buf *work)
 {
@@ -162,7 +164,9 @@ static void strip(struct buf *text, struct buf *work)
                 bool kept = c == '\t' || c == '\n' || c == '\r' || (c >= 0x20 && c < 0x7f) ||
                             (c > 0x9f && !uc_is_property_default_ignorable_code_point(c));
 
-                if (kept)
+                if (c == IDEOGRAPHIC_FULL_STOP)
+                        buf_addc(work, '.');
+                else if (kept)
                         buf_add(work, s + i, (size_t)n);
                 i += (size_t)n;
         }
@@ -256,18 +260,22 @@ void normal_resolve(struct buf *out, const char *s, size_t n)
                 add_segment(out, start, unified.data + i, length, absolute);
                 i += length + 1;
         }
-        if (absolute && root == 0 && out->len == begin)
+        bool slash_at_end = n > root && unified.data[n - 1] == '/';
+        if ((absolute && root == 0 && out->len == begin) || (slash_at_end && out->len > begin && out->data[out->len - 1] != '/'))
                 buf_addc(out, '/');
         buf_reserve(out, 1);
         out->data[out->len] = '\0';
 }
 
-static void add_form(struct normal *out, const char *s, size_t n)
+static void add_form(struct normal *out, const char *s, size_t n, unsigned kinds)
 {
-        for (size_t i = 0; i < out->n_forms; i++)
-                if (out->forms[i].n == n && memcmp(out->forms[i].s, s, n) == 0)
+        for (size_t i = 0; i < out->n_forms; i++) {
+                if (out->forms[i].n == n && memcmp(out->forms[i].s, s, n) == 0) {
+                        out->forms[i].kinds |= kinds;
                         return;
-        out->forms[out->n_forms++] = (struct normal_form){s, n};
+                }
+        }
+        out->forms[out->n_forms++] = (struct normal_form){s, n, kinds};
 }
 
 /* Without tabs and line ends, then resolved. */
@@ -287,7 +295,7 @@ static void make_path(struct normal *out, struct buf *path, const struct buf *pl
         path->len = 0;
         if (n > 0)
                 normal_resolve(path, s, n);
-        add_form(out, path->len ? path->data : "", path->len);
+        add_form(out, path->len ? path->data : "", path->len, NORMAL_PATH);
 }
 
 static int make_forms(struct normal *out, size_t which, const char *s, size_t n, bool escapes, const char **why)
@@ -311,7 +319,7 @@ static int make_forms(struct normal *out, size_t which, const char *s, size_t n,
         for (size_t i = 0; i < plain->len; i++)
                 if (plain->data[i] == '\\')
                         plain->data[i] = '/';
-        add_form(out, plain->len ? plain->data : "", plain->len);
+        add_form(out, plain->len ? plain->data : "", plain->len, NORMAL_PLAIN);
         make_path(out, &out->path[which], plain);
         return 0;
 }
@@ -339,7 +347,7 @@ static bool make_number(struct normal *out, const char *s, size_t n)
                         if (strtod(out->number, NULL) == value)
                                 break;
                 }
-        add_form(out, out->number, strlen(out->number));
+        add_form(out, out->number, strlen(out->number), NORMAL_NUMBER);
         return true;
 }
 
@@ -347,7 +355,7 @@ static bool make_number(struct normal *out, const char *s, size_t n)
 static bool needs_path(const char *s, size_t n)
 {
         for (size_t i = 0; i < n; i++)
-                if (s[i] == '/' && (i + 1 == n || s[i + 1] == '/' || s[i + 1] == '.'))
+                if (s[i] == '/' && i + 1 < n && (s[i + 1] == '/' || s[i + 1] == '.'))
                         return true;
         return n > 0 && s[0] == '.';
 }
@@ -364,12 +372,14 @@ int normal_forms(struct normal *out, const char *s, size_t n, const char **why)
 {
         unsigned seen = survey(s, n);
 
+        bool same = (seen & ~(unsigned)SEEN_SLASH) == 0 && !needs_path(s, n);
+
         out->n_forms = 0;
-        add_form(out, s, n);
+        add_form(out, s, n, same ? NORMAL_RAW | NORMAL_PLAIN | NORMAL_PATH : NORMAL_RAW);
         if (n == 0)
                 return 0;
         bool number = make_number(out, s, n);
-        if ((seen & ~(unsigned)SEEN_SLASH) == 0 && !needs_path(s, n))
+        if (same)
                 return 0;
         if (make_forms(out, 0, s, n, false, why) < 0)
                 return -1;
@@ -399,14 +409,13 @@ char *normal_path(const char *s)
 char *normal_path_folded(const char *s)
 {
         struct normal normal = {0};
-        const char *why, *found = NULL;
+        const char *why;
         char *path = NULL;
 
-        if (normal_forms(&normal, s, strlen(s), &why) == 0) {
-                /* Nothing was made when there was nothing to do. */
-                found = normal.path[0].len ? normal.path[0].data : s;
-                path = normal_path(found);
-        }
+        if (normal_forms(&normal, s, strlen(s), &why) == 0)
+                for (size_t i = 0; i < normal.n_forms && !path; i++)
+                        if (normal.forms[i].kinds & NORMAL_PATH)
+                                path = mem_strndup(normal.forms[i].s, normal.forms[i].n);
         normal_deinit(&normal);
         return path;
 }

@@ -20,9 +20,12 @@
 #define NORMAL_ROUNDS 5 /* of decoding; what is still encoded then is refused */
 #define NORMAL_FORMS  7U
 
+enum normal_kind { NORMAL_RAW = 1, NORMAL_PLAIN = 2, NORMAL_PATH = 4, NORMAL_NUMBER = 8 };
+
 struct normal_form {
         const char *s;
         size_t n;
+        unsigned kinds; /* which of the forms this text is */
 };
 
 /* Zero-initialised; memory is kept from call to call. */
@@ -36,9 +39,9 @@ struct normal {
 /* s[0..n) is UTF-8. -1: it must be refused, and *why (static) says why. Linear in n. */
 _must_check_ int normal_forms(struct normal *out, const char *s, size_t n, const char **why);
 void normal_deinit(struct normal *out);
-/* A directory with slashes single and "." and ".." resolved; no decoding. Owned. */
+/* A path with slashes single, and "." and ".." resolved; no decoding. Owned. */
 char *normal_path(const char *s);
 /* The path form, or NULL when it must be refused. Owned. */
 char *normal_path_folded(const char *s);
-/* Appends s with backslashes as slashes, slashes single, "." and ".." resolved, no slash at the end. */
+/* Appends s with backslashes as slashes, slashes single, "." and ".." resolved. A slash at the end stays. */
 void normal_resolve(struct buf *out, const char *s, size_t n);

@@ -29,11 +29,8 @@ struct policy *policy_unref(struct policy *p)
                 argument_rule_deinit(&p->arguments[i]);
         for (size_t i = 0; i < p->n_paths; i++)
                 argument_rule_deinit(&p->paths[i]);
-        for (size_t i = 0; i < p->n_blocked; i++) {
-                free(p->blocked[i].rule);
-                free(p->blocked[i].name);
-                selector_deinit(&p->blocked[i].tools);
-        }
+        for (size_t i = 0; i < p->n_blocked; i++)
+                blocked_pattern_deinit(&p->blocked[i]);
         pattern_set_free(p->blocked_set);
         selector_deinit(&p->approval);
         strv_free(p->redacted);
@@ -114,7 +111,7 @@ enum policy_access policy_access(const struct policy_agent *a, enum policy_kind 
 bool policy_redacts(const struct policy *p, const char *argument)
 {
         for (size_t i = 0; p->redacted && p->redacted[i]; i++)
-                if (glob_match_folded(p->redacted[i], argument))
+                if (glob_match_folded(p->redacted[i], argument, strlen(argument)))
                         return true;
         return false;
 }

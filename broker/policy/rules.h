@@ -50,7 +50,8 @@ struct argument_rule {
 
 struct blocked_pattern {
         char *rule;
-        char *name;
+        char *name; /* NULL: none */
+        char *expression;
         struct selector tools;
 };
 
@@ -97,9 +98,12 @@ int parse_budgets(const struct reader *r, const struct place *at, json_object *v
 int parse_prices(const struct reader *r, const struct place *at, json_object *value, void *policy, struct err **err);
 int parse_argument_patterns(const struct reader *r, const struct place *at, json_object *value, void *policy, struct err **err);
 int parse_blocked_patterns(const struct reader *r, const struct place *at, json_object *value, void *policy, struct err **err);
+int parse_patterns_off(const struct reader *r, const struct place *at, json_object *value, void *policy, struct err **err);
 int parse_path_rules(const struct reader *r, const struct place *at, json_object *value, void *policy, struct err **err);
 int parse_agents(const struct reader *r, const struct place *at, json_object *value, void *policy, struct err **err);
 int parse_selector(const struct reader *r, const struct place *at, json_object *value, void *selector, struct err **err);
+/* Compiles the blocked patterns, when all of them are read. */
+_must_check_ int patterns_finish(const struct reader *r, struct policy *p, struct err **err);
 /* Gives every agent its limits and its budget, when all else is read. */
 _must_check_ int agents_finish(const struct reader *r, struct policy *p, struct err **err);
 /* *limits grows as the items are read, so that whoever owns it can free what was made before an error. */
@@ -107,9 +111,10 @@ _must_check_ int read_rate_limits(const struct reader *r, const struct place *at
                                   size_t *n_limits, struct err **err);
 /* "agents.alice.allow (line 12)"; owned. */
 char *rule_text(const struct reader *r, const struct place *at);
-/* JSON of the keys that are in force where a file leaves them out. */
+/* JSON of the keys that are in force where a file leaves them out; its blocked patterns and the file's are in force together. */
 extern const char policy_builtin[];
 
 void rate_limit_deinit(struct rate_limit *l);
+void blocked_pattern_deinit(struct blocked_pattern *b);
 void argument_rule_deinit(struct argument_rule *a);
 struct policy_agent *policy_agent_free(struct policy_agent *a);

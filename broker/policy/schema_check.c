@@ -3,13 +3,7 @@
 #include <stdio.h>
 
 #include "broker/policy/schema_internal.h"
-
-/* Where in the value: a chain on the stack, written out only when something is wrong. */
-struct spot {
-        const struct spot *up;
-        const struct value *v; /* its key is the step; without a key the step is `index` */
-        size_t index;
-};
+#include "broker/policy/spot.h"
 
 struct check {
         const struct value_tree *t;
@@ -20,36 +14,13 @@ struct check {
 
 static bool apply(struct check *c, const struct subschema *s, const struct value *v, const struct spot *at);
 
-static size_t write_spot(char *out, size_t size, const struct spot *at)
-{
-        if (!at || !at->up)
-                return 0;
-        size_t n = write_spot(out, size, at->up);
-        if (n + 4 >= size)
-                return n;
-        out[n++] = '/';
-        if (!at->v->key.at) {
-                int printed = snprintf(out + n, size - n, "%zu", at->index);
-                return MIN(n + (size_t)printed, size - 1);
-        }
-        for (size_t i = 0; i < at->v->key.n && n + 3 < size; i++) {
-                char ch = at->v->key.at[i];
-                if (ch == '~' || ch == '/') {
-                        out[n++] = '~';
-                        ch = ch == '~' ? '0' : '1';
-                }
-                out[n++] = ch;
-        }
-        return n;
-}
-
 _printf_(3, 4) static bool refuse(struct check *c, const struct spot *at, const char *fmt, ...)
 {
         va_list ap;
 
         if (!c->fault)
                 return false;
-        c->fault->where[write_spot(c->fault->where, sizeof(c->fault->where), at)] = '\0';
+        spot_write(c->fault->where, sizeof(c->fault->where), at);
         va_start(ap, fmt);
         vsnprintf(c->fault->why, sizeof(c->fault->why), fmt, ap);
         va_end(ap);

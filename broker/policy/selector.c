@@ -25,11 +25,11 @@ static bool same(char a, char b, bool fold)
 }
 
 /* Going back to the last star is enough, so the work is at most the product of both lengths, which are bounded. */
-static bool match(const char *glob, const char *name, bool fold)
+static bool match(const char *glob, const char *name, size_t n, bool fold)
 {
-        const char *star = NULL, *retry = NULL;
+        const char *star = NULL, *retry = NULL, *end = name + n;
 
-        while (*name) {
+        while (name < end) {
                 if (*glob == '*') {
                         star = ++glob;
                         retry = name;
@@ -50,12 +50,12 @@ static bool match(const char *glob, const char *name, bool fold)
 
 bool glob_match(const char *glob, const char *name)
 {
-        return match(glob, name, false);
+        return match(glob, name, strlen(name), false);
 }
 
-bool glob_match_folded(const char *glob, const char *name)
+bool glob_match_folded(const char *glob, const char *name, size_t n)
 {
-        return match(glob, name, true);
+        return match(glob, name, n, true);
 }
 
 int selector_add(struct selector *s, const char *text, struct err **err)

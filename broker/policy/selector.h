@@ -33,8 +33,8 @@ struct selector {
 };
 
 bool glob_match(const char *glob, const char *name);
-/* The same without regard to the case of ASCII letters: for names of arguments. */
-bool glob_match_folded(const char *glob, const char *name);
+/* The same without regard to the case of ASCII letters, of name[0..n): for names of arguments. */
+bool glob_match_folded(const char *glob, const char *name, size_t n);
 /* Adds "read", "server:tool" or "server:*". -1: neither a class nor a glob with a colon. */
 _must_check_ int selector_add(struct selector *s, const char *text, struct err **err);
 /* For rules that restrict: a tool of unknown class is in every class. For rules that grant: in none. */
