@@ -8,9 +8,10 @@
 #include "common/file.h"
 
 #define POOL_EXTRA                                                                                                                         \
-        4096U          /* of a connection's memory, beside the request's headers: libmicrohttpd's records of them, the answer's headers    \
-                        */
-#define MAX_ROUNDS 64U /* of libmicrohttpd in a row, before others have their turn */
+        4096U           /* of a connection's memory, beside the request's headers: libmicrohttpd's records of them, the answer's headers   \
+                         */
+#define FLUSH_BELOW 8U  /* exchanges in flight */
+#define MAX_ROUNDS  64U /* of libmicrohttpd in a row, before others have their turn */
 
 /* -- the loop ---------------------------------------------------------------------------------------------------------------- */
 
@@ -45,12 +46,15 @@ static void run_daemon(struct front *f)
 
 void front_flush(struct front *f)
 {
-        if (!f->running && !f->closing) {
-                f->flushing = true;
-                run_once(f);
-                f->flushing = false;
+        /* With many in flight, answers come together, and are sent together. */
+        if (f->running || f->closing || f->counts.open_exchanges >= FLUSH_BELOW) {
+                front_rerun(f);
+                return;
         }
-        if (f->running || has_more(f))
+        f->flushing = true;
+        run_once(f);
+        f->flushing = false;
+        if (has_more(f))
                 front_rerun(f);
 }
 

@@ -61,8 +61,9 @@ void front_counts(const struct front *f, struct front_counts *ret);
 
 const char *exchange_method(const struct exchange *x); /* "POST" */
 const char *exchange_path(const struct exchange *x);
-const char *exchange_header(const struct exchange *x,
-                            const char *name); /* NULL = absent; first one; case-insensitive. Borrowed until answered */
+const char *
+exchange_header(const struct exchange *x,
+                const char *name); /* NULL = absent; first one; case-insensitive. Borrowed, as method and path, while x is there */
 /* How often it was sent: security-relevant headers must not come twice. */
 unsigned exchange_header_count(const struct exchange *x, const char *name);
 const char *exchange_body(const struct exchange *x,
@@ -78,10 +79,15 @@ void exchange_on_left(struct exchange *x, void (*left)(struct exchange *x, void 
 void exchange_add_header(struct exchange *x, const char *name, const char *value);
 /* The whole answer. body is taken over (may be NULL or empty). x is gone afterwards, and left() is not called. */
 void exchange_answer(struct exchange *x, unsigned status, const char *content_type, struct buf *body);
-/* Begins an event stream: 200, text/event-stream, no caching. Then exchange_send() until exchange_end(). */
+/*
+ * Begins an event stream: 200, text/event-stream, no caching. Then exchange_send() until exchange_end(). Its end is also the connection's
+ * (Connection: close). What is begun, sent and ended from one callback goes out in one piece.
+ */
 void exchange_stream(struct exchange *x);
-/* One event's bytes, as sse_add_event() writes them. Taken over. A client that does not read is dropped (left() is called, not from
- * inside). */
+/*
+ * One event's bytes, as sse_add_event() writes them. Taken over. A client that has not read max_queued bytes of earlier ones is dropped
+ * (left() is called, not from inside).
+ */
 void exchange_send(struct exchange *x, struct buf *event);
 /* What was sent goes out, then the stream ends. x is gone afterwards, and left() is not called. */
 void exchange_end(struct exchange *x);
