@@ -13,8 +13,9 @@ import tempfile
 import unittest
 
 TOP = pathlib.Path(__file__).resolve().parents[2]
-UNITS = ("bulkhead-controller.service", "bulkhead-guard.service", "bulkhead-registry.service")
+UNITS = ("bulkhead-controller.service", "bulkhead-guard.service", "bulkhead-registry.service", "bulkhead-broker.service")
 EXPOSURE_MAX = 2.3
+BROKER_EXPOSURE_MAX = 1.5
 RUNTIME_CAPS = {"NET_ADMIN", "NET_RAW", "NET_BIND_SERVICE"}
 # To become the service user, and gone after that.
 STARTUP_CAPS = {"SETUID", "SETGID", "SETPCAP"}
@@ -34,9 +35,10 @@ class Units(unittest.TestCase):
     def setUp(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bulkhead-units-"))
         self.addCleanup(shutil.rmtree, self.dir)
-        program = self.dir / "bulkhead-controller"
-        program.write_text("#!/bin/sh\n")
-        program.chmod(0o755)
+        for name in ("bulkhead-controller", "bulkhead-broker"):
+            program = self.dir / name
+            program.write_text("#!/bin/sh\n")
+            program.chmod(0o755)
         for name in UNITS:
             source = TOP / "deploy/systemd" / name
             text = source.read_text() if source.exists() else source.with_name(name + ".in").read_text()
@@ -47,7 +49,8 @@ class Units(unittest.TestCase):
             result = run("systemd-analyze", "security", "--offline=true", "--no-pager", str(self.dir / name))
             found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", result.stdout)
             self.assertIsNotNone(found, result.stdout)
-            self.assertLessEqual(float(found.group(1)), EXPOSURE_MAX, f"{name}:\n{result.stdout}")
+            limit = BROKER_EXPOSURE_MAX if name == "bulkhead-broker.service" else EXPOSURE_MAX
+            self.assertLessEqual(float(found.group(1)), limit, f"{name}:\n{result.stdout}")
             self.assertNotIn("Unknown", result.stdout)
 
     def test_verify_finds_nothing(self):
@@ -65,6 +68,22 @@ class Units(unittest.TestCase):
         self.assertGreater(int(unit["WatchdogSec"]), 0)
         for key in ("AmbientCapabilities", "CapabilityBoundingSet"):
             self.assertEqual({c.removeprefix("CAP_") for c in unit[key].split()}, RUNTIME_CAPS, key)
+
+    def test_broker_has_nothing(self):
+        unit = dict(directives(self.dir / "bulkhead-broker.service"))
+        self.assertEqual(unit["User"], "bulkhead-broker")
+        self.assertNotIn("SupplementaryGroups", unit)
+        self.assertEqual(unit["CapabilityBoundingSet"], "")
+        self.assertNotIn("AmbientCapabilities", unit)
+        self.assertNotIn("ReadWritePaths", unit)
+        self.assertEqual(unit["Type"], "notify")
+        self.assertGreater(int(unit["WatchdogSec"]), 0)
+        self.assertEqual(set(unit["RestrictAddressFamilies"].split()), {"AF_UNIX", "AF_INET"})
+        hidden = unit["InaccessiblePaths"].split()
+        for path in ("/run/docker.sock", "/run/bulkhead/control", "/var/lib/bulkhead", "/etc/bulkhead/secrets.d"):
+            self.assertIn("-" + path, hidden)
+        # In a user namespace it could not tell who the controller is.
+        self.assertNotIn("PrivateUsers", unit)
 
     def test_guard_is_loaded_before_docker(self):
         unit = dict(directives(self.dir / UNITS[1]))
@@ -108,6 +127,7 @@ class Users(unittest.TestCase):
         self.assertNotIn("bulkhead-registry", members["docker"])
         self.assertNotIn("bulkhead-broker", members["docker"])
         self.assertIn("bulkhead-operators", self.gids)
+        self.assertEqual([g for g, who in members.items() if "bulkhead-broker" in who], [])
         shells = {f[0]: f[6] for f in self.table("etc/passwd")}
         for user in ("bulkhead", "bulkhead-broker", "bulkhead-registry"):
             self.assertGreater(self.uids[user], 0)

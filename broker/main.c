@@ -1,0 +1,306 @@
+/*
+ * bulkhead-broker: the process that faces agents. HTTP in front (http/), MCP in the middle (gateway/), the link to the controller behind
+ * (link.c). It has no capability, no Docker socket and, once it runs, next to no system calls (confine.c).
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sodium.h>
+#include <stdio.h>
+#include <sys/resource.h>
+#include <systemd/sd-daemon.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "broker/confine.h"
+#include "broker/health.h"
+#include "common/conf.h"
+#include "common/log.h"
+#include "config.h"
+
+/* Of the descriptors this process may have, so many are for servers, the link and the loop. */
+#define OWN_DESCRIPTORS 256U
+#define SESSION_IDLE_MS 3600000U
+#define TRIM_MS         10000U
+#define TRIM_ABOVE      (1U << 20) /* bytes that are free, and not given back */
+
+struct broker {
+        const struct conf *conf;
+        sd_event *loop;
+        struct front *front;
+        struct gateway *gateway;
+        struct uplink *uplink;
+        struct health health;
+        sd_event_source *trim;
+};
+
+struct options {
+        const char *config;
+        bool debug;
+};
+
+static void usage(FILE *out)
+{
+        fputs("usage: bulkhead-broker [--config FILE] [--debug]\n", out);
+}
+
+/* 0 = go on; else the exit code plus one. */
+static int parse_options(struct options *o, int argc, char **argv)
+{
+        static const struct option longs[] = {
+                {"config", required_argument, NULL, 'c'},
+                {"debug", no_argument, NULL, 'd'},
+                {"help", no_argument, NULL, 'h'},
+                {"version", no_argument, NULL, 'V'},
+                {NULL, 0, NULL, 0},
+        };
+        int ch;
+
+        *o = (struct options){.config = CONF_DEFAULT_PATH};
+        while ((ch = getopt_long(argc, argv, "c:dh", longs, NULL)) >= 0) {
+                switch (ch) {
+                case 'c':
+                        o->config = optarg;
+                        break;
+                case 'd':
+                        o->debug = true;
+                        break;
+                case 'h':
+                        usage(stdout);
+                        return 1;
+                case 'V':
+                        puts(PACKAGE_STRING);
+                        return 1;
+                default:
+                        usage(stderr);
+                        return 65;
+                }
+        }
+        if (optind < argc) {
+                usage(stderr);
+                return 65;
+        }
+        return 0;
+}
+
+/* -- the loop ---------------------------------------------------------------------------------------------------------------- */
+
+static int on_signal(sd_event_source *s, const struct signalfd_siginfo *si, _unused_ void *user)
+{
+        log_info("stopping: callers are told to try again", "signal", si->ssi_signo == SIGTERM ? "TERM" : "INT");
+        sd_event_exit(sd_event_source_get_event(s), 0);
+        return 0;
+}
+
+static int on_hangup(_unused_ sd_event_source *s, _unused_ const struct signalfd_siginfo *si, void *user)
+{
+        struct broker *b = user;
+        _cleanup_err_ struct err *err = NULL;
+        char token[CONF_TOKEN_HEX];
+
+        if (!b->conf->gateway_auth)
+                log_info("nothing to read again: gateway.auth is none");
+        else if (conf_gateway_token(token, b->conf, &err) < 0 || front_set_token(b->front, token, &err) < 0)
+                log_error("the token could not be read again: the old one goes on", "reason", err_msg(err));
+        else
+                log_info("the token was read again", "file", b->conf->gateway_token);
+        return 0;
+}
+
+/* libc keeps what large messages needed; for a while that saves work. */
+static int on_trim(sd_event_source *s, _unused_ uint64_t at, _unused_ void *user)
+{
+        if (mallinfo2().fordblks > TRIM_ABOVE)
+                malloc_trim(TRIM_ABOVE / 4);
+        int r = sd_event_source_set_time_relative(s, TRIM_MS * UINT64_C(1000));
+        return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
+static int prepare_loop(struct broker *b, struct err **err)
+{
+        const int signals[] = {SIGTERM, SIGINT, SIGHUP};
+        sigset_t blocked;
+
+        signal(SIGPIPE, SIG_IGN);
+        sigemptyset(&blocked);
+        for (size_t i = 0; i < ELEMENTSOF(signals); i++)
+                sigaddset(&blocked, signals[i]);
+        if (sigprocmask(SIG_BLOCK, &blocked, NULL) < 0)
+                return err_sys(err, errno, "cannot block signals");
+        int r = sd_event_default(&b->loop);
+        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(signals); i++)
+                r = sd_event_add_signal(b->loop, NULL, signals[i], signals[i] == SIGHUP ? on_hangup : on_signal, b);
+        if (r >= 0)
+                r = sd_event_add_time_relative(b->loop, &b->trim, CLOCK_MONOTONIC, TRIM_MS * UINT64_C(1000), UINT64_C(1000000), on_trim, b);
+        if (r >= 0)
+                r = sd_event_set_watchdog(b->loop, true);
+        return r < 0 ? err_sys(err, r, "cannot set up the event loop") : 0;
+}
+
+/* -- putting it together ----------------------------------------------------------------------------------------------------- */
+
+static void on_request(struct exchange *x, void *user)
+{
+        struct broker *b = user;
+
+        if (!health_exchange(&b->health, x))
+                gateway_exchange(x, b->gateway);
+}
+
+static int make_gateway(struct broker *b, struct err **err)
+{
+        const struct conf *c = b->conf;
+        const struct gateway_config config = {
+                .upstream = {.max_message = c->gateway_max_message,
+                             .max_queued = 2 * c->gateway_max_message,
+                             .max_calls = 1024,
+                             .max_noise = 1000,
+                             .handshake_ms = c->gateway_start_timeout_ms,
+                             .probe_ms = 2000},
+                .call_timeout_ms = c->gateway_call_timeout_ms,
+                .call_cap_ms = c->gateway_call_cap_ms,
+                .start_ms = c->gateway_start_timeout_ms,
+                .max_sessions = c->gateway_max_sessions,
+                .session_idle_ms = SESSION_IDLE_MS,
+                .max_waiting = 256,
+        };
+        const struct passwd *controller = getpwnam(c->service_user);
+
+        if (!controller)
+                return err_set(err, ERR_NOT_FOUND, "the controller's user \"%s\" does not exist: create it, or name another in %s",
+                               c->service_user, c->path);
+        b->uplink = uplink_new(b->loop, c->link_socket, controller->pw_uid);
+        const struct gateway_controller asks = uplink_controller(b->uplink);
+        return gateway_new(&b->gateway, b->loop, &config, &asks, err);
+}
+
+/* As many descriptors as we may have; how many are left for callers. */
+static unsigned raise_descriptors(void)
+{
+        struct rlimit limit = {.rlim_cur = 1024, .rlim_max = 1024};
+
+        if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+                limit.rlim_cur = limit.rlim_max;
+                (void)setrlimit(RLIMIT_NOFILE, &limit);
+        }
+        return limit.rlim_cur > 2U * OWN_DESCRIPTORS ? (unsigned)MIN(limit.rlim_cur, 1000000U) - OWN_DESCRIPTORS : OWN_DESCRIPTORS;
+}
+
+/* A listening socket that systemd made (optional), or -1. */
+static int activated_socket(int *ret, struct err **err)
+{
+        int n = sd_listen_fds(true);
+
+        if (n < 0)
+                return err_sys(err, n, "looking for sockets of systemd's");
+        if (n > 1)
+                return err_set(err, ERR_INVALID, "systemd handed %d sockets over: one is enough", n);
+        *ret = n == 1 ? SD_LISTEN_FDS_START : -1;
+        return 0;
+}
+
+static int make_front(struct broker *b, struct err **err)
+{
+        const struct conf *c = b->conf;
+        unsigned callers = MIN(raise_descriptors(), 2 * c->gateway_max_sessions + 1000);
+        char token[CONF_TOKEN_HEX];
+        struct front_config config = {
+                .name = "gateway",
+                .address = c->gateway_listen.address,
+                .port = c->gateway_listen.port,
+                .allowed_hosts = c->gateway_hosts,
+                .token_sha256 = c->gateway_auth ? token : NULL,
+                .limits = {.max_body = c->gateway_max_message,
+                           .max_header = 8192,
+                           .max_connections = callers,
+                           /* On loopback all callers have one address. */
+                           .max_per_address = str_has_prefix(c->gateway_listen.address, "127.") ? callers : callers / 8 + 1,
+                           .header_timeout_ms = 10000,
+                           .idle_timeout_ms = 75000,
+                           .heartbeat_ms = 15000,
+                           .max_queued = MAX(4U << 20, c->gateway_max_message)},
+        };
+
+        if (c->gateway_auth && conf_gateway_token(token, c, err) < 0)
+                return -1;
+        if (activated_socket(&config.listen_fd, err) < 0)
+                return -1;
+        if (!c->gateway_auth)
+                log_warning("gateway.auth is none: every program on this host may call every server", "listen", c->gateway_listen.address);
+        return front_new(&b->front, b->loop, &config, on_request, b, err);
+}
+
+static int assemble(struct broker *b, struct err **err)
+{
+        const char *token = b->conf->gateway_token;
+        _cleanup_free_ char *directory = mem_strndup(token, (size_t)(strrchr(token, '/') - token) + 1);
+
+        if (prepare_loop(b, err) < 0 || make_gateway(b, err) < 0 || make_front(b, err) < 0)
+                return -1;
+        b->health = (struct health){.front = b->front, .gateway = b->gateway, .uplink = b->uplink};
+        if (uplink_start(b->uplink, b->gateway, err) < 0)
+                return -1;
+        /* Dates of answers: libc looks for the zone's file even for UTC, once. */
+        tzset();
+        int r = broker_confine(b->conf->gateway_auth ? directory : NULL, err);
+        if (r > 0)
+                log_warning("built with a sanitizer: not confined");
+        return r < 0 ? -1 : 0;
+}
+
+/* The gateway first: its last answers still go out. */
+static void dismantle(struct broker *b)
+{
+        b->gateway = gateway_free(b->gateway);
+        b->front = front_free(b->front);
+        b->uplink = uplink_free(b->uplink);
+        sd_event_source_disable_unref(b->trim);
+        sd_event_unref(b->loop);
+}
+
+static int run(const struct conf *conf, struct err **err)
+{
+        struct broker b = {.conf = conf};
+        char port[8];
+        int r = assemble(&b, err);
+
+        if (r == 0) {
+                snprintf(port, sizeof(port), "%u", (unsigned)front_port(b.front));
+                log_info("started", "version", PACKAGE_VERSION, "config", conf->path, "address", conf->gateway_listen.address, "port",
+                         port);
+                sd_notify(0, "READY=1");
+                r = sd_event_loop(b.loop);
+                if (r < 0)
+                        err_sys(err, r, "the event loop failed");
+                sd_notify(0, "STOPPING=1");
+        }
+        dismantle(&b);
+        return r < 0 ? -1 : 0;
+}
+
+int main(int argc, char **argv)
+{
+        _cleanup_(conf_freep) struct conf *conf = NULL;
+        _cleanup_err_ struct err *err = NULL;
+        struct options o;
+        int r = parse_options(&o, argc, argv);
+
+        if (r > 0)
+                return r - 1;
+        if (o.debug)
+                log_set_level(LOG_LEVEL_DEBUG);
+        if (getuid() == 0 || geteuid() == 0) {
+                log_error("the broker does not run as root: start it as its own user (bulkhead-broker.service does)");
+                return 1;
+        }
+        if (sodium_init() < 0)
+                abort();
+        r = conf_load(&conf, o.config, &err);
+        if (r == 0)
+                r = run(conf, &err);
+        if (r < 0)
+                log_error("cannot go on", "reason", err_msg(err));
+        return r < 0 ? 1 : 0;
+}

@@ -1,0 +1,253 @@
+#!/usr/bin/env -S python3 -B
+"""bulkhead-broker as a process: who may start it, what it says of itself, what it gives up, how it ends, and what it does while the controller is away.
+
+The controller is tests/rig/link_host, the server behind it the rig's echo server. Needs no root; as root the broker is started as another user."""
+import hashlib
+import http.client
+import json
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+import unittest
+
+BUILD = pathlib.Path(os.environ.get("top_builddir", "."))
+NOBODY = 65534
+JSON_RPC = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+INITIALIZE = {"jsonrpc": "2.0", "id": 1, "method": "initialize",
+              "params": {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "test", "version": "1"}}}
+
+
+def eventually(what, seconds=10):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        found = what()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+class BrokerTest(unittest.TestCase):
+    def setUp(self):
+        self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bh-broker-"))
+        self.addCleanup(shutil.rmtree, self.dir)
+        self.dir.chmod(0o755)
+        self.port = free_port()
+        self.conf, self.token, self.socket = self.dir / "conf", self.dir / "token", self.dir / "link.sock"
+        self.program = self.dir / "bulkhead-broker"  # where another user can reach it
+        shutil.copy(BUILD / "bulkhead-broker", self.program)
+        self.set_token("secret")
+        self.write_conf()
+
+    def write_conf(self, **gateway):
+        gateway = {"listen": f"127.0.0.1:{self.port}", "token": str(self.token), **gateway}
+        self.conf.write_text(json.dumps({"audience": "test.example", "link": {"socket": str(self.socket)}, "gateway": gateway,
+                                         "controller": {"user": pwd.getpwuid(os.geteuid()).pw_name}}))
+
+    def set_token(self, token):
+        fresh = self.dir / "token.new"
+        fresh.write_text(hashlib.sha256(token.encode()).hexdigest() + "\n")
+        fresh.rename(self.token)
+
+    def command(self, *argv):
+        drop = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
+        return [*drop, str(self.program), *argv]
+
+    def run_broker(self, *argv):
+        return subprocess.run(self.command(*argv), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=20, check=False)
+
+    def start(self):
+        with open(self.dir / "log", "ab") as log:
+            self.broker = subprocess.Popen(self.command("--config", str(self.conf)), stdout=log, stderr=log)
+        self.addCleanup(self.stop, self.broker)
+        eventually(lambda: "started" in self.log() or self.broker.poll() is not None)
+        self.assertIsNone(self.broker.poll(), self.log())
+
+    @staticmethod
+    def stop(process):
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+
+    def start_host(self):
+        entry = {"name": "echo", "transport": "stdio", "command": [str(BUILD / "tests/rig/servers/mcp_echo")]}
+        self.host = subprocess.Popen([BUILD / "tests/rig/link_host", "--socket", self.socket, "--broker-uid", str(NOBODY if os.geteuid() == 0 else os.geteuid()),
+                                      "--entry", json.dumps(entry)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        self.addCleanup(self.stop, self.host)
+        self.addCleanup(self.host.stdin.close)
+
+    def tell_host(self, **command):
+        self.host.stdin.write(json.dumps(command) + "\n")
+        self.host.stdin.flush()
+
+    def log(self):
+        return (self.dir / "log").read_text()
+
+    def ask(self, method, path, body=None, headers=None, token="secret", timeout=10):
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        headers = {**(JSON_RPC if body else {}), **({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})}
+        try:
+            connection.request(method, path, json.dumps(body) if body else None, headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode(), answer.headers
+        finally:
+            connection.close()
+
+    def status(self, path, **kw):
+        return self.ask("GET", path, **kw)[0]
+
+    def readiness(self):
+        return json.loads(self.ask("GET", "/readyz", token=None)[1])
+
+    def session(self):
+        eventually(lambda: self.readiness()["controller"] == "connected")
+        status, _, headers = self.ask("POST", "/servers/echo/mcp", INITIALIZE)
+        self.assertEqual(status, 200)
+        return {"Mcp-Session-Id": headers["Mcp-Session-Id"], "MCP-Protocol-Version": "2025-11-25"}
+
+    def call(self, session, tool, arguments, number=2):
+        return self.ask("POST", "/servers/echo/mcp", {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}, session)
+
+
+class Start(BrokerTest):
+    @unittest.skipUnless(os.geteuid() == 0, "needs root to show that root is refused")
+    def test_root_is_refused(self):
+        result = subprocess.run([self.program, "--config", self.conf], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=20, check=False)
+        self.assertEqual(result.returncode, 1)
+        self.assertIn("does not run as root", result.stdout)
+
+    def test_options(self):
+        self.assertEqual(self.run_broker("--nonsense").returncode, 64)
+        self.assertEqual(self.run_broker("more").returncode, 64)
+        self.assertRegex(self.run_broker("--version").stdout, r"^bulkhead [0-9.]+\n$")
+        self.assertIn("usage: bulkhead-broker", self.run_broker("--help").stdout)
+
+    def test_what_is_wrong_is_said(self):
+        for gateway, part in (({"token": str(self.dir / "none")}, "cannot open"), ({"listen": "0.0.0.0:1", "auth": "none"}, "loopback"),
+                              ({"listen": "192.0.2.1:18999"}, "cannot listen on 192.0.2.1 port 18999")):
+            self.write_conf(**gateway)
+            result = self.run_broker("--config", str(self.conf))
+            self.assertEqual(result.returncode, 1, result.stdout)
+            self.assertIn(part, result.stdout)
+
+    def test_no_token_is_shouted(self):
+        self.write_conf(auth="none")
+        self.start()
+        self.assertIn("gateway.auth is none", self.log())
+        self.assertEqual(self.status("/metrics", token=None), 200)
+
+
+class Running(BrokerTest):
+    def test_health_before_and_after_the_controller(self):
+        self.start()
+        self.assertEqual(self.status("/healthz", token=None), 200)
+        self.assertEqual(self.status("/readyz", token=None), 503)
+        self.assertEqual(self.readiness(), {"status": "waiting", "controller": "away"})
+        self.start_host()
+        eventually(lambda: self.status("/readyz", token=None) == 200)
+        self.assertEqual(self.log().count("cannot be reached"), 1)
+        self.assertEqual(self.ask("POST", "/healthz", {})[0], 405)
+        self.assertEqual(self.status("/nothing"), 404)
+        self.assertEqual(self.status("/nothing", token=None), 401)
+
+    def test_metrics(self):
+        self.start_host()
+        self.start()
+        self.call(self.session(), "echo", {"text": "x"})
+        self.assertEqual(self.status("/metrics", token=None), 401)
+        status, text, headers = self.ask("GET", "/metrics")
+        self.assertEqual(status, 200)
+        self.assertTrue(headers["Content-Type"].startswith("text/plain; version=0.0.4"))
+        values = {}
+        for line in text.splitlines():
+            if line.startswith("#"):
+                self.assertRegex(line, r"^# (HELP|TYPE) bulkhead_[a-z_]+ ")
+            else:
+                self.assertRegex(line, r'^bulkhead_[a-z_]+(\{[a-z]+="[^"]*"\})? [0-9.]+$')
+                name, value = line.rsplit(" ", 1)
+                self.assertNotIn(name, values)
+                values[name] = float(value)
+        self.assertEqual(values["bulkhead_controller_connected"], 1)
+        self.assertEqual(values['bulkhead_server_up{server="echo"}'], 1)
+        self.assertEqual(values["bulkhead_http_refused_total"], 1)
+        self.assertGreaterEqual(values["bulkhead_http_requests_total"], 4)
+
+    def test_confined(self):
+        self.start()
+        if "not confined" in self.log():
+            self.skipTest("built with a sanitizer")
+        pid = self.broker.pid  # setpriv became the broker
+        status = dict(line.split(":\t", 1) for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines() if ":\t" in line)
+        for key in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+            self.assertEqual(int(status[key], 16), 0, key)
+        self.assertEqual(status["NoNewPrivs"].strip(), "1")
+        self.assertEqual(status["Seccomp"].strip(), "2")
+
+    def test_token_is_read_again(self):
+        self.start()
+        self.set_token("fresh")
+        self.broker.send_signal(signal.SIGHUP)
+        eventually(lambda: "was read again" in self.log())
+        self.assertEqual(self.status("/metrics"), 401)
+        self.assertEqual(self.status("/metrics", token="fresh"), 200)
+        self.token.write_text("nonsense")
+        self.broker.send_signal(signal.SIGHUP)
+        eventually(lambda: "the old one goes on" in self.log())
+        self.assertEqual(self.status("/metrics", token="fresh"), 200)
+
+    def test_link_is_lost_and_found(self):
+        self.start_host()
+        self.start()
+        session = self.session()
+        self.assertIn("hello", self.call(session, "echo", {"text": "hello"})[1])
+        self.tell_host(do="close")
+        eventually(lambda: "link to the controller is lost" in self.log())
+        eventually(lambda: self.readiness()["controller"] == "connected")
+        self.assertIn("again", eventually(lambda: self.call(self.session(), "echo", {"text": "again"})[1]))
+        # And for good: it still answers, and says what it can.
+        self.stop(self.host)
+        eventually(lambda: self.readiness() == {"status": "ready", "controller": "away"})
+        self.assertEqual(self.status("/healthz", token=None), 200)
+
+    def test_ends_with_answers(self):
+        self.start_host()
+        self.start()
+        session = self.session()
+        answers = []
+        waiting = threading.Thread(target=lambda: answers.append(self.call(session, "sleep", {"ms": 20000})))
+        waiting.start()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        connection.request("GET", "/servers/echo/mcp", headers={"Authorization": "Bearer secret", "Accept": "text/event-stream", **session})
+        stream = connection.getresponse()
+        self.assertEqual(stream.status, 200)
+        in_flight = re.compile(r'bulkhead_server_calls_in_flight\{server="echo"\} 1\n')
+        eventually(lambda: in_flight.search(self.ask("GET", "/metrics")[1]))
+        began = time.monotonic()
+        self.broker.send_signal(signal.SIGTERM)
+        self.assertEqual(self.broker.wait(timeout=5), 0)
+        self.assertLess(time.monotonic() - began, 3)
+        waiting.join(5)
+        stream.read()  # ends properly: no IncompleteRead
+        connection.close()
+        status, text, _ = answers[0]
+        self.assertIn(status, (200, 503))
+        self.assertIs(json.loads(text)["error"]["data"]["retryable"], True)
+        self.assertIn("stopping", self.log())
+
+
+if __name__ == "__main__":
+    unittest.main(verbosity=2)
