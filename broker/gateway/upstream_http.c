@@ -149,7 +149,7 @@ static void http_forget(struct upstream *u, struct upstream_call *c)
 
 static void say_goodbye(struct http *h)
 {
-        if (!h->session || h->sse || h->upstream->era != MCP_ERA_LEGACY)
+        if (!h->session || h->upstream->era != MCP_ERA_LEGACY || h->pool->n_byes >= HTTP_MAX_BYES)
                 return;
         (void)http_list(h, LIST_LEGACY);
         stream_leave(stream_new(h, STREAM_BYE), TAKE_PTR(h->lists[LIST_LEGACY]));

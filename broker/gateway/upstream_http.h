@@ -18,6 +18,7 @@
 #define HTTP_RETRY_MS    1000U       /* before a stream is opened again, when the server named no time */
 #define HTTP_RETRY_MAX   60000U
 #define HTTP_BYE_MS      2000U
+#define HTTP_MAX_BYES    64U /* at once; sessions that end beside them end without a word */
 #define HTTP_CONNECT_MS  5000U
 #define HTTP_MAX_LOST    5U   /* connections of a handshake that were cut off without an answer */
 #define HTTP_MAX_SESSION 1024 /* bytes of Mcp-Session-Id */
@@ -97,6 +98,7 @@ struct upstream_pool {
         size_t n_idle;
         struct http_stream *due, **due_end; /* have something to deliver */
         struct http_stream *byes;
+        unsigned n_byes;
         unsigned held;
         bool dead;
 };

@@ -74,7 +74,7 @@ static void set_method(struct http_stream *s)
         curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, s->kind == STREAM_BYE ? "DELETE" : NULL);
         curl_easy_setopt(s->easy, CURLOPT_TIMEOUT_MS, s->kind == STREAM_BYE ? (long)HTTP_BYE_MS : 0L);
         /* A stream may be open, and silent, for each of thousands of sessions. */
-        curl_easy_setopt(s->easy, CURLOPT_BUFFERSIZE, s->kind == STREAM_EVENTS ? 2048L : 32768L);
+        curl_easy_setopt(s->easy, CURLOPT_BUFFERSIZE, s->kind == STREAM_EVENTS ? 1024L : 32768L);
 }
 
 void stream_start(struct http_stream *s)
@@ -176,6 +176,7 @@ void stream_close(struct http_stream *s)
                         h->events = NULL;
         } else {
                 unlink_from(&s->pool->byes, s);
+                s->pool->n_byes--;
         }
         s->dead = true;
         if (s->held == 0)
@@ -188,6 +189,7 @@ void stream_leave(struct http_stream *s, struct curl_slist *headers)
 
         unlink_from(&h->streams, s);
         link_to(&s->pool->byes, s);
+        s->pool->n_byes++;
         s->http = NULL;
         s->url = s->own_url = mem_strdup(h->url);
         s->bye_headers = headers;

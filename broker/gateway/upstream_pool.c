@@ -3,7 +3,7 @@
 
 #include "broker/gateway/upstream_http.h"
 
-#define MAX_CONNECTIONS 1024U
+#define MAX_CONNECTIONS 16384U /* kept, those in use counted: a stream may be open for each of thousands of sessions */
 #define MAX_IDLE_S      3L
 
 /* -- curl's callbacks: they store, nothing else ------------------------------------------------------------------------------ */

@@ -334,6 +334,13 @@ static void test_events(_unused_ void **state)
         assert_string_equal(w.last_event_id, "7");
         web_message(w.stream, "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}");
         wait_until(r, &r->n_notes, 2);
+        /* What it asked for holds until it says otherwise. */
+        web_cut(w.stream);
+        closed = now_us();
+        w.stream = NULL;
+        for (int i = 0; !w.stream && i < 1000; i++)
+                rig_run(r, 5);
+        assert_true(w.get_at - closed >= 300000 && w.get_at - closed < 1000000);
 }
 
 /* The answer comes on the stream that asks for the rest of the call's own. */
