@@ -281,6 +281,8 @@ def test_control(world):
             continue  # every server has a bridge of its own: there is no segment on which it could arrive, with or without rules
         result, arrived = attempt(world, prober, name)
         check(bool(arrived) or result["got"] == "reply", "without the guard %s arrives (%s, %s)" % (name, result["got"], arrived))
+    for name, got in outside(world)[0].items():
+        check(got == "reply", "without the guard %s from outside arrives (%s)" % (name, got))
     world.stop(prober.child)
 
 
@@ -309,6 +311,7 @@ def test_boot(world, path):
     for name in egress_probe.ALLOWED:
         check(prober.run(name)["got"] != "reply", "boot: %s is shut" % name)
     check(world.seen() == before, "boot: nothing arrives")
+    test_outside(world, "boot")
     world.stop(prober.child)
     return text
 
@@ -320,6 +323,29 @@ def test_capless(world):
         check(got == "eperm", "without capabilities %s cannot be sent (%s)" % (name, got))
     allowed(prober, "without capabilities")
     world.stop(prober.child)
+
+
+OUTSIDE = r"""
+import socket, sys
+for family, kind, address in ((socket.AF_INET, socket.SOCK_STREAM, sys.argv[1]), (socket.AF_INET, socket.SOCK_DGRAM, sys.argv[1]),
+                              (socket.AF_INET6, socket.SOCK_STREAM, sys.argv[2]), (socket.AF_INET6, socket.SOCK_DGRAM, sys.argv[2])):
+    s = socket.socket(family, kind); s.settimeout(0.4)
+    try:
+        s.connect((address, 8080)); s.send(b'x'); print('reply' if s.recv(4) else 'connected')
+    except OSError as e: print(type(e).__name__)
+"""
+
+
+def outside(world):
+    """What somebody beyond the host hears from a server that listens, and how many packets reached it: whoever has a route to it may try."""
+    before = world.arrived(TWO)
+    got = sh(SINK, PYTHON, "-c", OUTSIDE, ADDRESS[TWO], "fd00:213:2::2").split()
+    return dict(zip(("tcp", "udp", "ipv6-tcp", "ipv6-udp"), got)), world.arrived(TWO) - before
+
+
+def test_outside(world, when):
+    got, arrived = outside(world)
+    check(arrived == 0 and not {"reply", "connected"} & set(got.values()), "%s: nobody outside reaches a server (%s, %d packets)" % (when, got, arrived))
 
 
 HOST_TALK = r"""
@@ -678,6 +704,7 @@ def main():
         prober = Prober(world, ONE, TARGETS)
         allowed(prober, "loaded")
         denied(world, prober, "loaded")
+        test_outside(world, "loaded")
         test_capless(world)
         test_host(world, drive)
         test_show(drive, prober)
