@@ -368,12 +368,15 @@ def main():
     p.add_argument("--calls", type=int, default=2000)
     p.add_argument("--servers", type=int, default=32)
     p.add_argument("--sessions", type=int, default=10000)
+    p.add_argument("--realtime", action="store_true", help="everything measured runs before all else on this machine: steadier where others work too")
     p.add_argument("--only", default="calls,throughput,bridges,size,memory,instructions")
     args = p.parse_args()
     benches = {"calls": lambda: bench_calls(args.rounds, args.calls), "throughput": lambda: bench_throughput(max(args.rounds // 2, 1), args.calls),
                "bridges": lambda: bench_bridges(max(args.rounds // 3, 1), args.calls), "size": lambda: bench_size(max(args.rounds // 3, 1)),
                "memory": lambda: bench_memory(args.servers, args.sessions), "instructions": lambda: bench_instructions(1000)}
     machine()
+    if args.realtime:
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     if not BROKER:
         say("  no bulkhead-broker is installed (BULKHEAD_ROOT)")
         return
