@@ -1,0 +1,207 @@
+/*
+ * Any bytes from an HTTP server into a session. The first byte: bit 0 the older transport, bit 1 legacy only, bit 2 connections are closed
+ * behind each piece. The rest is cut at 0xff; each request gets the next piece, with the request's own id in place of every '#'.
+ */
+#include <arpa/inet.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "broker/gateway/upstream.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define MAX_CONNS 16
+
+struct server {
+        sd_event *loop;
+        struct sockaddr_in address;
+        int fd;
+        struct conn {
+                int fd;
+                sd_event_source *io;
+        } conns[MAX_CONNS];
+        size_t n_conns;
+        const uint8_t *data;
+        size_t size;
+        bool close_behind;
+};
+
+static struct server server;
+
+/* -- the server ---------------------------------------------------------------------------------------------------------------- */
+
+static void put_piece(int fd, const uint8_t *p, size_t n, const char *request)
+{
+        const char *id = strstr(request, "\"id\":");
+        size_t n_id = id ? strspn(id + 5, "0123456789") : 0;
+        _cleanup_buf_ struct buf b = {0};
+
+        for (size_t i = 0; i < n; i++)
+                if (p[i] == '#' && n_id)
+                        buf_add(&b, id + 5, n_id);
+                else
+                        buf_add(&b, &p[i], 1);
+        if (b.len > 0)
+                (void)!send(fd, b.data, b.len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+static int on_request(_unused_ sd_event_source *s, int fd, _unused_ uint32_t revents, void *user)
+{
+        struct conn *c = user;
+        char request[8192];
+        ssize_t n = recv(fd, request, sizeof(request) - 1, MSG_DONTWAIT);
+        const uint8_t *end;
+        size_t k;
+
+        if (n > 0) {
+                request[n] = '\0';
+                end = server.size ? memchr(server.data, 0xff, server.size) : NULL;
+                k = end ? (size_t)(end - server.data) : server.size;
+                put_piece(fd, server.data, k, request);
+                server.data += k + (end != NULL);
+                server.size -= k + (end != NULL);
+        }
+        if (n <= 0 || server.close_behind) {
+                c->io = sd_event_source_disable_unref(c->io);
+                close(fd);
+                c->fd = -1;
+        }
+        return 0;
+}
+
+static int on_accept(_unused_ sd_event_source *s, int fd, _unused_ uint32_t revents, _unused_ void *user)
+{
+        int peer = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+        struct conn *c = &server.conns[server.n_conns];
+
+        if (peer < 0)
+                return 0;
+        if (server.n_conns == MAX_CONNS) {
+                close(peer);
+                return 0;
+        }
+        server.n_conns++;
+        c->fd = peer;
+        if (sd_event_add_io(server.loop, &c->io, peer, EPOLLIN, on_request, c) < 0)
+                abort();
+        return 0;
+}
+
+static void server_start(void)
+{
+        socklen_t n = sizeof(server.address);
+        sd_event_source *io;
+
+        server.address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+        server.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (sd_event_new(&server.loop) < 0 || bind(server.fd, (struct sockaddr *)&server.address, n) < 0 || listen(server.fd, 64) < 0 ||
+            getsockname(server.fd, (struct sockaddr *)&server.address, &n) < 0 ||
+            sd_event_add_io(server.loop, &io, server.fd, EPOLLIN, on_accept, NULL) < 0)
+                abort();
+}
+
+static void server_rest(void)
+{
+        for (size_t i = 0; i < server.n_conns; i++) {
+                struct conn *c = &server.conns[i];
+
+                sd_event_source_disable_unref(c->io);
+                if (c->fd >= 0) {
+                        /* Without this, thousands of runs leave as many ports waiting. */
+                        struct linger now = {.l_onoff = 1};
+                        setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof(now));
+                        close(c->fd);
+                }
+                *c = (struct conn){.fd = -1};
+        }
+        server.n_conns = 0;
+}
+
+/* -- the owner ------------------------------------------------------------------------------------------------------------------ */
+
+static void on_call_note(struct upstream_call *call, const struct mcp_message *m, _unused_ void *user)
+{
+        if (m->n % 3 == 0)
+                upstream_call_cancel(call, "fuzzed");
+}
+
+static void on_done(_unused_ struct upstream_call *call, const struct mcp_message *answer, const struct err *why, _unused_ void *user)
+{
+        if ((answer == NULL) == (why == NULL))
+                abort();
+}
+
+static void on_ready(struct upstream *u, _unused_ void *user)
+{
+        static const char params[] = "{\"name\":\"t\",\"_meta\":{\"progressToken\":\"x\"}}";
+        struct upstream_request q = {.method = MCP_M_TOOLS_CALL,
+                                     .params = mcp_slice_of(params),
+                                     .name = {params + 8, 3},
+                                     .progress_token = {strstr(params, "\"x\""), 3},
+                                     .notification = on_call_note,
+                                     .done = on_done};
+
+        for (int i = 0; i < 3; i++) {
+                (void)upstream_request(u, &q);
+                q.method = i ? MCP_M_LISTEN : MCP_M_TOOLS_LIST;
+        }
+}
+
+static void on_ended(_unused_ struct upstream *u, _unused_ const struct err *why, void *user)
+{
+        *(bool *)user = true;
+}
+
+static void on_notification(_unused_ struct upstream *u, _unused_ const struct mcp_message *m, _unused_ void *user)
+{
+}
+
+static void on_asked(struct upstream *u, _unused_ struct upstream_call *call, const struct mcp_message *m, _unused_ void *user)
+{
+        upstream_answer(u, m->id, mcp_slice_of("{}"), (struct mcp_slice){0});
+}
+
+static void turn(void)
+{
+        for (int i = 0; i < 300 && sd_event_run(server.loop, 0) > 0; i++)
+                ;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+        static const struct upstream_events events = {on_ready, on_ended, on_notification, on_asked, NULL};
+        struct upstream_config config = {
+                .name = "f",
+                .limits = {.max_message = 65536,
+                           .max_queued = 65536,
+                           .max_calls = 8,
+                           .max_noise = 20,
+                           .handshake_ms = 60000,
+                           .probe_ms = 60000},
+                .path = "/mcp",
+        };
+        struct upstream *u = NULL;
+        bool ended = false;
+
+        if (size < 1)
+                return 0;
+        if (!server.loop)
+                server_start();
+        server.data = data + 1;
+        server.size = size - 1;
+        server.close_behind = data[0] & 4;
+        config.address = server.address.sin_addr;
+        config.port = ntohs(server.address.sin_port);
+        config.sse = data[0] & 1;
+        config.legacy_only = data[0] & 2;
+        if (upstream_http_new(&u, server.loop, &config, &events, &ended, NULL) < 0)
+                abort();
+        turn();
+        upstream_free(u);
+        turn();
+        server_rest();
+        return 0;
+}
