@@ -206,3 +206,25 @@ void asked_deinit(struct asked *a)
         free(a->note);
         err_free(a->why);
 }
+
+void rig_wait_count(struct rig *r, const unsigned *count, unsigned at_least)
+{
+        for (int i = 0; *count < at_least && i < 2000; i++)
+                rig_run(r, 5);
+        assert_true(*count >= at_least);
+}
+
+void assert_says(const struct err *err, const char *part)
+{
+        assert_non_null(err);
+        if (!strstr(err_msg(err), part))
+                print_error("expected \"%s\" in: %s\n", part, err_msg(err));
+        assert_non_null(strstr(err_msg(err), part));
+}
+
+void assert_ends(struct rig *r, const char *part)
+{
+        rig_wait(r, &r->ended);
+        assert_says(r->why, part);
+        assert_says(r->why, "server web: ");
+}

@@ -9,6 +9,14 @@
 #include "broker/gateway/upstream.h"
 #include "tests/unit/test.h"
 
+/* Results of initialize and of server/discover. */
+#define INIT(version)                                                                                                                      \
+        "{\"protocolVersion\":\"" version "\",\"capabilities\":{\"tools\":{}},\"serverInfo\":{\"name\":\"s\",\"version\":\"1\"},"          \
+        "\"instructions\":\"be kind\"}"
+#define MODERN                                                                                                                             \
+        "{\"resultType\":\"complete\",\"supportedVersions\":[\"2026-07-28\"],\"capabilities\":{\"tools\":{}},\"ttlMs\":0,"                 \
+        "\"cacheScope\":\"public\"}"
+
 /* What became of one call. Cancelled when it goes out of scope before its end. */
 struct asked {
         struct rig *rig;
@@ -37,8 +45,7 @@ struct rig {
         struct upstream_call *request_on;
         /* Which callback is to free the session. */
         bool free_in_ready, free_in_ended, free_in_note, free_in_request, free_in_withdrawn;
-        bool answer;           /* requests, with {"a":1} */
-        struct server *server; /* of the transport under test */
+        bool answer; /* requests, with {"a":1} */
 };
 extern const struct upstream_events rig_events;
 struct rig *rig_new(void);
@@ -54,4 +61,11 @@ void rig_run(struct rig *r, uint64_t ms);
 void rig_ask(struct rig *r, struct asked *a, const char *params);
 void rig_ask_more(struct rig *r, struct asked *a, const struct upstream_request *request);
 void rig_cancel(struct asked *a, const char *reason);
+/* Until *count is at least that. */
+void rig_wait_count(struct rig *r, const unsigned *count, unsigned at_least);
 uint64_t now_us(void);
+
+/* part stands in err's message. */
+void assert_says(const struct err *err, const char *part);
+/* The session is over, or will be, and this is why. */
+void assert_ends(struct rig *r, const char *part);

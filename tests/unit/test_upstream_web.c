@@ -312,3 +312,40 @@ void web_hold(struct web *w, struct web_request *q)
         mem_replace(&w->held_headers, mem_strdup(q->headers));
         mem_replace(&w->held_body, mem_strdup(q->body));
 }
+
+void web_forget(struct web *w, struct web_request *q)
+{
+        if (str_eq(q->rpc, "tools/call"))
+                web_reply(q->conn, "404 Not Found", "application/json", NULL,
+                          "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32001,\"message\":\"Session not found\"},\"id\":null}");
+        else
+                web_decent(w, q);
+}
+
+/* -- sessions ----------------------------------------------------------------------------------------------------------------- */
+
+void web_session(struct rig *r, struct web *w)
+{
+        struct err *err = NULL;
+
+        if (!w->port)
+                web_start(w, r);
+        assert_ok(upstream_pool_new(&r->pool, r->loop, &err));
+        r->config.pool = r->pool;
+        assert_ok(upstream_http_new(&r->u, r->loop, &r->config, &rig_events, r, &err));
+        assert_false(r->ready);
+}
+
+void web_session_ready(struct rig *r, struct web *w)
+{
+        web_session(r, w);
+        rig_wait(r, &r->ready);
+        assert_true(upstream_is_ready(r->u));
+}
+
+void web_wait_held(struct rig *r, struct web *w)
+{
+        for (int i = 0; !w->held && i < 1000; i++)
+                rig_run(r, 5);
+        assert_non_null(w->held);
+}

@@ -6,6 +6,8 @@
 
 #include "tests/unit/test_upstream.h"
 
+#define LEGACY INIT("2025-11-25")
+
 struct web;
 
 struct web_conn {
@@ -75,3 +77,12 @@ void web_cut(struct web_conn *c);
 void web_decent(struct web *w, struct web_request *q);
 /* The same, but tools/call is left to the test in w->held. */
 void web_hold(struct web *w, struct web_request *q);
+/* The same, but it does not know the session any more when a tool is called. */
+void web_forget(struct web *w, struct web_request *q);
+
+/* Begins a session of r with it (started if it was not yet), with a pool of r's own. */
+void web_session(struct rig *r, struct web *w);
+/* The same, until the session is ready. */
+void web_session_ready(struct rig *r, struct web *w);
+/* Until w->held is there. */
+void web_wait_held(struct rig *r, struct web *w);

@@ -1,0 +1,374 @@
+/* Sessions with HTTP servers that are broken, slow or hostile, and owners that free the session while it tells them something. */
+#include "tests/unit/test_upstream_web.h"
+
+/* -- hostile, broken and slow ------------------------------------------------------------------------------------------------------- */
+
+static const char *raw_answer; /* of tools/call */
+
+static void answer_raw(struct web *w, struct web_request *q)
+{
+        if (!str_eq(q->rpc, "tools/call")) {
+                web_decent(w, q);
+                return;
+        }
+        web_put(q->conn, raw_answer, strlen(raw_answer));
+        q->conn->closing = true;
+        web_put(q->conn, "", 0);
+}
+
+static void test_bad_answers(_unused_ void **state)
+{
+        static const struct {
+                const char *answer, *why;
+        } cases[] = {
+                {"HTTP/1.1 500 Oops\r\nContent-Length: 4\r\n\r\nOops", "HTTP status 500 and no message"},
+                {"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n", "credentials it gets are missing or wrong"},
+                {"HTTP/1.1 307 Elsewhere\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", "a redirection"},
+                {"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n", "is no answer to it (HTTP status 202)"},
+                {"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "is no answer to it"},
+                {"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<htm>", "is no answer to it"},
+                {"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"jsonrpc\"", "HTTP: "},
+                {"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "HTTP: "},
+                {"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n", "ended the event stream without an answer"},
+                {"SSH-2.0-OpenSSH\r\n", "HTTP: "},
+                {"", "whether the call was carried out is not known"},
+                {"HTTP/1.1 200 OK\r\nContent-Length: 38\r\n\r\n{\"jsonrpc\":\"2.0\",\"id\":777,\"result\":{}}", "is no answer to it"},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                _cleanup_web_ struct web w = {.discover = MODERN, .script = answer_raw};
+                _cleanup_rig_ struct rig *r = rig_new();
+                _cleanup_asked_ struct asked a = {0}, b = {0};
+
+                raw_answer = cases[i].answer;
+                web_session_ready(r, &w);
+                rig_ask(r, &a, "{}");
+                rig_wait(r, &a.over);
+                assert_says(a.why, cases[i].why);
+                assert_says(a.why, "server web: ");
+                /* Asked once: neither curl nor we ask a tool again. */
+                assert_int_equal(w.n_requests, 2);
+                w.script = web_decent;
+                rig_ask(r, &b, "{}");
+                rig_wait(r, &b.over);
+                assert_string_equal(b.result, "{\"ok\":true}");
+                assert_false(r->ended);
+        }
+}
+
+static void test_error_answers(_unused_ void **state)
+{
+        static const char *const bodies[] = {
+                "{\"jsonrpc\":\"2.0\",\"id\":2,\"error\":{\"code\":-32021,\"message\":\"m\"}}",
+                "{\"jsonrpc\":\"2.0\",\"id\":null,\"error\":{\"code\":-32021,\"message\":\"m\"}}",
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(bodies); i++) {
+                _cleanup_web_ struct web w = {.discover = MODERN, .script = web_hold};
+                _cleanup_rig_ struct rig *r = rig_new();
+                _cleanup_asked_ struct asked a = {0};
+
+                web_session_ready(r, &w);
+                rig_ask(r, &a, "{}");
+                web_wait_held(r, &w);
+                assert_int_equal(w.held_id, 2);
+                web_reply(w.held, "400 Bad Request", "application/json", NULL, bodies[i]);
+                rig_wait(r, &a.over);
+                assert_int_equal(a.error_code, -32021);
+        }
+}
+
+static void test_too_large(_unused_ void **state)
+{
+        for (int i = 0; i < 4; i++) {
+                _cleanup_web_ struct web w = {.discover = MODERN, .script = web_hold};
+                _cleanup_rig_ struct rig *r = rig_new();
+                _cleanup_asked_ struct asked a = {0}, b = {0};
+                _cleanup_free_ char *large = mem_printf("{\"x\":\"%0100000d\"}", 0), *event = mem_printf("data: %s\n", large);
+
+                r->config.limits.max_message = 90000;
+                web_session_ready(r, &w);
+                rig_ask(r, &a, "{}");
+                web_wait_held(r, &w);
+                if (i == 0) {
+                        web_result(w.held, w.held_id, large);
+                } else if (i == 1) {
+                        web_stream(w.held);
+                        web_event(w.held, event);
+                } else {
+                        static const char line[] = "X-Bomb: 0123456789012345678901234567890123456789\r\n";
+                        web_put(w.held, "HTTP/1.1 200 OK\r\n", i == 2 ? 17 : 0);
+                        for (int k = 0; k < 4000 && !w.held->gone; k++)
+                                web_put(w.held, i == 2 ? line : "HTTP/1.1 100 Continue\r\n\r\n", i == 2 ? sizeof(line) - 1 : 25);
+                }
+                rig_wait(r, &a.over);
+                assert_int_equal(err_code(a.why), ERR_LIMIT);
+                assert_says(a.why, i == 0 ? "its answer is over 90000 bytes" : i == 1 ? "an event of more than 90001 bytes" : "headers");
+                w.script = web_decent;
+                rig_ask(r, &b, "{}");
+                rig_wait(r, &b.over);
+                assert_non_null(b.result);
+        }
+}
+
+/* An idempotent request is worth a second connection; a tool never is (test_bad_answers). */
+static void test_lost_connection(_unused_ void **state)
+{
+        struct upstream_request q = {.method = MCP_M_TOOLS_LIST, .params = mcp_slice_of("{}"), .timeout_ms = 5000};
+        _cleanup_web_ struct web w = {.discover = MODERN};
+        _cleanup_rig_ struct rig *r = rig_new();
+        _cleanup_asked_ struct asked a = {0};
+
+        web_session_ready(r, &w);
+        rig_ask_more(r, &a, &q);
+        web_cut(w.conns);
+        rig_wait(r, &a.over);
+        assert_non_null(a.result);
+        assert_int_equal(w.n_conns, 2);
+}
+
+static void test_split(_unused_ void **state)
+{
+        for (int as_events = 0; as_events < 2; as_events++) {
+                _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .step = 1, .as_events = as_events};
+                _cleanup_rig_ struct rig *r = rig_new();
+                _cleanup_asked_ struct asked a = {0};
+
+                web_session_ready(r, &w);
+                rig_ask(r, &a, "{}");
+                rig_wait(r, &a.over);
+                assert_string_equal(a.result, "{\"ok\":true}");
+        }
+}
+
+static void test_late_server(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.discover = MODERN};
+        _cleanup_rig_ struct rig *r = rig_new();
+
+        web_reserve(&w, r);
+        web_session(r, &w);
+        rig_run(r, 250);
+        assert_false(r->ready || r->ended);
+        web_listen(&w);
+        rig_wait(r, &r->ready);
+        assert_int_equal(upstream_era(r->u), MCP_ERA_MODERN);
+}
+
+static void test_no_server(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {0};
+        _cleanup_rig_ struct rig *r = rig_new();
+
+        web_reserve(&w, r);
+        r->config.limits.handshake_ms = 300;
+        web_session(r, &w);
+        assert_ends(r, "within 300 ms: Failed to connect to 127.0.0.1");
+}
+
+static void hang_up(_unused_ struct web *w, struct web_request *q)
+{
+        web_cut(q->conn);
+}
+
+static void test_hangs_up(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.script = hang_up};
+        _cleanup_rig_ struct rig *r = rig_new();
+
+        web_session(r, &w);
+        assert_ends(r, "HTTP: ");
+        assert_true(upstream_probe_failed(r->u));
+        assert_true(w.n_requests <= 13); /* each try is one connection, and curl may try a kept one twice */
+}
+
+static void test_settle_refused(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .script = web_forget};
+        _cleanup_rig_ struct rig *r = rig_new();
+
+        w.session = "bad\x01id";
+        web_session(r, &w);
+        assert_ends(r, "its Mcp-Session-Id is not visible ASCII");
+}
+
+static void test_many(_unused_ void **state)
+{
+        enum { N = 80 };
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .as_events = true};
+        _cleanup_rig_ struct rig *r = rig_new();
+        struct asked a[N] = {0};
+
+        web_session_ready(r, &w);
+        for (int i = 0; i < N; i++)
+                rig_ask(r, &a[i], "{}");
+        for (int i = 0; i < N; i++) {
+                rig_wait(r, &a[i].over);
+                assert_string_equal(a[i].result, "{\"ok\":true}");
+                asked_deinit(&a[i]);
+        }
+        assert_true(w.n_conns <= N + 2);
+}
+
+/* Streams that stay open behind their answer are closed after a while, and there are not many of them. */
+static void test_linger(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .script = web_hold};
+        _cleanup_rig_ struct rig *r = rig_new();
+
+        web_session_ready(r, &w);
+        for (int i = 0; i < 40; i++) {
+                _cleanup_asked_ struct asked a = {0};
+                _cleanup_free_ char *result = NULL;
+
+                w.held = NULL;
+                rig_ask(r, &a, "{}");
+                web_wait_held(r, &w);
+                result = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":%ld,\"result\":{}}", w.held_id);
+                web_stream(w.held);
+                web_message(w.held, result);
+                rig_wait(r, &a.over);
+        }
+        rig_run(r, 20);
+        assert_true(w.n_open > 20 && w.n_open <= 34);
+        for (int i = 0; w.n_open > 2 && i < 400; i++)
+                rig_run(r, 10);
+        assert_true(w.n_open <= 2);
+}
+
+static uint64_t large_answer(size_t mib, bool as_events)
+{
+        _cleanup_web_ struct web w = {.discover = MODERN, .script = web_hold};
+        _cleanup_rig_ struct rig *r = rig_new();
+        _cleanup_asked_ struct asked a = {0};
+        _cleanup_buf_ struct buf text = {0};
+        uint64_t begun;
+
+        r->config.limits.max_message = 65U << 20;
+        web_session_ready(r, &w);
+        w.as_events = as_events;
+        rig_ask(r, &a, "{}");
+        web_wait_held(r, &w);
+        buf_adds(&text, "{\"x\":\"");
+        while (text.len < mib << 20)
+                buf_adds(&text, "0123456789 abcdefghijklmnopqrstuvwxyz \\n ");
+        buf_adds(&text, "\"}");
+        web_result(w.held, w.held_id, text.data);
+        begun = now_us();
+        rig_wait(r, &a.over);
+        assert_non_null(a.result);
+        assert_int_equal(strlen(a.result), text.len);
+        return MAX(now_us() - begun, 1);
+}
+
+static void test_large(_unused_ void **state)
+{
+        for (int as_events = 0; as_events < 2; as_events++) {
+                uint64_t small = large_answer(4, as_events), large = large_answer(64, as_events);
+
+                print_message("4 MiB in %llu us, 64 MiB in %llu us\n", (unsigned long long)small, (unsigned long long)large);
+                assert_true(large < 16 * 6 * small);
+        }
+}
+
+static void test_bad_config(_unused_ void **state)
+{
+        char *const smuggled[] = {(char *)(uintptr_t) "X: a\r\nY: b", NULL};
+        _cleanup_rig_ struct rig *r = rig_new();
+        struct err *err = NULL;
+
+        r->config.address.s_addr = 1;
+        r->config.port = 80;
+        r->config.path = "mcp";
+        assert_fails(upstream_http_new(&r->u, r->loop, &r->config, &rig_events, r, &err), "begin with a slash");
+        r->config.path = "/m cp";
+        assert_fails(upstream_http_new(&r->u, r->loop, &r->config, &rig_events, r, &err), "characters that no URL has");
+        r->config.path = "/mcp";
+        r->config.headers = smuggled;
+        assert_fails(upstream_http_new(&r->u, r->loop, &r->config, &rig_events, r, &err), "is not one line");
+        r->config.headers = NULL;
+        r->config.port = 0;
+        assert_fails(upstream_http_new(&r->u, r->loop, &r->config, &rig_events, r, &err), "no address and port");
+}
+
+/* -- freed from inside ---------------------------------------------------------------------------------------------------------------- */
+
+static void test_free_in_callbacks(_unused_ void **state)
+{
+        for (int i = 0; i < 12; i++) {
+                bool own = i >= 6;
+                _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = web_hold};
+                _cleanup_rig_ struct rig *r = rig_new();
+                _cleanup_asked_ struct asked a = {.free_in_done = i % 6 < 2, .free_in_note = i % 6 == 2, .cancel_in_note = i % 6 == 3};
+                _cleanup_free_ char *result = NULL;
+                struct err *err = NULL;
+
+                r->free_in_request = i % 6 == 4;
+                r->free_in_ready = i % 6 == 5;
+                web_start(&w, r);
+                if (own)
+                        assert_ok(upstream_http_new(&r->u, r->loop, &r->config, &rig_events, r, &err));
+                else
+                        web_session(r, &w);
+                rig_wait(r, &r->ready);
+                if (!r->u)
+                        continue;
+                rig_ask(r, &a, "{}");
+                web_wait_held(r, &w);
+                result = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":%ld,\"result\":{\"n\":1}}", w.held_id);
+                if (i % 6 == 0) {
+                        web_reply(w.held, "200 OK", "application/json", NULL, result);
+                } else {
+                        web_stream(w.held);
+                        if (i % 6 == 4)
+                                web_message(w.held, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"roots/list\"}");
+                        else if (i % 6 != 1)
+                                web_message(w.held, "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}");
+                        web_message(w.held, result);
+                        web_message(w.held, "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}");
+                        web_end(w.held);
+                }
+                if (i % 6 == 3) {
+                        rig_run(r, 30);
+                        assert_false(a.over);
+                        assert_int_equal(a.n_notes, 1);
+                        continue;
+                }
+                rig_wait(r, &a.over);
+                assert_null(r->u);
+                assert_int_equal(a.n_done, 1);
+                rig_run(r, 20);
+                assert_int_equal(r->n_notes, 0);
+        }
+}
+
+static void test_free_in_ended(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = web_forget};
+        _cleanup_rig_ struct rig *r = rig_new();
+        _cleanup_asked_ struct asked a = {0}, b = {0};
+
+        r->free_in_ended = true;
+        web_session_ready(r, &w);
+        rig_ask(r, &a, "{}");
+        rig_ask(r, &b, "{}");
+        rig_wait(r, &r->ended);
+        assert_true(a.over && b.over);
+        assert_null(r->u);
+        rig_run(r, 20);
+}
+
+int main(void)
+{
+        const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_bad_answers),    cmocka_unit_test(test_error_answers),
+                cmocka_unit_test(test_too_large),      cmocka_unit_test(test_lost_connection),
+                cmocka_unit_test(test_split),          cmocka_unit_test(test_late_server),
+                cmocka_unit_test(test_no_server),      cmocka_unit_test(test_hangs_up),
+                cmocka_unit_test(test_settle_refused), cmocka_unit_test(test_many),
+                cmocka_unit_test(test_linger),         cmocka_unit_test(test_large),
+                cmocka_unit_test(test_bad_config),     cmocka_unit_test(test_free_in_callbacks),
+                cmocka_unit_test(test_free_in_ended),
+        };
+        return cmocka_run_group_tests(tests, NULL, NULL);
+}
