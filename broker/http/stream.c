@@ -197,7 +197,8 @@ void exchange_stream(struct exchange *x)
         struct conn *c = TAKE_PTR(x->conn);
         struct stream *s = NEW(struct stream);
 
-        *s = (struct stream){.x = x, .fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0), .events = LEFT, .peer = TAKE_PTR(c->peer), .next = f->streams};
+        *s = (struct stream){.x = x, .fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0), .events = LEFT, .next = f->streams};
+        s->peer = TAKE_PTR(c->peer);
         x->stream = s;
         if (f->streams)
                 f->streams->stream->prev = x;

@@ -112,6 +112,8 @@ static void test_large_events_in_order(_unused_ void **state)
         static const size_t sizes[] = {10, 20000, 3, 5000000, 1, 16384, 16383, 200000, 7};
 
         _cleanup_free_ char *head = hear_until(r, fd, "\r\n\r\n");
+
+        assert_int_equal(status_of(head), 200);
         for (size_t i = 0; i < ELEMENTSOF(sizes); i++) {
                 struct buf b = {0};
                 for (size_t k = 0; k < sizes[i]; k++)
@@ -135,6 +137,8 @@ static void test_heartbeat(_unused_ void **state)
         int fd = open_stream(r, GET);
 
         _cleanup_free_ char *head = hear_until(r, fd, "\r\n\r\n");
+
+        assert_int_equal(status_of(head), 200);
         _cleanup_free_ char *beat = hear_until(r, fd, "\r\n3\r\n:\n\n\r\n");
         assert_string_equal(beat, "3\r\n:\n\n\r\n3\r\n:\n\n\r\n");
         exchange_end(r->held[0]);
