@@ -57,11 +57,13 @@ class Host:
         self.key = self.dir / "key"
         self.log_path = self.dir / "controller.log"
         self.state_dir = self.dir / "state"
+        # In a folder of its own, as everything that is watched: what a test writes beside it must not wake the controller.
+        self.allowed_signers = self.dir / "trust/allowed_signers"
         self.settings = {
             "audience": self.audience,
             "registry": str(self.registry_path),
             "approvals.repository": str(self.repository),
-            "approvals.allowed_signers": str(self.dir / "allowed_signers"),
+            "approvals.allowed_signers": str(self.allowed_signers),
             "engine.socket": engine_socket or self.rig.engine_socket,
             "controller.user": self.rig.env["RIG_USER"],
             "controller.socket": str(self.dir / "control/control.sock"),
@@ -84,20 +86,20 @@ class Host:
     def _make(self, prototype):
         self.dir.mkdir(parents=True, mode=0o755)
         user = pwd.getpwnam(self.rig.env["RIG_USER"])
-        for name, mine in (("registry", False), ("state", True), ("control", True), ("link", True)):
+        for name, mine in (("registry", False), ("trust", False), ("state", True), ("control", True), ("link", True)):
             (self.dir / name).mkdir(mode=0o755)
             if mine:
                 os.chown(self.dir / name, user.pw_uid, user.pw_gid)
         (self.dir / "gateway.token.sha256").write_text(hashlib.sha256(TOKEN.encode()).hexdigest() + "\n")
         self.write_conf()
         if prototype:
-            for name in ("key", "key.pub", "allowed_signers", "registry/mcp.servers.json"):
+            for name in ("key", "key.pub", "trust/allowed_signers", "registry/mcp.servers.json"):
                 shutil.copy2(prototype.dir / name, self.dir / name)
             shutil.copytree(prototype.repository, self.repository)
         else:
             run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", self.key)
             public = (self.dir / "key.pub").read_text().split()
-            (self.dir / "allowed_signers").write_text(f"{PRINCIPAL} {public[0]} {public[1]}\n")
+            self.allowed_signers.write_text(f"{PRINCIPAL} {public[0]} {public[1]}\n")
             self.write_registry({})
             run("git", "init", "-q", "--bare", "-b", "main", self.repository)
 
@@ -321,8 +323,6 @@ class Host:
 
     def set_tip(self, commit):
         self.git("update-ref", "refs/heads/main", commit)
-        # What pushes do, and what a watcher on the folder sees.
-        os.utime(self.repository)
 
     def sign(self, data, key=None, namespace=NAMESPACE):
         blob = self.dir / "to-sign"

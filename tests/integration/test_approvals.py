@@ -166,7 +166,7 @@ class Refused(ApprovalsCase):
         host = self.host()
         key = host.new_key("bob")
         public = key.with_suffix(".pub").read_text().split()
-        with open(host.dir / "allowed_signers", "a", encoding="utf-8") as f:
+        with open(host.allowed_signers, "a", encoding="utf-8") as f:
             f.write(f"bob@example.org {public[0]} {public[1]}\n")
         host.restart_history(host.record_files(self.changed(), key=key))
         host.start()
@@ -177,7 +177,7 @@ class Refused(ApprovalsCase):
         host = self.host()
         key = host.new_key("bob")
         public = key.with_suffix(".pub").read_text().split()
-        with open(host.dir / "allowed_signers", "a", encoding="utf-8") as f:
+        with open(host.allowed_signers, "a", encoding="utf-8") as f:
             f.write(f"bob@example.org {public[0]} {public[1]}\n")
         host.restart_history(host.record_files(self.changed(approved_by="bob@example.org"), key=key))
         host.start()
@@ -205,21 +205,21 @@ class Refused(ApprovalsCase):
 
     def test_revoked_key(self):
         host = self.host()
-        (host.dir / "revoked_keys").write_text((host.dir / "key.pub").read_text())
-        host.write_conf(**{"approvals.revoked_keys": str(host.dir / "revoked_keys")})
+        (host.allowed_signers.parent / "revoked_keys").write_text((host.dir / "key.pub").read_text())
+        host.write_conf(**{"approvals.revoked_keys": str(host.allowed_signers.parent / "revoked_keys")})
         host.start()
         self.refused(host, "bad-signature", "does not verify")
 
     def test_wildcard_principal_opens_nothing(self):
         host = self.host()
         public = (host.dir / "key.pub").read_text().split()
-        (host.dir / "allowed_signers").write_text(f"* {public[0]} {public[1]}\n")
+        host.allowed_signers.write_text(f"* {public[0]} {public[1]}\n")
         host.start()
         self.refused(host, None, "wildcard")
 
     def test_trust_root_that_others_may_write(self):
         host = self.host()
-        (host.dir / "allowed_signers").chmod(0o666)
+        host.allowed_signers.chmod(0o666)
         host.start()
         self.refused(host, None, "allowed_signers may be written by others")
 

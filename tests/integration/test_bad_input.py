@@ -300,7 +300,6 @@ class BadRecords(unittest.TestCase):
         """The tip names an object that is not there: what ran stays, and status says what is wrong."""
         good = self.host.tip()
         (self.host.repository / "refs/heads/main").write_text("1" * 40 + "\n")
-        os.utime(self.host.repository)
         eventually("status says what is wrong", 45, lambda: self.host.status()["approvals"].get("error") or self.host.status()["approvals"].get("refused"))
         now = self.host.container("echo")
         self.assertEqual(now["Id"], self.before["Id"])
