@@ -301,6 +301,7 @@ class BadRecords(unittest.TestCase):
         good = self.host.tip()
         (self.host.repository / "refs/heads/main").write_text("1" * 40 + "\n")
         eventually("status says what is wrong", 45, lambda: self.host.status()["approvals"].get("error") or self.host.status()["approvals"].get("refused"))
+        time.sleep(1)  # what a wrong judgement would set off takes a moment
         now = self.host.container("echo")
         self.assertEqual(now["Id"], self.before["Id"])
         self.host.set_tip(good)
