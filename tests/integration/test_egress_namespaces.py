@@ -2,6 +2,7 @@
 """Guard and policy against a world of network namespaces, without an Engine: with iptables-nft, and with iptables-legacy in its place."""
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 import unittest
@@ -14,8 +15,16 @@ class Namespaces(unittest.TestCase):
     limit = 400
 
     def attempts(self, *options):
-        done = subprocess.run([sys.executable, str(TOP / "tests/integration/egress_attempts.py"), str(BUILD / "tests/integration/egress_drive"), *options],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=380, check=False)
+        argv = [sys.executable, str(TOP / "tests/integration/egress_attempts.py"), str(BUILD / "tests/integration/egress_drive"), *options]
+        process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+        try:
+            said, _ = process.communicate(timeout=380)
+        finally:
+            # Ended before its time, it still takes its namespaces away.
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGTERM)
+                process.communicate()
+        done = subprocess.CompletedProcess(argv, process.returncode, said)
         if done.returncode == 77:
             self.skipTest(done.stdout.strip())
         self.assertEqual(done.returncode, 0, "\n".join(line for line in done.stdout.splitlines() if not line.startswith("ok ")))
