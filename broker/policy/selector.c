@@ -92,9 +92,11 @@ bool selector_match(const struct selector *s, const char *server, const char *to
 {
         bool found = (s->actions & action_bits) != 0;
 
-        /* & and not &&: both parts are always looked at. */
-        for (size_t i = 0; i < s->n_globs; i++)
-                found |= glob_match(s->globs[i].server, server) & glob_match(s->globs[i].tool, tool);
+        for (size_t i = 0; i < s->n_globs; i++) {
+                bool of_server = glob_match(s->globs[i].server, server), of_tool = glob_match(s->globs[i].tool, tool);
+
+                found |= of_server & of_tool;
+        }
         return found;
 }
 
