@@ -14,7 +14,7 @@ class Schemas(unittest.TestCase):
     limit = 240
 
     def test_same_verdicts_as_the_reference(self):
-        npm = rig().npm
+        npm = pathlib.Path(rig().env["RIG_NPM"])
         done = run(npm / "node", TOP / "tests/integration/schemas.mjs", npm, BUILD / "tests/integration/schema_check", SEED, timeout=200)
         report = json.loads(done.stdout)
         self.assertEqual(report["wrong"], [], f"seed {SEED}")
