@@ -10,12 +10,12 @@
 #include "common/curl_loop.h"
 #include "common/mcp/sse.h"
 
-#define HTTP_MAX_HEADER  (64U << 10) /* bytes of all headers of an answer */
-#define HTTP_MAX_NOTES   64U         /* notifications and answers on their way at once */
-#define HTTP_MAX_LINGER  32U         /* streams that were not closed behind their answer */
-#define HTTP_LINGER_MS   1000U       /* how long such a one may stay */
-#define HTTP_AGAIN_MS    100U        /* between two tries to reach a server that starts, and the least before a stream is resumed */
-#define HTTP_RETRY_MS    1000U       /* before a stream is opened again, when the server named no time */
+#define HTTP_MAX_HEADER  (64U << 10)    /* bytes of all headers of an answer */
+#define HTTP_MAX_NOTES   64U            /* notifications and answers on their way at once */
+#define HTTP_MAX_LINGER  32U            /* streams that were not closed behind their answer */
+#define HTTP_LINGER_MS   UINT64_C(1000) /* how long such a one may stay */
+#define HTTP_AGAIN_MS    100U           /* between two tries to reach a server that starts, and the least before a stream is resumed */
+#define HTTP_RETRY_MS    1000U          /* before a stream is opened again, when the server named no time */
 #define HTTP_RETRY_MAX   60000U
 #define HTTP_BYE_MS      2000U
 #define HTTP_MAX_BYES    64U /* at once; sessions that end beside them end without a word */

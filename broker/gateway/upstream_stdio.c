@@ -327,8 +327,10 @@ static char *stdio_last_words(const struct upstream *u)
 
                 while (at < n && ((unsigned char)s->tail[at] & 0xc0) == 0x80)
                         at++;
-                for (size_t i = at; i < n; i++)
-                        raw[i - at] = s->tail[i] == '\n' || s->tail[i] == '\0' ? ' ' : s->tail[i];
+                memcpy(raw, s->tail + at, n - at);
+                for (char *p = raw; p < raw + (n - at); p++)
+                        if (*p == '\n' || *p == '\0')
+                                *p = ' ';
                 mem_replace(&safe, text_escape(raw));
                 at += (n - at + 1) / 2;
         } while (strlen(safe) > STDERR_TOLD);
