@@ -268,13 +268,22 @@ def bench_pass(count, rounds):
         figure("private dirty memory", f"{private_dirty(controller_pid(host)) / 1024:.1f}", "MB", "", f"{count} servers")
 
 
+def bench_decide():
+    """The broker's policy: no rig in it, but the same run and machine."""
+    d = json.loads(run(BUILD / "tests/bench/decide", timeout=120).stdout)
+    what = "1,000 tools, 100 agents, all policies on"
+    figure("decisions, counters on the disk", f"{d['per_cpu_second']:.0f}", "/s", "50000", f"per second of one core; {what}")
+    figure("one decision and its settlement, p50 / p99", f"{d['us_p50']:.1f} / {d['us_p99']:.1f}", "us", "15 (p50)")
+    figure("memory of an agent", f"{d['bytes_per_agent'] / 1024:.1f}", "KiB", "4")
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--servers", type=int, default=32)
     p.add_argument("--many", type=int, default=200)
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--idle", type=int, default=60)
-    p.add_argument("--only", default="start,idle,kill,pass")
+    p.add_argument("--only", default="start,idle,kill,pass,decide")
     args = p.parse_args()
     only = args.only.split(",")
     machine(rig().api.call('GET', '/version')['Version'])
@@ -293,6 +302,8 @@ def main():
                 bench_kill(host, [f"s{i:03d}" for i in range(min(9, args.servers))])
     if "pass" in only:
         bench_pass(args.many, 20)
+    if "decide" in only:
+        bench_decide()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 #include "broker/policy/schema.h"
+#include "common/file.h"
 #include "tests/unit/test.h"
 
 /* 0: fits, 1: does not (why in *fault), -1: the schema is refused (why in err). */
@@ -210,6 +211,29 @@ static void work_is_bounded(_unused_ void **state)
         assert_not_understood(b.data, "too many");
 }
 
+/* What editors complete is what the loader takes: see test_policy and fuzz_policy for the same files there. */
+static void schema_of_the_policy_fits_its_examples(_unused_ void **state)
+{
+        static const struct {
+                const char *file;
+                int verdict;
+        } files[] = {{"../registry/security_policy.json", 0},
+                     {"fuzz/corpus/policy/all.json", 0},
+                     {"unit/data/arguments/policy.json", 0},
+                     {"fuzz/corpus/policy/gate.json", 1}};
+        _cleanup_free_ char *schema = NULL;
+        _cleanup_err_ struct err *err = NULL;
+        size_t n = 0;
+
+        assert_ok(file_read(&schema, &n, TEST_DATA "/../registry/security_policy.schema.json", 1 << 20, FILE_ANY, &err));
+        for (size_t i = 0; i < ELEMENTSOF(files); i++) {
+                _cleanup_free_ char *path = mem_printf(TEST_DATA "/%s", files[i].file), *text = NULL;
+
+                assert_ok(file_read(&text, &n, path, 1 << 20, FILE_ANY, &err));
+                assert_verdict(schema, text, files[i].verdict);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -222,6 +246,7 @@ int main(void)
                 cmocka_unit_test(what_is_not_understood_is_refused),
                 cmocka_unit_test(faults_say_where),
                 cmocka_unit_test(work_is_bounded),
+                cmocka_unit_test(schema_of_the_policy_fits_its_examples),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
