@@ -17,13 +17,12 @@
 
 static const char *const arguments[] = {
         "{\"path\":\"src/gateway/session.c\",\"recursive\":true}",
-        "{\"owner\":\"example\",\"repo\":\"bulkhead\",\"title\":\"Crash when the Server restarts\",\"body\":\"Steps:\\n1. start\\n2. "
-        "stop\","
-        "\"labels\":[\"bug\",\"triage\"]}",
+        ("{\"owner\":\"example\",\"repo\":\"bulkhead\",\"title\":\"Crash when the Server restarts\",\"body\":\"1. start\\n2. stop\","
+         "\"labels\":[\"bug\",\"triage\"]}"),
         "{\"query\":\"select id, name from customers where country = 'NZ' order by name limit 50\",\"limit\":50}",
         "{\"url\":\"https://api.example.com/v1/items?id=5&q=a%20b\",\"headers\":{\"accept\":\"application/json\"}}",
-        "{\"text\":\"Gr\xc3\xbc\xc3\x9f"
-        "e aus Z\xc3\xbcrich, bis bald\",\"n\":12.5}",
+        ("{\"text\":\"Gr\xc3\xbc\xc3\x9f"
+         "e aus Z\xc3\xbcrich, bis bald\",\"n\":12.5}"),
 };
 static const char schema[] =
         "{\"type\":\"object\",\"properties\":{\"path\":{\"type\":\"string\",\"minLength\":1},\"recursive\":{\"type\":\"boolean\"},"
