@@ -169,6 +169,7 @@ static struct walk walk_for(const struct arguments_call *call, const struct valu
 {
         struct walk w = {call->policy, t, normal, 0, fault, rule};
 
+        normal_begin(normal);
         for (size_t i = 0; i < call->policy->n_blocked; i++)
                 if (selector_match(&call->policy->blocked[i].tools, call->server, call->tool, call->action_bits))
                         w.blocked |= UINT64_C(1) << i;

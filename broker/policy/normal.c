@@ -3,10 +3,9 @@
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
-#include <unicase.h>
-#include <unictype.h>
-#include <uninorm.h>
 #include <unistr.h>
+
+#include "broker/policy/fold.h"
 
 /* What a byte may make necessary. */
 enum { SEEN_UPPER = 1, SEEN_PERCENT = 2, SEEN_BACKSLASH = 4, SEEN_WIDE = 8, SEEN_CONTROL = 16, SEEN_SPACE = 32, SEEN_SLASH = 64 };
@@ -122,62 +121,28 @@ static void make_utf8(struct buf *out, const struct buf *in)
                 add_character(out, lax_character((const unsigned char *)in->data + i, in->len - i, &used));
 }
 
-static void swap(struct buf *a, struct buf *b)
-{
-        struct buf t = *a;
-
-        *a = *b;
-        *b = t;
-}
-
-/* NFKC with case folding. */
-static void fold_wide(struct buf *text, struct buf *work)
-{
-        size_t n = 0;
-        uint8_t *folded = u8_casefold((const uint8_t *)text->data, text->len, NULL, UNINORM_NFKC, NULL, &n);
-
-        if (!folded)
-                abort();
-        work->len = 0;
-        buf_add(work, folded, n);
-        free(folded);
-        swap(text, work);
-}
-
 static void fold_ascii(struct buf *text)
 {
         for (size_t i = 0; i < text->len; i++)
                 text->data[i] = (char)(text->data[i] >= 'A' && text->data[i] <= 'Z' ? text->data[i] | 0x20 : text->data[i]);
 }
 
-#define IDEOGRAPHIC_FULL_STOP 0x3002 /* a dot in host names (UTS 46), which NFKC leaves alone */
-
-/* Takes out what nobody sees. */
-static void strip(struct buf *text, struct buf *work)
+/* Takes out control characters of plain ASCII. */
+static void strip_controls(struct buf *text)
 {
-        const uint8_t *s = (const uint8_t *)text->data;
+        size_t kept = 0;
 
-        work->len = 0;
-        for (size_t i = 0; i < text->len;) {
-                ucs4_t c;
-                int n = u8_mbtouc(&c, s + i, text->len - i);
-                bool kept = c == '\t' || c == '\n' || c == '\r' || (c >= 0x20 && c < 0x7f) ||
-                            (c > 0x9f && !uc_is_property_default_ignorable_code_point(c));
-
-                if (c == IDEOGRAPHIC_FULL_STOP)
-                        buf_addc(work, '.');
-                else if (kept)
-                        buf_add(work, s + i, (size_t)n);
-                i += (size_t)n;
-        }
-        swap(text, work);
+        for (size_t i = 0; i < text->len; i++)
+                if (char_class((unsigned char)text->data[i]) != SEEN_CONTROL)
+                        text->data[kept++] = text->data[i];
+        text->len = kept;
 }
 
-/* One round. 0: a further one would change nothing; 1: it could; -1: NUL came out. */
-static int decode_round(struct buf *text, struct buf *work, bool escapes)
+/* One round. 0: a further one would change nothing; 1: it could; -1: to be refused, and *why. */
+static int decode_round(struct normal *out, struct buf *text, bool escapes, const char **why)
 {
+        struct buf *work = &out->work;
         unsigned seen = survey(text->data, text->len);
-
         bool decode = (seen & SEEN_PERCENT) || (escapes && (seen & SEEN_BACKSLASH));
 
         if (decode) {
@@ -185,16 +150,23 @@ static int decode_round(struct buf *text, struct buf *work, bool escapes)
                 decode_once(work, text->data, text->len, escapes);
                 text->len = 0;
                 make_utf8(text, work);
-                if (text->len > 0 && memchr(text->data, '\0', text->len))
+                if (text->len > 0 && memchr(text->data, '\0', text->len)) {
+                        *why = "holds an encoded NUL";
                         return -1;
+                }
                 seen = survey(text->data, text->len);
         }
-        if (seen & SEEN_WIDE)
-                fold_wide(text, work);
-        else if (seen & SEEN_UPPER)
-                fold_ascii(text);
-        if (seen & (SEEN_WIDE | SEEN_CONTROL))
-                strip(text, work);
+        if (seen & SEEN_WIDE) {
+                if (!fold_text(text, work, &out->budget)) {
+                        *why = "holds more text than can be folded to one case";
+                        return -1;
+                }
+        } else {
+                if (seen & SEEN_UPPER)
+                        fold_ascii(text);
+                if (seen & SEEN_CONTROL)
+                        strip_controls(text);
+        }
         return decode || (seen & (SEEN_WIDE | SEEN_CONTROL)) ? 1 : 0;
 }
 
@@ -308,11 +280,13 @@ static int make_forms(struct normal *out, size_t which, const char *s, size_t n,
         for (int more = 1; more == 1; rounds++) {
                 out->before.len = 0;
                 buf_add(&out->before, plain->data, plain->len);
-                more = decode_round(plain, &out->work, escapes);
+                more = decode_round(out, plain, escapes, why);
                 if (more == 1 && plain->len == out->before.len && memcmp(plain->data, out->before.data, plain->len) == 0)
                         break;
-                if (more < 0 || rounds == NORMAL_ROUNDS) {
-                        *why = more < 0 ? "holds an encoded NUL" : "is encoded too many times over";
+                if (more < 0)
+                        return -1;
+                if (rounds == NORMAL_ROUNDS) {
+                        *why = "is encoded too many times over";
                         return -1;
                 }
         }
@@ -388,6 +362,11 @@ int normal_forms(struct normal *out, const char *s, size_t n, const char **why)
         return has_escapes(s, n) ? make_forms(out, 1, s, n, true, why) : 0;
 }
 
+void normal_begin(struct normal *out)
+{
+        out->budget = FOLD_BUDGET;
+}
+
 void normal_deinit(struct normal *out)
 {
         for (size_t i = 0; i < 2; i++) {
@@ -412,6 +391,7 @@ char *normal_path_folded(const char *s)
         const char *why;
         char *path = NULL;
 
+        normal_begin(&normal);
         if (normal_forms(&normal, s, strlen(s), &why) == 0)
                 for (size_t i = 0; i < normal.n_forms && !path; i++)
                         if (normal.forms[i].kinds & NORMAL_PATH)

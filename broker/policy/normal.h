@@ -34,8 +34,11 @@ struct normal {
         size_t n_forms;
         struct buf plain[2], path[2], work, before;
         char number[32];
+        size_t budget; /* see fold.h */
 };
 
+/* Before the strings of one call. */
+void normal_begin(struct normal *out);
 /* s[0..n) is UTF-8. -1: it must be refused, and *why (static) says why. Linear in n. */
 _must_check_ int normal_forms(struct normal *out, const char *s, size_t n, const char **why);
 void normal_deinit(struct normal *out);

@@ -35,6 +35,13 @@ static bool spend(struct check *c)
         return c->work > 0;
 }
 
+/* An expression looks at every byte: 256 of them are a step. */
+static bool spend_text(struct check *c, size_t n)
+{
+        c->work -= MIN(c->work, (uint32_t)MIN(n / 256, (size_t)SCHEMA_MAX_WORK));
+        return spend(c);
+}
+
 /* Without a word about what does not fit. */
 static bool fits(struct check *c, const struct subschema *s, const struct value *v, const struct spot *at)
 {
@@ -92,7 +99,7 @@ static bool check_string(struct check *c, const struct subschema *s, const struc
                 return refuse(c, at, "is shorter than %u characters", s->min_length);
         if (v->count > s->max_length)
                 return refuse(c, at, "is longer than %u characters", s->max_length);
-        if (s->pattern && !pattern_search(s->pattern, v->text.at, v->text.n))
+        if (s->pattern && (!spend_text(c, v->text.n) || !pattern_search(s->pattern, v->text.at, v->text.n)))
                 return refuse(c, at, "does not match the pattern of the tool's schema");
         return true;
 }
@@ -180,7 +187,7 @@ static bool check_member(struct check *c, const struct subschema *s, const struc
         if (known && !apply(c, p->sub, m, at))
                 return false;
         for (size_t i = 0; i < s->n_patterns; i++) {
-                if (!spend(c) || !pattern_search(s->patterns[i].pattern, m->key.at, m->key.n))
+                if (!spend_text(c, m->key.n) || !pattern_search(s->patterns[i].pattern, m->key.at, m->key.n))
                         continue;
                 known = true;
                 if (!apply(c, s->patterns[i].sub, m, at))

@@ -37,6 +37,7 @@ static void check_string(struct mcp_slice s)
         static struct normal normal;
         const char *why = NULL;
 
+        normal_begin(&normal);
         if (normal_forms(&normal, s.n ? s.at : "", s.n, &why) < 0) {
                 check(why != NULL);
                 return;

@@ -1,7 +1,12 @@
 /*
  * Arguments against tests/unit/data/arguments: what must be refused, what must pass; and the normal forms themselves.
  */
+#include <unicase.h>
+#include <uninorm.h>
+#include <unistr.h>
+
 #include "broker/policy/decide.h"
+#include "broker/policy/fold.h"
 #include "broker/policy/normal.h"
 #include "common/file.h"
 #include "tests/unit/test.h"
@@ -105,11 +110,48 @@ static void refusals_say_where_and_why(_unused_ void **state)
         unload(&c);
 }
 
+/* Without the built-in patterns, which refuse some of these as well. */
+static void path_rules_stand_alone(_unused_ void **state)
+{
+        static const char text[] =
+                "{\"version\":\"1.0\",\"builtin_patterns_off\":[\"path-traversal\",\"system-accounts\"],\"agents\":{\"tester\":"
+                "{\"allow\":[\"*:*\"]}},\"path_rules\":[{\"tools\":[\"in:*\"],\"arguments\":[\"path\"],\"allow\":[\"/srv/Data\",\".\"],"
+                "\"deny\":[\"/srv/Data/x\"]},{\"tools\":[\"out:*\"],\"arguments\":[\"path\"],\"deny\":[\"/etc\",\"/proc\"]}]}";
+        static const struct {
+                const char *call;
+                bool passes;
+        } calls[] = {{"in:t\t{\"path\":\"a/../../b\"}", false},    {"in:t\t{\"path\":\"..\"}", false},
+                     {"in:t\t{\"path\":\"%2e%2e/b\"}", false},     {"in:t\t{\"path\":\"a/../b\"}", true},
+                     {"in:t\t{\"path\":\"/srv/Data/b\"}", true},   {"in:t\t{\"path\":\"/srv/data/b\"}", false},
+                     {"in:t\t{\"path\":\"/srv/Data/x\"}", false},  {"in:t\t{\"path\":\"/srv/Data/X/y\"}", false},
+                     {"in:t\t{\"path\":\"/srv/Data/xy\"}", true},  {"out:t\t{\"path\":\"/etc/x\"}", false},
+                     {"out:t\t{\"path\":\"etc/x\"}", false},       {"out:t\t{\"path\":\"../x\"}", false},
+                     {"out:t\t{\"path\":\"/usr/../ETC\"}", false}, {"out:t\t{\"path\":\"/srv/x\"}", true},
+                     {"out:t\t{\"path\":\"/etcetera\"}", true},    {"out:t\t{\"other\":\"/etc/x\"}", true}};
+        _cleanup_(policy_unrefp) struct policy *p = NULL;
+        _cleanup_err_ struct err *err = NULL;
+        struct policy_decision decision;
+        struct corpus c = {0};
+
+        assert_ok(policy_parse(&p, text, strlen(text), "p.json", &err));
+        assert_ok(ledger_open(&c.ledger, NULL, &err));
+        assert_ok(decider_new(&c.decider, p, c.ledger, &err));
+        for (size_t i = 0; i < ELEMENTSOF(calls); i++) {
+                bool passed = passes(&c, calls[i].call, &decision);
+
+                if (passed != calls[i].passes)
+                        print_error("%s: %s\n", calls[i].call, decision.why);
+                assert_int_equal(passed, calls[i].passes);
+        }
+        unload(&c);
+}
+
 static const char *form(struct normal *n, const char *s, enum normal_kind kind)
 {
         static char copy[256];
         const char *why = "";
 
+        normal_begin(n);
         if (normal_forms(n, s, strlen(s), &why) < 0)
                 return why;
         for (size_t i = n->n_forms; i-- > 0;) {
@@ -160,13 +202,64 @@ static void normal_forms_are_what_tools_may_see(_unused_ void **state)
         normal_deinit(&n);
 }
 
+/* Folding by segments is folding of the whole. */
+static void folding_by_parts_changes_nothing(_unused_ void **state)
+{
+        static const ucs4_t interesting[] = {'a',     'A',     '.',     ' ',     0xe9,   0xc9,   0x301, 0x323,  0x327,
+                                             0x1100,  0x1161,  0x11a8,  0xac00,  0x3042, 0x3099, 0x9be, 0x9c7,  0xdf,
+                                             0x1e9b,  0xfdfa,  0xff21,  0xff0c,  0x4e2d, 0x43a,  0x41a, 0x345,  0x3b1,
+                                             0x1f600, 0x1d49c, 0x2fa1d, 0x20000, 0x212b, 0x130,  0x131, 0xfb01, 0x2126};
+        _cleanup_buf_ struct buf text = {0}, work = {0};
+
+        srand(3);
+        for (int round = 0; round < 20000; round++) {
+                size_t budget = FOLD_BUDGET, n = 0;
+                uint8_t bytes[6];
+
+                text.len = 0;
+                for (int i = rand() % 9; i >= 0; i--)
+                        buf_add(&text, bytes, (size_t)u8_uctomb(bytes, interesting[(size_t)rand() % ELEMENTSOF(interesting)], 6));
+                uint8_t *whole = u8_casefold((const uint8_t *)text.data, text.len, NULL, UNINORM_NFKC, NULL, &n);
+                assert_true(fold_text(&text, &work, &budget));
+                assert_int_equal(text.len, n);
+                assert_memory_equal(text.data, whole, n);
+                free(whole);
+        }
+}
+
+/* What is cheap to send must not be dear to look at. */
+static void much_that_needs_folding_is_refused(_unused_ void **state)
+{
+        struct policy_decision decision;
+        _cleanup_buf_ struct buf b = {0};
+        struct corpus c = {0};
+
+        load(&c, "honest.txt");
+        buf_adds(&b, "fs:any\t{\"text\":\"");
+        for (int i = 0; i < 30000; i++)
+                buf_adds(&b, "\xef\xb7\xba");
+        buf_adds(&b, "\"}");
+        assert_false(passes(&c, b.data, &decision));
+        assert_string_equal(decision.why, "holds more text than can be folded to one case");
+        b.len = 0;
+        buf_adds(&b, "fs:any\t{\"text\":\"");
+        for (int i = 0; i < 100000; i++)
+                buf_adds(&b, i % 20 ? "\xe4\xb8\xad" : "\xef\xbc\x8c");
+        buf_adds(&b, "\"}");
+        assert_true(passes(&c, b.data, &decision));
+        unload(&c);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(normal_forms_are_what_tools_may_see),
+                cmocka_unit_test(folding_by_parts_changes_nothing),
+                cmocka_unit_test(much_that_needs_folding_is_refused),
                 cmocka_unit_test(evasions_are_refused),
                 cmocka_unit_test(honest_lookalikes_pass),
                 cmocka_unit_test(refusals_say_where_and_why),
+                cmocka_unit_test(path_rules_stand_alone),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

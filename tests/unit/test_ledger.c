@@ -231,6 +231,13 @@ static void counters_survive_a_restart_and_a_new_policy(_unused_ void **state)
         assert_int_equal(take(l, 0, 0, NOW, 30, 40, &ticket).outcome, LEDGER_ADMITTED);
         /* alice goes, and comes back, also over a restart: nothing is forgotten; bob's ticket is still good */
         assert_ok(ledger_declare(l, &bob, 1, &err));
+        /* and so for a limit that is taken away and put back */
+        static const struct ledger_agent lax[] = {{"bob", NULL, 0, LEDGER_DAY, 50, 100, 70},
+                                                  {"alice", reordered, 1, LEDGER_DAY, 9, 100, 9}};
+        assert_ok(ledger_declare(l, lax, 2, &err));
+        assert_ok(ledger_declare(l, later, 2, &err));
+        assert_int_equal(take_many(l, 1, 4, NOW, 10), 0);
+        assert_ok(ledger_declare(l, &bob, 1, &err));
         assert_ok(ledger_settle(l, &ticket, 20, 0, &err));
         ledger_free(l);
         l = open_ledger(dir, &bob, 1);

@@ -209,6 +209,17 @@ static void work_is_bounded(_unused_ void **state)
                 buf_addf(&b, ",\"d%d\":{\"$ref\":\"#/$defs/d%d\"}", i, i - 1);
         buf_adds(&b, "},\"$ref\":\"#/$defs/d4999\"}");
         assert_not_understood(b.data, "too many");
+        _cleanup_buf_ struct buf text = {0};
+        b.len = 0;
+        buf_adds(&b, "{\"anyOf\":[");
+        for (int i = 0; i < 1000; i++)
+                buf_adds(&b, "{\"pattern\":\"x$\"},");
+        buf_adds(&b, "{}]}");
+        buf_addc(&text, '"');
+        for (int i = 0; i < 1000000; i++)
+                buf_addc(&text, 'y');
+        buf_addc(&text, '"');
+        assert_misfits(b.data, text.data);
 }
 
 /* What editors complete is what the loader takes: see test_policy and fuzz_policy for the same files there. */
