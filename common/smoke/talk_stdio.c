@@ -103,8 +103,9 @@ static int read_some(struct talk_stdio *t, struct err **err)
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return 0;
         if (n <= 0) {
+                /* ECONNRESET: the other side left without reading all that we had sent. To us that is its end, whichever came first. */
                 t->ended = true;
-                t->read_errno = n < 0 ? errno : 0;
+                t->read_errno = n < 0 && errno != ECONNRESET ? errno : 0;
                 return 0;
         }
         t->total += (size_t)n;

@@ -274,6 +274,34 @@ static void test_call(_unused_ void **state)
         assert_failed(b, "does not list");
 }
 
+/* The same end, whether it came before or after our last words were read. */
+static void test_end_of_a_server_that_did_not_read(_unused_ void **state)
+{
+        static const char frame[] = "\1\0\0\0\0\0\0\3{}\n";
+        _cleanup_json_ json_object *message = json_object_new_object();
+        const struct talk_outgoing out = {.message = message};
+        _cleanup_free_ char *text = NULL;
+        _cleanup_err_ struct err *err = NULL;
+        struct talk_io io;
+        long status;
+        size_t n;
+        int pair[2];
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+        struct talk_stdio *t = talk_stdio_new(pair[0], 1000, &io);
+        assert_ok(io.send(io.self, &out, &err));
+        assert_int_equal(io.receive(io.self, &text, &n, &status, talk_now_ms() + 50, &err), 1);
+        assert_int_equal(write(pair[1], frame, sizeof(frame) - 1), sizeof(frame) - 1);
+        close(pair[1]);
+        assert_int_equal(io.receive(io.self, &text, &n, &status, talk_now_ms() + 5000, &err), 0);
+        assert_int_equal(n, 2);
+        mem_replace(&text, NULL);
+        assert_int_equal(io.receive(io.self, &text, &n, &status, talk_now_ms() + 5000, &err), -1);
+        assert_non_null(strstr(err_msg(err), "the server ended"));
+        talk_stdio_free(t);
+        close(pair[0]);
+}
+
 static void test_hostile(_unused_ void **state)
 {
         static const struct {
@@ -371,6 +399,7 @@ int main(void)
                 cmocka_unit_test(test_broken_frames),
                 cmocka_unit_test(test_honest),
                 cmocka_unit_test(test_call),
+                cmocka_unit_test(test_end_of_a_server_that_did_not_read),
                 cmocka_unit_test(test_hostile),
                 cmocka_unit_test(test_asks),
                 cmocka_unit_test(test_bombs),
