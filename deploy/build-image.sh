@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds an image of this repository:  deploy/build-image.sh controller|everything
+# Builds an image of this repository:  deploy/build-image.sh bulkhead|everything
 # Downloads only, without an Engine:   deploy/build-image.sh NAME --fetch
 #
 # The shipped Dockerfiles start FROM debian:bookworm-slim and take everything else from their build context, which this script fills on the
@@ -14,9 +14,9 @@ name=${1:-}
 fetch_only=${2:-}
 context=$work/image-$name
 case $name in
-controller) tag=bulkhead/controller:local ;;
+bulkhead) tag=bulkhead/bulkhead:local ;; # controller and broker
 everything) tag=$example ;;
-*) die "which image? controller or everything" "usage: deploy/build-image.sh controller|everything [--fetch]" ;;
+*) die "which image? bulkhead or everything" "usage: deploy/build-image.sh bulkhead|everything [--fetch]" ;;
 esac
 
 mirror() {
@@ -91,13 +91,13 @@ if ! cmp -s "$context/status" "$context/status.fetched" || ! [ -d "$context/debs
         rm -rf "$context/debs"
         case $name in
         # shellcheck disable=SC2046
-        controller) fetch_debs $(packages image) ;;
+        bulkhead) fetch_debs $(packages image) ;;
         everything) fetch_debs nodejs ;;
         esac
         cp "$context/status" "$context/status.fetched"
 fi
 case $name in
-controller)
+bulkhead)
         cp "$top/compose/Dockerfile" "$context/Dockerfile"
         if [ -z "$fetch_only" ]; then
                 [ -x "$work/stage/usr/local/sbin/bulkhead-controller" ] ||

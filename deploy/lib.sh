@@ -93,6 +93,9 @@ wait_for() {
 }
 
 compose() {
+        # Compose takes the user by number: the image's own names are not the host's.
+        BULKHEAD_BROKER=$(id -u bulkhead-broker 2>/dev/null || echo 65534):$(id -g bulkhead-broker 2>/dev/null || echo 65534)
+        export BULKHEAD_BROKER
         if have docker-compose; then
                 docker-compose -p bulkhead -f "$top/compose/docker-compose.yml" "$@"
         else

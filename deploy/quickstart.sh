@@ -1,8 +1,9 @@
 #!/bin/sh
 # One command on a fresh Debian 12 machine, as root:  deploy/quickstart.sh [--yes]
 #
-# Installs what is missing, builds Bulkhead, starts an Engine and a loopback registry where none runs, brings the controller up with
-# docker-compose, and takes one real MCP server from npm through the whole gate: proposed, smoke-tested, approved by you, promoted, running.
+# Installs what is missing, builds Bulkhead, starts an Engine and a loopback registry where none runs, brings controller and broker up
+# with docker-compose, takes one real MCP server from npm through the whole gate (proposed, smoke-tested, approved by you, promoted, running), and
+# calls one of its tools through the gateway.
 # --yes answers the one question for you; what was approved without a human then expires in 24 hours.
 #
 # Run it again whenever you like: what is done stays as it is. deploy/teardown.sh undoes it.
@@ -32,6 +33,9 @@ server=everything
 # Beside allowed_signers, where doctor looks after it.
 key=/etc/bulkhead/operator_key
 conf=/etc/bulkhead/bulkhead.conf
+# What a program shows to the gateway. Bulkhead itself has only its hash.
+token=/etc/bulkhead/gateway.token
+gateway=http://127.0.0.1:8080
 
 install_packages() {
         step "Packages"
@@ -155,7 +159,7 @@ start_registry() {
 images() {
         step "Images"
         "$here/build-image.sh" everything
-        "$here/build-image.sh" controller
+        "$here/build-image.sh" bulkhead
         run "Does the registry run? curl http://$registry/v2/" docker push "$example"
         image=$(docker image inspect -f '{{join .RepoDigests "\n"}}' "$example" | grep -m 1 "^$registry/mcp/everything@") ||
                 die "the Engine knows no registry digest for $example" "Look at: docker image inspect $example"
@@ -187,6 +191,12 @@ configure_host() {
                 made file "$key.pub"
                 say "made $key: who has this file decides what runs here. Move it to your own machine when you can."
         fi
+        if [ ! -e "$token" ] || [ ! -e "$token.sha256" ]; then
+                (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' >"$token.new")
+                sha256sum "$token.new" | cut -d ' ' -f 1 >"$token.sha256"
+                mv "$token.new" "$token"
+                say "made $token: programs of this host show it to the gateway (Authorization: Bearer …)"
+        fi
         signers=/etc/bulkhead/allowed_signers
         line="$principal namespaces=\"bulkhead-approval@v1\" $(cut -d ' ' -f 1,2 "$key.pub")"
         grep -qxF "$line" "$signers" 2>/dev/null || { echo "$line" >>"$signers"; chmod 0644 "$signers"; }
@@ -197,7 +207,7 @@ main() {
         if [ -n "$fetch_only" ]; then
                 step "Downloads"
                 "$here/build-image.sh" everything --fetch
-                "$here/build-image.sh" controller --fetch
+                "$here/build-image.sh" bulkhead --fetch
                 say "fetched into $work"
                 return
         fi
@@ -209,12 +219,14 @@ main() {
         configure_host
         stack_up
         gate
+        call
         result
 }
 
 daemon_answers() { bulkhead status; }
+gateway_answers() { curl -fs -o /dev/null --noproxy '*' --max-time 2 "$gateway/readyz"; }
 stack_up() {
-        step "Controller"
+        step "Controller and broker"
         repository=/var/lib/bulkhead/approvals.git
         if [ ! -e "$repository" ] || [ ! -e /etc/bulkhead/registry/mcp.servers.json ]; then
                 run "See the messages above" bulkhead init
@@ -231,14 +243,20 @@ stack_up() {
         fi
         if have_systemd && systemctl is-active -q bulkhead-controller.service; then
                 say "runs as bulkhead-controller.service, and so not in a container"
+                run "See: journalctl -u bulkhead-broker" systemctl enable --now bulkhead-broker.service
+                made unit bulkhead-broker.service
                 return
         fi
-        run "See the messages above" compose up -d --no-build
+        run "See the messages above" compose up -d --no-build --remove-orphans
         wait_for 60 daemon_answers || {
                 docker logs --tail 20 bulkhead-controller >&2 || true
                 die "the controller does not answer on its control socket" "Its log: docker logs bulkhead-controller"
         }
-        say "runs in container bulkhead-controller"
+        wait_for 60 gateway_answers || {
+                docker logs --tail 20 bulkhead-broker >&2 || true
+                die "the gateway does not answer on $gateway" "Its log: docker logs bulkhead-broker"
+        }
+        say "run in containers bulkhead-controller and bulkhead-broker; the gateway listens on $gateway"
 }
 as_service() { setpriv --reuid bulkhead --regid bulkhead --init-groups --no-new-privs "$@"; }
 
@@ -282,12 +300,30 @@ gate() {
         }
 }
 
+# ask METHOD PARAMS [NAME]: one request of MCP revision 2026-07-28, which needs no session. The token is not on a command line.
+ask() {
+        printf 'Authorization: Bearer %s\n' "$(cat "$token")" |
+                curl -sS --noproxy '*' --max-time 60 -H @- -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \
+                        -H 'MCP-Protocol-Version: 2026-07-28' -H "Mcp-Method: $1" ${3:+-H "Mcp-Name: $3"} "$gateway/servers/$server/mcp" \
+                        -d "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"$1\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{}}$2}}"
+}
+answers() { ask tools/call ',"name":"echo","arguments":{"message":"hello from a sealed server"}' echo >"$work/call.json" 2>"$work/last.log" && grep -q 'hello from a sealed server' "$work/call.json"; }
+call() {
+        step "A call through the gateway"
+        wait_for 30 answers || {
+                cat "$work/call.json" "$work/last.log" >&2 2>/dev/null || true
+                die "the tool echo of $server gave no answer through $gateway" "The broker's log: docker logs bulkhead-broker"
+        }
+        say "tools/call echo: $(sed -n 's/.*"text": *"\([^"]*\)".*/\1/p' "$work/call.json" | head -n 1)"
+}
+
 result() {
         step "Result"
         bulkhead status
         bulkhead plan || die "there is more to do than expected" "Look at: bulkhead status"
         say ""
         say "Try it: docker kill \$(docker ps -qf label=io.bulkhead.server=$server), or nft delete table inet bulkhead; then bulkhead status."
+        say "Any MCP client reaches it at $gateway/servers/$server/mcp with the token in $token, all servers together at $gateway/mcp."
         say "Undo all of it: deploy/teardown.sh"
 }
 

@@ -34,8 +34,8 @@ remove_containers() {
                 return
         }
         # The controller first, or it would put them back; whoever runs it as a service has quickstart's programs.
-        if have_systemd; then systemctl disable -q --now bulkhead-controller.service 2>/dev/null || true; fi
-        compose down >/dev/null 2>&1 || docker rm -f bulkhead-controller >/dev/null 2>&1 || true
+        if have_systemd; then systemctl disable -q --now bulkhead-broker.service bulkhead-controller.service 2>/dev/null || true; fi
+        compose down >/dev/null 2>&1 || docker rm -f bulkhead-broker bulkhead-controller >/dev/null 2>&1 || true
         [ -n "$audience" ] || return 0
         for id in $(docker ps -aq --filter "label=io.bulkhead.owner=$audience"); do docker rm -f "$id" >/dev/null || say "container $id stays: see above"; done
         for id in $(docker network ls -q --filter "label=io.bulkhead.owner=$audience"); do docker network rm "$id" >/dev/null || say "network $id stays: see above"; done

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""README's first command, from a fresh clone: quickstart, again (nothing changes), a kill (repaired), teardown (as it was before).
+"""README's first command, from a fresh clone: quickstart, a call through the gateway, again (nothing changes), a kill (repaired), teardown (as it was
+before).
 
 It runs as it is shipped, but in namespaces of its own: its network is not the machine's, and /etc, /root, /run, /usr/local, /var/cache and /var/lib
 are overlays that vanish with the test. That network reaches nothing, so the downloads are made before (quickstart.sh --fetch), and the base image is
@@ -151,6 +152,7 @@ class Quickstart(unittest.TestCase):
         self.assertTrue(self.is_running(), output)
         self.assertEqual(len(self.servers()), 1)
         self.host.run("bulkhead", "plan")
+        self.assertIn("tools/call echo: Echo: hello from a sealed server", output)
 
     def test_2_server_is_sealed(self):
         (server,) = self.servers()
@@ -169,9 +171,26 @@ class Quickstart(unittest.TestCase):
         for name in ("CapEff", "CapPrm", "CapAmb"):
             self.assertEqual(int(field(name), 16) & ~CAPS, 0, f"{name} {field(name)}")
         self.assertEqual(field("NoNewPrivs"), "1")
-        # No TCP listener: in this network there is nobody but the registry.
+        # No TCP listener of the controller's: in this network there is nobody but the registry and the gateway.
         listeners = self.host.run("ss", "-Hltn").stdout.split("\n")
-        self.assertEqual([line.split()[3] for line in listeners if line], ["127.0.0.1:5000"])
+        self.assertEqual(sorted(line.split()[3] for line in listeners if line), ["127.0.0.1:5000", "127.0.0.1:8080"])
+
+    def test_3_broker_can_change_nothing(self):
+        pid = int(self.docker("inspect", "-f", "{{.State.Pid}}", "bulkhead-broker"))
+        text = pathlib.Path(f"/proc/{pid}/status").read_text()
+        field = lambda name: re.search(rf"^{name}:\s+(.*)$", text, re.M).group(1)  # noqa: E731
+        self.assertEqual(set(field("Uid").split()), {self.host.run("id", "-u", "bulkhead-broker").stdout.strip()})
+        for name in ("CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"):
+            self.assertEqual(int(field(name), 16), 0, f"{name} {field(name)}")
+        self.assertEqual((field("NoNewPrivs"), field("Seccomp")), ("1", "2"))
+        mounts = json.loads(self.docker("inspect", "-f", "{{json .Mounts}}", "bulkhead-broker"))
+        self.assertFalse([m for m in mounts if "docker.sock" in m["Source"] or "approvals" in m["Source"]])
+
+    def test_3_gateway_wants_the_token(self):
+        url = "http://127.0.0.1:8080/servers/everything/mcp"
+        status = self.host.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "-d", "{}", url).stdout
+        self.assertEqual(status, "401")
+        self.assertEqual(self.host.run("stat", "-c", "%a %U", "/etc/bulkhead/gateway.token").stdout.strip(), "600 root")
 
     def test_4_key_is_for_root_only(self):
         mode = self.host.run("stat", "-c", "%a %U", "/etc/bulkhead/operator_key").stdout.strip()
@@ -222,7 +241,7 @@ class Quickstart(unittest.TestCase):
         for path in ("/etc/bulkhead", "/var/lib/bulkhead", "/var/lib/bulkhead-quickstart", "/usr/local/bin/bulkhead", "/run/bulkhead"):
             self.assertNotEqual(self.host.run("test", "-e", path, check=False).returncode, 0, path)
         processes = {pathlib.Path(f"/proc/{pid}/comm").read_text().strip() for pid in self.host.members()}
-        self.assertFalse(processes & {"dockerd", "docker-registry", "bulkhead-contro"}, processes)
+        self.assertFalse(processes & {"dockerd", "docker-registry", "bulkhead-contro", "bulkhead-broker"}, processes)
         # The Engine again, by hand: the foreign container is still in it, ours are not.
         engine = subprocess.Popen(["nsenter", "-t", str(self.host.holder.pid), "-m", "-n", "dockerd"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                   stderr=subprocess.DEVNULL)
