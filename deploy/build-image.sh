@@ -86,15 +86,17 @@ fetch_npm() {
 
 mkdir -p "$context"
 make_base
-# Fetched debs stay while the base is the same: apt would find newer ones some day, and a second run is to change nothing.
-if ! cmp -s "$context/status" "$context/status.fetched" || ! [ -d "$context/debs" ]; then
+# Fetched debs stay while base and list are the same: apt would find newer ones some day, and a second run is to change nothing.
+case $name in
+bulkhead) wanted=$(packages image | tr '\n' ' ') ;;
+everything) wanted=nodejs ;;
+esac
+{ cat "$context/status"; echo "$wanted"; } >"$context/wanted"
+if ! cmp -s "$context/wanted" "$context/wanted.fetched" || ! [ -d "$context/debs" ]; then
         rm -rf "$context/debs"
-        case $name in
-        # shellcheck disable=SC2046
-        bulkhead) fetch_debs $(packages image) ;;
-        everything) fetch_debs nodejs ;;
-        esac
-        cp "$context/status" "$context/status.fetched"
+        # shellcheck disable=SC2086
+        fetch_debs $wanted
+        mv "$context/wanted" "$context/wanted.fetched"
 fi
 case $name in
 bulkhead)
