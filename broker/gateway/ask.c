@@ -53,6 +53,34 @@ static bool same_client(const struct call *a, const struct call *b)
 }
 
 /*
+ * A server that was told that nobody waits for an answer any more may ask something before it stops; servers do not say when they did. For
+ * a while such a question can only be for the client of the call that was given up: a legacy one is known again, of modern ones each call
+ * counts as one of its own.
+ */
+#define STRAY_MS   5000U
+#define NO_SESSION UINT64_MAX
+
+static uint64_t client_of(const struct call *c)
+{
+        return c->session ? c->session->serial : NO_SESSION;
+}
+
+static bool is_stray(const struct leg *l)
+{
+        return l->left_ms && now_ms(l->server->g->loop) - l->left_ms < STRAY_MS;
+}
+
+void leg_abandoned(struct call *c)
+{
+        struct leg *l = c->leg;
+
+        if (c->own || l->owner)
+                return;
+        l->left_client = is_stray(l) && l->left_client != client_of(c) ? NO_SESSION : client_of(c);
+        l->left_ms = now_ms(c->g->loop);
+}
+
+/*
  * Of a legacy client any call will do: its session hears it. A modern client's request must be the one that the question belongs to: those
  * that wait for their client's answers are asking nothing now, and of the others there must be one only.
  */
@@ -74,6 +102,10 @@ struct call *leg_only_client(struct leg *l, struct session **ret)
         }
         if (!found && client && !client->session)
                 found = client;
+        if (found && is_stray(l) && (!found->session || found->session->serial != l->left_client)) {
+                *ret = NULL;
+                return NULL;
+        }
         if (found && !l->owner)
                 *ret = found->session;
         return found;

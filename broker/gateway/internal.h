@@ -25,6 +25,8 @@
 #define MAX_BATCH         64U
 #define MAX_ROUNDS        16U /* of questions within one call */
 #define MAX_SUBSCRIPTIONS 256U
+#define MAX_SUBS_SERVER   4096U /* resources of one server that anybody is told the changes of */
+#define MAX_URI           8192U /* bytes of one of those, as written */
 #define ROUTE_SLOTS       4096U
 #define N_CHANGES         3U /* lists: tools, prompts, resources */
 #define MAX_HELD          1024U
@@ -55,7 +57,7 @@ struct gateway {
         struct list listens, held, downs, calls;
         unsigned n_held, n_calls;
         sd_event_source *idle_timer, *held_timer, *down_timer;
-        uint64_t next_ask;
+        uint64_t next_ask, n_serials;
         struct route {
                 uint64_t hash;
                 struct server *server;
@@ -83,6 +85,7 @@ struct server {
         unsigned announces; /* kinds whose lists it says it tells changes of */
         struct tools *tools;
         struct list subs;
+        unsigned n_subs;
         struct change {
                 uint64_t told_ms;
                 bool pending;
@@ -133,6 +136,8 @@ struct leg {
         struct upstream_call *listen; /* modern: our own subscription */
         sd_event_source *listen_timer;
         enum level level; /* legacy: what the server was told last */
+        /* Of whom the server may still be at work, although nobody waits: ask.c. */
+        uint64_t left_client, left_ms;
         uint64_t ready_ms;
 };
 _must_check_ int leg_new_stdio(struct server *s, const char *instance, int fd, struct err **err);
@@ -220,6 +225,8 @@ void route_call(struct call *c);
 void route_learn(struct gateway *g, struct mcp_slice uri, struct server *s);
 struct server *route_find(struct gateway *g, struct mcp_slice uri);
 void route_forget(struct gateway *g, const struct server *s);
+/* Among all servers, would a call of s's own name (a JSON string), with its prefix, come to s? */
+bool route_leads_to(const struct server *s, struct mcp_slice name);
 /* A modern client's tools/call, whose server is known: its Mcp-Param headers are checked first. */
 void modern_tool_call(struct call *c);
 /* The next server that may know what c asks for; an answer "unknown" of one leads to the next. */
@@ -239,6 +246,7 @@ struct session {
         char id[33];
         uint8_t revision, capabilities, level;
         uint16_t n_calls, n_asks, n_subs;
+        uint64_t serial; /* never that of another one */
         struct exchange *stream;
         struct list calls, asks, legs, subs;
         uint64_t used_ms;
@@ -260,6 +268,8 @@ struct ask {
         char *id_text; /* the server's id, or the key in inputRequests; JSON */
         char *request; /* modern client: {"method":…,"params":…} */
 };
+/* The server was not done with c, a client's call, when it ended. */
+void leg_abandoned(struct call *c);
 /* The call of the only client that has something under way on l, its session in *ret; both NULL: none, or several. */
 struct call *leg_only_client(struct leg *l, struct session **ret);
 /* id: the server's id or key, copied. s: the legacy client. l: NULL for a modern server. */
@@ -315,7 +325,7 @@ void subs_unsubscribe(struct call *c);
 void subs_session_free(struct session *s);
 void subs_server_free(struct server *s);
 void subs_leg_ready(struct leg *l);
-/* A resource that the server is to tell the changes of. listen or session: who wants to know. false: that is one too many. */
+/* A resource that the server is to tell the changes of. listen or session: who wants to know. false: that is one too many, or too long. */
 struct listen;
 bool subs_join(struct server *s, struct mcp_slice uri, struct session *session, struct listen *listen);
 void subs_leave_all(struct list *subscribers);

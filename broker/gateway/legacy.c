@@ -91,9 +91,12 @@ static void batch_item(struct session *s, struct reply *r, struct mcp_slice item
 
         buf_add(&text, item.at, item.n);
         fault = mcp_message_scan(&m, text.data, text.len, &why);
+        /* What says of itself that it is modern would be so for the server too; and there are no batches then. */
+        if (!fault && m.kind == MCP_REQUEST && mcp_has(m.meta_version))
+                fault = err_set(&why, ERR_INVALID, "a message of revision 2026-07-28 in a batch");
         if (fault) {
                 c = call_new(s->g, r, s, MCP_ERA_LEGACY);
-                c->m.id = fault == MCP_FAULT_INVALID ? m.id : NO_ID;
+                c->m.id = m.id; /* absent, when it could not be read */
                 call_error(c, MCP_INVALID_REQUEST, err_msg(why), (struct mcp_slice){0});
         } else if (m.kind == MCP_REQUEST) {
                 start_request(s, r, &text, &m);

@@ -70,7 +70,10 @@ static bool annotations_are_bad(const struct server *s, struct mcp_slice tool)
         return r < 0;
 }
 
-/* Appends the elements of array, as clients may see them. prefix: put in front of names; "" changes nothing. */
+/*
+ * Appends the elements of array, as clients may see them. prefix: put in front of names, among those of other servers: what would lead to
+ * another one is left out, or a server could describe its neighbour's tools. NULL: the server stands alone.
+ */
 static void items_add(struct buf *out, struct server *s, enum mcp_method method, struct mcp_slice array, const char *prefix)
 {
         struct mcp_slice item;
@@ -78,15 +81,18 @@ static void items_add(struct buf *out, struct server *s, enum mcp_method method,
 
         while (mcp_is_array(array) && mcp_array_next(array, &pos, &item) == 1) {
                 struct mcp_slice name = mcp_is_object(item) ? mcp_object_get(item, "name") : NO_DATA;
+                bool named = method == MCP_M_TOOLS_LIST || method == MCP_M_PROMPTS_LIST;
                 struct mcp_edit edit = {.by = mcp_slice_of(prefix)};
 
                 if (!mcp_is_object(item))
+                        continue;
+                if (prefix && named && !route_leads_to(s, name))
                         continue;
                 if (method == MCP_M_TOOLS_LIST && (!server_has_tool(s, name) || annotations_are_bad(s, item)))
                         continue;
                 if (out->len)
                         buf_addc(out, ',');
-                if (*prefix && mcp_is_string(name) && (method == MCP_M_TOOLS_LIST || method == MCP_M_PROMPTS_LIST)) {
+                if (prefix && *prefix && named) {
                         edit.old = (struct mcp_slice){name.at + 1, 0};
                         mcp_edit_add(out, item, &edit, 1);
                 } else {
@@ -103,7 +109,7 @@ bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answ
         if (c->method != MCP_M_TOOLS_LIST || (!c->server->entry.tools && !has_annotations(answer->result)))
                 return false;
         tools = mcp_object_get(answer->result, "tools");
-        items_add(&items, c->server, c->method, tools, "");
+        items_add(&items, c->server, c->method, tools, NULL);
         buf_addc(&array, '[');
         if (items.len)
                 buf_add(&array, items.data, items.len);

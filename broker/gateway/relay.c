@@ -34,12 +34,18 @@ static void call_left_server(struct call *c)
                 ask_free(list_first(&c->asks, struct ask, in_call));
 }
 
+static void call_abandon(struct call *c, struct upstream_call *up, const char *reason)
+{
+        upstream_call_cancel(up, reason);
+        leg_abandoned(c);
+}
+
 struct call *call_free(struct call *c)
 {
         struct upstream_call *up = TAKE_PTR(c->up);
 
         if (up)
-                upstream_call_cancel(up, "the client left");
+                call_abandon(c, up, "the client left");
         call_left_server(c);
         if (list_linked(&c->in_queue)) {
                 list_del(&c->in_queue);
@@ -67,13 +73,6 @@ struct call *call_free(struct call *c)
 }
 
 /* -- to the server ------------------------------------------------------------------------------------------------------------- */
-static bool is_protocol_key(struct mcp_slice key)
-{
-        static const char prefix[] = "io.modelcontextprotocol/";
-
-        return key.n >= sizeof(prefix) - 1 && memcmp(key.at, prefix, sizeof(prefix) - 1) == 0;
-}
-
 static void add_member(struct buf *out, struct mcp_slice key, struct mcp_slice value)
 {
         if (out->len > 1)
@@ -92,7 +91,7 @@ static void meta_plain(struct buf *out, struct mcp_slice meta)
 
         buf_addc(out, '{');
         while (mcp_has(meta) && mcp_object_next(meta, &pos, &key, &value) == 1)
-                if (!is_protocol_key(key))
+                if (!mcp_key_begins(key, "io.modelcontextprotocol/"))
                         add_member(out, key, value);
 }
 
@@ -169,6 +168,7 @@ static void on_done(_unused_ struct upstream_call *up, const struct mcp_message 
                 c->server->timeouts += err_code(why) == ERR_TIMEOUT;
                 c->g->counts.failed++;
                 c->g->counts.timeouts += err_code(why) == ERR_TIMEOUT;
+                leg_abandoned(c);
         }
         if (c->finish)
                 c->finish(c, answer, why);
@@ -357,7 +357,7 @@ void call_cancel(struct call *c, const char *reason)
         struct buf none = {0};
 
         if (up)
-                upstream_call_cancel(up, reason);
+                call_abandon(c, up, reason);
         reply_final(c, 200, &none);
         call_free(c);
 }

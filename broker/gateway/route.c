@@ -80,6 +80,17 @@ static bool is_bare(const struct server *s)
         return !*s->prefix;
 }
 
+bool route_leads_to(const struct server *s, struct mcp_slice name)
+{
+        _cleanup_free_ char *text = mcp_string(name);
+        _cleanup_free_ char *full = mem_printf("\"%s%s\"", s->prefix, text ? text : "");
+        const struct server *found;
+        size_t n;
+
+        found = by_prefix(s->g, mcp_slice_of(full), &n);
+        return text && (found ? found == s : is_bare(s));
+}
+
 /* The server whose names have no prefix. The registry's loader lets only one be so; *several: the link named more of them. */
 static struct server *without_prefix(struct gateway *g, bool *several)
 {
@@ -150,6 +161,7 @@ static void search_tool(struct call *c)
 
 static void route_named(struct call *c, struct mcp_slice name)
 {
+        _cleanup_buf_ struct buf plain = {0};
         bool several = false;
         struct server *s;
         size_t n;
@@ -157,6 +169,13 @@ static void route_named(struct call *c, struct mcp_slice name)
         if (!mcp_is_string(name)) {
                 call_error(c, MCP_INVALID_PARAMS, "Invalid params: a name is needed", NO_DATA);
                 return;
+        }
+        /* A prefix may be written with escapes. */
+        if (memchr(name.at, '\\', name.n)) {
+                _cleanup_free_ char *text = mcp_string(name);
+
+                mcp_add_string(&plain, text, strlen(text));
+                name = slice_of_buf(&plain);
         }
         s = by_prefix(c->g, name, &n);
         if (s) {
@@ -297,6 +316,11 @@ void route_call(struct call *c)
         }
         if (held_is_ours(c->m.request_state) && mcp_method_may_ask(c->method) && c->era == MCP_ERA_MODERN) {
                 held_resume(c);
+                return;
+        }
+        if ((c->method == MCP_M_RESOURCES_SUBSCRIBE || c->method == MCP_M_RESOURCES_UNSUBSCRIBE) &&
+            (!mcp_is_string(c->m.uri) || c->m.uri.n > MAX_URI)) {
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: a uri of at most 8192 bytes is needed", NO_DATA);
                 return;
         }
         switch (c->method) {

@@ -83,6 +83,7 @@ struct session *session_new(struct gateway *g, struct server *server)
         s->g = g;
         s->server = server;
         s->level = LEVEL_NONE;
+        s->serial = ++g->n_serials;
         randombytes_buf(raw, sizeof(raw));
         hex_encode(s->id, raw, sizeof(raw));
         list_init(&s->calls);

@@ -8,6 +8,7 @@ struct sub {
         struct list in_server;
         struct server *server;
         char *uri; /* JSON string */
+        size_t uri_n;
         struct list subscribers;
 };
 
@@ -45,7 +46,7 @@ static struct sub *sub_find(struct server *s, struct mcp_slice uri)
         struct sub *sub;
 
         LIST_FOREACH (sub, &s->subs, struct sub, in_server)
-                if (strlen(sub->uri) == uri.n && memcmp(sub->uri, uri.at, uri.n) == 0)
+                if (sub->uri_n == uri.n && memcmp(sub->uri, uri.at, uri.n) == 0)
                         return sub;
         return NULL;
 }
@@ -71,8 +72,10 @@ static struct sub *sub_new(struct server *s, struct mcp_slice uri)
 
         sub->server = s;
         sub->uri = mem_strndup(uri.at, uri.n);
+        sub->uri_n = uri.n;
         list_init(&sub->subscribers);
         list_add(&s->subs, &sub->in_server);
+        s->n_subs++;
         return sub;
 }
 
@@ -93,12 +96,17 @@ static void sub_add(struct sub *sub, struct session *session, struct listen *lis
                 session->n_subs++;
 }
 
+static bool has_room(struct server *s, struct mcp_slice uri, const struct session *session)
+{
+        return uri.n <= MAX_URI && (!session || session->n_subs < MAX_SUBSCRIPTIONS) && (s->n_subs < MAX_SUBS_SERVER || sub_find(s, uri));
+}
+
 bool subs_join(struct server *s, struct mcp_slice uri, struct session *session, struct listen *listen)
 {
         struct sub *sub = sub_find(s, uri);
         bool fresh = !sub;
 
-        if (session && session->n_subs >= MAX_SUBSCRIPTIONS)
+        if (!has_room(s, uri, session))
                 return false;
         if (fresh)
                 sub = sub_new(s, uri);
@@ -120,6 +128,7 @@ static void leave(struct subscriber *b)
         if (!list_empty(&sub->subscribers))
                 return;
         list_del(&sub->in_server);
+        sub->server->n_subs--;
         tell_server(sub, MCP_M_RESOURCES_UNSUBSCRIBE);
         free(sub->uri);
         free(sub);
@@ -150,13 +159,13 @@ bool subs_subscribe(struct call *c)
 {
         struct leg *l = c->leg;
 
-        if (l->owner || (l->era == MCP_ERA_LEGACY && !sub_find(c->server, c->m.uri)))
+        if (l->owner || c->own || (l->era == MCP_ERA_LEGACY && has_room(c->server, c->m.uri, c->session) && !sub_find(c->server, c->m.uri)))
                 return false;
         c->finish = NULL;
         if (subs_join(c->server, c->m.uri, c->session, NULL))
                 call_answer(c, mcp_slice_of("{}"));
         else
-                call_error(c, MCP_INVALID_PARAMS, "too many subscriptions of one session", (struct mcp_slice){0});
+                call_error(c, MCP_INVALID_PARAMS, "too many subscriptions", (struct mcp_slice){0});
         return true;
 }
 
@@ -165,7 +174,7 @@ void subs_subscribed(struct call *c)
 {
         struct sub *sub = sub_find(c->server, c->m.uri);
 
-        if (c->leg->owner || !c->session || c->session->n_subs >= MAX_SUBSCRIPTIONS)
+        if (c->leg->owner || !c->session || !has_room(c->server, c->m.uri, c->session))
                 return;
         sub_add(sub ? sub : sub_new(c->server, c->m.uri), c->session, NULL);
 }

@@ -96,6 +96,8 @@ int mcp_object_next(struct mcp_slice object, size_t *pos, struct mcp_slice *key,
 int mcp_array_next(struct mcp_slice array, size_t *pos, struct mcp_slice *value);
 /* Is a key, as mcp_object_next() gives it, this name (plain text)? The key may be written with escapes. */
 bool mcp_key_is(struct mcp_slice key, const char *name);
+/* Does it begin so? */
+bool mcp_key_begins(struct mcp_slice key, const char *prefix);
 /* The member called name, however it is written, or an absent slice. */
 struct mcp_slice mcp_object_get(struct mcp_slice object, const char *name);
 bool mcp_is_object(struct mcp_slice s);

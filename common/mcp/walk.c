@@ -119,6 +119,19 @@ bool mcp_key_is(struct mcp_slice key, const char *name)
         return memchr(key.at, '\\', key.n) ? string_is(key, name) : mcp_is(key, name);
 }
 
+bool mcp_key_begins(struct mcp_slice key, const char *prefix)
+{
+        _cleanup_buf_ struct buf plain = {0};
+        size_t n = strlen(prefix);
+
+        if (key.n < n || !key.at)
+                return false;
+        if (!memchr(key.at, '\\', key.n))
+                return memcmp(key.at, prefix, n) == 0;
+        string_decode(&plain, key.at, key.at + key.n);
+        return plain.len >= n && memcmp(plain.data, prefix, n) == 0;
+}
+
 struct mcp_slice mcp_object_get(struct mcp_slice object, const char *name)
 {
         struct mcp_slice key, value;

@@ -227,7 +227,8 @@ static void test_attribution(_unused_ void **state)
         y = modern_as(w, "Authorization: Bearer z", MODERN_CALL("3", ""));
         fake_request(u, NULL, ELICIT("7"));
         assert_non_null(strstr(u->answered[3], "7 error"));
-        fake_leave(y);
+        fake_result(fake_call(u, "tools/call"), "{}");
+        assert_true(y->over);
         fake_request(u, NULL, ELICIT("8"));
         assert_non_null(strstr(x->answer, "input_required"));
         free(a);
