@@ -233,7 +233,7 @@ void decide(struct decider *decider, const struct policy_request *request, struc
         decision->outcome = POLICY_FAILED;
         decision->retry_after_ms = decision->price_per_call = decision->price_per_1000_tokens = 0;
         decision->ticket = (struct ledger_ticket){0};
-        d.agent = policy_agent_find(decider->policy, request->agent);
+        d.agent = request->agent ? policy_agent_find(decider->policy, request->agent) : NULL;
         if (!may_exist(&d))
                 return;
         prepare_ask(&d);

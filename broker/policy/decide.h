@@ -30,7 +30,7 @@ enum action_class policy_tool_action(const struct policy_tool *t);
 const char *policy_tool_manifest(const struct policy_tool *t);
 
 struct policy_request {
-        const char *agent; /* from the verified token */
+        const char *agent; /* from the verified token; NULL: nobody, for whom nothing exists */
         enum policy_kind kind;
         const char *server, *name;      /* as asked for: plain text */
         const struct policy_tool *tool; /* of the catalogue; NULL: it has none of that name. For other kinds than tools: unused. */

@@ -1,6 +1,8 @@
 #include "broker/policy/ledger_internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -205,13 +207,25 @@ uint64_t ledger_clock_behind(const struct ledger *l, uint64_t now_ms)
 }
 
 /* -- life ---------------------------------------------------------------------------------------------------------------------- */
+static int lock_directory(struct ledger *l, struct err **err)
+{
+        l->lock = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (l->lock < 0)
+                return err_sys(err, errno, "cannot open the directory of the counters, %s", l->dir);
+        if (flock(l->lock, LOCK_EX | LOCK_NB) == 0)
+                return 0;
+        if (errno == EWOULDBLOCK)
+                return err_set(err, ERR_CONFLICT, "another process counts in %s: stop the other broker first", l->dir);
+        return err_sys(err, errno, "cannot lock %s", l->dir);
+}
+
 int ledger_open(struct ledger **ret, const char *dir, struct err **err)
 {
         _cleanup_(ledger_freep) struct ledger *l = NEW(struct ledger);
 
-        l->journal = -1;
+        l->journal = l->lock = -1;
         l->dir = mem_strdup(dir);
-        if (dir && ledger_read(l, err) < 0)
+        if (dir && (lock_directory(l, err) < 0 || ledger_read(l, err) < 0))
                 return -1;
         *ret = TAKE_PTR(l);
         return 0;
@@ -227,6 +241,8 @@ struct ledger *ledger_free(struct ledger *l)
         free(l->declared);
         if (l->journal >= 0)
                 close(l->journal);
+        if (l->lock >= 0)
+                close(l->lock);
         free(l->dir);
         free(l);
         return NULL;

@@ -41,8 +41,9 @@ struct ledger_agent {
 };
 
 /*
- * Opens or makes the state in directory (which exists); dir NULL keeps everything in memory, for tests. -1: it cannot be read or written,
- * or is damaged: then nobody may be admitted, because nobody knows what was used.
+ * Opens or makes the state in directory (which exists, and is locked until ledger_free()); dir NULL keeps everything in memory, for tests.
+ * -1: it cannot be read or written, another process has it, or it is damaged: then nobody may be admitted, because nobody knows what was
+ * used.
  */
 _must_check_ int ledger_open(struct ledger **ret, const char *dir, struct err **err);
 struct ledger *ledger_free(struct ledger *l);

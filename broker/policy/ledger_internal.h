@@ -27,6 +27,7 @@ struct ledger_state {
 
 struct ledger {
         char *dir; /* NULL: memory only */
+        int lock;  /* the directory, locked: two processes would count past each other */
         uint64_t generation, now_ms;
         int journal; /* -1: none yet */
         off_t journal_size;

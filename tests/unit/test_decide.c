@@ -94,6 +94,8 @@ static void outcomes_come_in_their_order(void **state)
         assert_int_not_equal(d.ticket.agent, 0);
         r = request_for("nobody", w->read, "fs", "read");
         assert_int_equal(ask(w, &r, &d), POLICY_DOES_NOT_EXIST);
+        r = request_for(NULL, w->read, "fs", "read");
+        assert_int_equal(ask(w, &r, &d), POLICY_DOES_NOT_EXIST);
         r = request_for("alice", NULL, "fs", "nothing");
         assert_int_equal(ask(w, &r, &d), POLICY_DOES_NOT_EXIST);
         char why[256];
@@ -263,8 +265,8 @@ static int compare_times(const void *a, const void *b)
         return (*(const uint64_t *)a > *(const uint64_t *)b) - (*(const uint64_t *)a < *(const uint64_t *)b);
 }
 
-/* 1,000 samples of each, taken in turn. */
-static double ratio_of_medians(struct world *w, const struct policy_request *a, const struct policy_request *b)
+/* 1,000 samples of each, taken in turn. The lower quartiles are compared: what other processes add is above them. */
+static double ratio_of_times(struct world *w, const struct policy_request *a, const struct policy_request *b)
 {
         static uint64_t samples[2][1000];
         struct policy_decision d;
@@ -281,10 +283,10 @@ static double ratio_of_medians(struct world *w, const struct policy_request *a, 
         }
         for (int which = 0; which < 2; which++)
                 qsort(samples[which], 1000, sizeof(uint64_t), compare_times);
-        return (double)samples[1][500] / (double)samples[0][500];
+        return (double)samples[1][250] / (double)samples[0][250];
 }
 
-/* Also with arguments whose check would take long: nobody looks at them. Three tries, because other processes share the processor. */
+/* Also with arguments whose check would take long: nobody looks at them. Several tries, because other processes share the processor. */
 static void denied_takes_as_long_as_not_there(void **state)
 {
         struct world *w = *state;
@@ -297,8 +299,8 @@ static void denied_takes_as_long_as_not_there(void **state)
                 buf_adds(&b, "%2e");
         buf_adds(&b, "\"}");
         denied.arguments = missing.arguments = (struct mcp_slice){b.data, b.len};
-        for (int attempt = 0; attempt < 3; attempt++) {
-                ratio = ratio_of_medians(w, &denied, &missing);
+        for (int attempt = 0; attempt < 5; attempt++) {
+                ratio = ratio_of_times(w, &denied, &missing);
                 if (ratio > 0.9 && ratio < 1.1)
                         break;
         }

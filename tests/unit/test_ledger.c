@@ -321,6 +321,21 @@ static void what_cannot_be_written_is_not_admitted(_unused_ void **state)
         remove_dir(dir);
 }
 
+static void two_processes_do_not_count_past_each_other(_unused_ void **state)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct ledger *none = NULL;
+        char dir[32];
+
+        make_dir(dir);
+        struct ledger *l = open_ledger(dir, &alice, 1);
+        assert_fails(ledger_open(&none, dir, &err), "another process counts");
+        ledger_free(l);
+        ledger_free(open_ledger(dir, &alice, 1));
+        remove_dir(dir);
+        assert_fails(ledger_open(&none, dir, &err), "cannot open the directory");
+}
+
 static void journal_is_bounded(_unused_ void **state)
 {
         static const struct ledger_agent a = {"a", NULL, 0, LEDGER_DAY, UINT64_MAX, UINT64_MAX, UINT64_MAX};
@@ -394,6 +409,7 @@ int main(void)
                 cmocka_unit_test(counters_survive_a_restart_and_a_new_policy),
                 cmocka_unit_test(damage_is_an_error_and_a_torn_end_is_not),
                 cmocka_unit_test(what_cannot_be_written_is_not_admitted),
+                cmocka_unit_test(two_processes_do_not_count_past_each_other),
                 cmocka_unit_test(journal_is_bounded),
                 cmocka_unit_test(never_more_than_the_limit_across_kills),
         };
