@@ -1,24 +1,21 @@
 /*
  * mcp_hostile MODE: an MCP server that misbehaves in one way, for tests of everything that must survive it. Standard C and libc only; it
- * scans messages for what it needs instead of parsing them. Modes: see the table at the end.
+ * scans messages for what it needs instead of parsing them. Modes: see the tables at the end, here and in hostile_calls.c.
  */
-#include <stdbool.h>
-#include <stdio.h>
+#include "tests/rig/servers/hostile.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define CONTENT "\"content\":[{\"type\":\"text\",\"text\":\"x\"}]"
-#define TOOL    "{\"name\":\"a\",\"description\":\"d\",\"inputSchema\":{\"type\":\"object\"}}"
+char line[1 << 16];
 
-static char line[1 << 16];
-
-static bool next(void)
+bool next(void)
 {
         return fgets(line, sizeof(line), stdin) != NULL;
 }
 
-static bool is(const char *method)
+bool is(const char *method)
 {
         char text[64];
 
@@ -26,21 +23,21 @@ static bool is(const char *method)
         return strstr(line, text) != NULL;
 }
 
-static long id_of(void)
+long id_of(void)
 {
         const char *p = strstr(line, "\"id\":");
 
         return p ? strtol(p + 5, NULL, 10) : -1;
 }
 
-static void say(long id, const char *kind, const char *body)
+void say(long id, const char *kind, const char *body)
 {
         printf("{\"jsonrpc\":\"2.0\",\"id\":%ld,\"%s\":%s}\n", id, kind, body);
         fflush(stdout);
 }
 
 /* A decent handshake; true when `line` now is a request behind it. */
-static bool handshake(void)
+bool handshake(void)
 {
         while (next()) {
                 if (is("initialize"))
@@ -55,7 +52,7 @@ static bool handshake(void)
         return false;
 }
 
-static int wait_for_end(void)
+int wait_for_end(void)
 {
         while (next())
                 ;
@@ -262,10 +259,7 @@ static int asks(void)
         return wait_for_end();
 }
 
-static const struct mode {
-        const char *name;
-        int (*run)(void);
-} modes[] = {
+static const struct mode modes[] = {
         {"garbage", garbage},
         {"flood", flood},
         {"stderr-flood", stderr_flood},
@@ -287,14 +281,26 @@ static const struct mode {
         {"keys", keys},
 };
 
+static const struct mode *find(const struct mode *table, size_t n, const char *name)
+{
+        for (size_t i = 0; i < n; i++)
+                if (strcmp(name, table[i].name) == 0)
+                        return &table[i];
+        return NULL;
+}
+
 int main(int argc, char **argv)
 {
-        for (size_t i = 0; argc == 2 && i < sizeof(modes) / sizeof(modes[0]); i++)
-                if (strcmp(argv[1], modes[i].name) == 0)
-                        return modes[i].run();
+        size_t n = sizeof(modes) / sizeof(modes[0]);
+        const struct mode *m = argc == 2 ? find(modes, n, argv[1]) : NULL;
+
+        if (!m && argc == 2)
+                m = find(call_modes, n_call_modes, argv[1]);
+        if (m)
+                return m->run();
         fputs("usage: mcp_hostile MODE, one of:", stderr);
-        for (size_t i = 0; i < sizeof(modes) / sizeof(modes[0]); i++)
-                fprintf(stderr, " %s", modes[i].name);
+        for (size_t i = 0; i < n + n_call_modes; i++)
+                fprintf(stderr, " %s", i < n ? modes[i].name : call_modes[i - n].name);
         fputs("\n", stderr);
         return 64;
 }
