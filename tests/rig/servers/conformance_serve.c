@@ -348,13 +348,14 @@ static char *serve_message(struct call *c, json_object *m, const struct headers 
         const char *method = json_str(m, "method");
 
         c->modern = method && looks_modern(c, method, h);
-        if (c->modern && !c->id) {
+        /* On stdio it is for both eras, and of no session. */
+        if (!c->id && method && (c->modern || !h)) {
                 *status = 202;
                 if (str_eq(method, "notifications/cancelled"))
                         call_cancel(c->server, json_get(c->params, "requestId"));
                 return NULL;
         }
-        if (c->modern ? check_modern(c, method, h) : check_legacy(c, method ? method : "", h, status) < 0) {
+        if ((c->modern ? check_modern(c, method, h) : check_legacy(c, method ? method : "", h, status)) < 0) {
                 if (c->modern)
                         *status = 400;
                 return c->id || h ? error_text(c) : NULL;
@@ -366,8 +367,9 @@ static char *serve_message(struct call *c, json_object *m, const struct headers 
                 json_object *copy = NULL;
                 json_object_deep_copy(m, &copy, NULL);
                 session_answered(c->server, c->session, copy);
-        } else if (str_eq(method, "notifications/cancelled"))
+        } else if (str_eq(method, "notifications/cancelled")) {
                 call_cancel(c->server, json_get(c->params, "requestId"));
+        }
         return NULL;
 }
 
