@@ -41,11 +41,17 @@ bool server_is_hopeless(const struct server *s)
         return s->entry.readiness == READINESS_DOWN || (!s->shared && s->backoff_ms > 4 * BACKOFF_MIN_MS);
 }
 
+/* A modern server knows no sessions: every request says for itself who asks, and there is nothing to have one's own of. */
+static bool is_sessionless(const struct leg *l)
+{
+        return l && l->ready && l->era == MCP_ERA_MODERN;
+}
+
 struct leg *server_leg(struct server *s, struct session *session)
 {
         struct leg *l = s->shared;
 
-        if (session && s->entry.per_session && s->entry.transport != TRANSPORT_STDIO) {
+        if (session && s->entry.per_session && s->entry.transport != TRANSPORT_STDIO && !is_sessionless(l)) {
                 struct leg *own;
 
                 l = NULL;
@@ -74,6 +80,16 @@ enum server_kind server_kind(const char *capability)
 }
 
 /* -- sessions with it ---------------------------------------------------------------------------------------------------------- */
+/* Legs that were made for sessions before it was known that nobody needs one. */
+static void own_legs_free(struct server *s)
+{
+        struct leg *l;
+
+        LIST_FOREACH (l, &s->legs, struct leg, in_server)
+                if (l->owner && list_empty(&l->calls))
+                        leg_free(l);
+}
+
 void server_leg_ready(struct leg *l)
 {
         struct server *s = l->server;
@@ -97,6 +113,8 @@ void server_leg_ready(struct leg *l)
         level_leg_ready(l);
         wait_over(s);
         server_used(s);
+        if (is_sessionless(s->shared))
+                own_legs_free(s);
 }
 
 static void backoff_more(struct server *s)

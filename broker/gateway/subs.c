@@ -159,7 +159,8 @@ bool subs_subscribe(struct call *c)
 {
         struct leg *l = c->leg;
 
-        if (l->owner || c->own || (l->era == MCP_ERA_LEGACY && has_room(c->server, c->m.uri, c->session) && !sub_find(c->server, c->m.uri)))
+        if (c->own ||
+            (l->era == MCP_ERA_LEGACY && (l->owner || (has_room(c->server, c->m.uri, c->session) && !sub_find(c->server, c->m.uri)))))
                 return false;
         c->finish = NULL;
         if (subs_join(c->server, c->m.uri, c->session, NULL))
@@ -189,7 +190,7 @@ void subs_unsubscribe(struct call *c)
                         leave(b);
                         break;
                 }
-        if (own && own->owner)
+        if (own && own->owner && own->era == MCP_ERA_LEGACY)
                 call_dispatch(c);
         else
                 call_answer(c, mcp_slice_of("{}"));

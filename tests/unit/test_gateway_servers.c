@@ -270,6 +270,52 @@ static void test_per_session(_unused_ void **state)
         world_free(w);
 }
 
+/* A modern server knows no sessions: nobody has one of his own with it, and what waited for one gets on with the shared one. */
+static void test_per_session_modern(_unused_ void **state)
+{
+        static const char start[] = "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-"
+                                    "25\",\"capabilities\":{}}}";
+        struct world *w = world_new();
+        char name[] = "h", address[] = "127.0.0.1", instance[] = "aaaaaaaaaaaa";
+        struct channel_entry e = {.name = name,
+                                  .transport = TRANSPORT_STREAMABLE_HTTP,
+                                  .readiness = READINESS_UP,
+                                  .address = address,
+                                  .port = 1,
+                                  .instance = instance,
+                                  .per_session = true};
+        struct exchange *x;
+        char *id;
+
+        gateway_server(w->g, &e);
+        fake_ready(fake_upstreams[0], MCP_ERA_MODERN, "{\"capabilities\":{\"tools\":{},\"resources\":{\"subscribe\":true}}}");
+        x = run(w, fake_exchange("POST", "/servers/h/mcp", start, JSON, ACCEPT, NULL));
+        id = mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
+        x = run(w, fake_exchange("POST", "/servers/h/mcp",
+                                 "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/subscribe\",\"params\":{\"uri\":\"f:a\"}}", JSON,
+                                 ACCEPT, id, NULL));
+        assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+        assert_int_equal(n_fake_upstreams, 1);
+        assert_non_null(strstr(fake_call(fake_upstreams[0], "subscriptions/listen")->params, "\"resourceSubscriptions\":[\"f:a\"]"));
+        x = run(w, fake_exchange("POST", "/servers/h/mcp",
+                                 "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"resources/unsubscribe\",\"params\":{\"uri\":\"f:a\"}}", JSON,
+                                 ACCEPT, id, NULL));
+        assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}");
+        assert_null(strstr(fake_call(fake_upstreams[0], "subscriptions/listen")->params, "f:a"));
+        /* Another instance: its era is not known yet, and the session makes one of its own beside the shared one. */
+        instance[0] = 'b';
+        gateway_server(w->g, &e);
+        x = run(w, fake_exchange("POST", "/servers/h/mcp", "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"tools/list\"}", JSON, ACCEPT, id,
+                                 NULL));
+        assert_int_equal(n_fake_upstreams, 3);
+        fake_ready(fake_upstreams[1], MCP_ERA_MODERN, "{\"capabilities\":{\"tools\":{}}}");
+        assert_true(fake_upstreams[2]->freed);
+        fake_result(fake_call(fake_upstreams[1], "tools/list"), "{\"tools\":[]}");
+        assert_true(x->over);
+        free(id);
+        world_free(w);
+}
+
 static void test_metrics(_unused_ void **state)
 {
         struct world *w = world_new();
@@ -288,9 +334,11 @@ static void test_metrics(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_on_demand),    cmocka_unit_test(test_does_not_come), cmocka_unit_test(test_dies),
-                cmocka_unit_test(test_merged_lists), cmocka_unit_test(test_routes),        cmocka_unit_test(test_gone),
-                cmocka_unit_test(test_per_session),  cmocka_unit_test(test_metrics),
+                cmocka_unit_test(test_on_demand),   cmocka_unit_test(test_does_not_come),
+                cmocka_unit_test(test_dies),        cmocka_unit_test(test_merged_lists),
+                cmocka_unit_test(test_routes),      cmocka_unit_test(test_gone),
+                cmocka_unit_test(test_per_session), cmocka_unit_test(test_per_session_modern),
+                cmocka_unit_test(test_metrics),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
