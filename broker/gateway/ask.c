@@ -214,8 +214,11 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
                 return;
         }
         bits = s ? s->capabilities : capability_bits(c->m.meta_capabilities);
-        /* Also of a modern client: the server may well go on without, so that it is not for us to end the call. */
+        /* Also of a modern client: the server may well go on without, so that it is not for us to end the call. If it does not, that is
+         * why. */
         if (!(bits & needed)) {
+                if (c)
+                        c->lacked |= (uint8_t)needed;
                 refuse(l, m, NOT_SUPPORTED);
                 return;
         }

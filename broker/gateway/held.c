@@ -11,6 +11,7 @@
 #include "broker/gateway/internal.h"
 
 #define STATE_PREFIX "bh1."
+#define GATHER_MS    10U
 #define MAX_FINAL    (1U << 20) /* bytes of an answer that came while nobody was there */
 #define NO_DATA      ((struct mcp_slice){0})
 
@@ -25,7 +26,8 @@ struct held {
         struct call *call;
         struct token token;
         uint64_t expires_ms;
-        struct buf final; /* the answer behind its id */
+        sd_event_source *gathered; /* more questions may come with the first */
+        struct buf final;          /* the answer behind its id */
         bool done;
 };
 
@@ -65,6 +67,7 @@ void held_free(struct call *c)
                 return;
         list_del(&h->in_gateway);
         c->g->n_held--;
+        sd_event_source_disable_unref(h->gathered);
         buf_deinit(&h->final);
         free(h);
         c->held = NULL;
@@ -111,11 +114,6 @@ static void held_issue(struct call *c)
         struct buf message = {0};
         struct held *h = c->held;
 
-        if (!h) {
-                h = c->held = NEW(struct held);
-                h->call = c;
-                g->n_held++;
-        }
         h->expires_ms = now_ms(g->loop) + HELD_MS;
         randombytes_buf(h->token.handle, sizeof(h->token.handle));
         memcpy(h->token.expires, &h->expires_ms, sizeof(h->token.expires));
@@ -129,15 +127,32 @@ static void held_issue(struct call *c)
         reply_final(c, 200, &message);
 }
 
+static int on_gathered(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct call *c = user;
+
+        if (c->reply && c->reply->x && !list_empty(&c->asks))
+                held_issue(c);
+        return 0;
+}
+
+/* A server that wants to know several things asks for all of them at once: one round then, not one for each. */
 void held_ask(struct ask *a)
 {
         struct call *c = a->call;
 
         if (!c->held && c->g->n_held >= MAX_HELD) {
                 ask_deliver(a, NO_DATA, mcp_slice_of("{\"code\":-32603,\"message\":\"too many calls wait for their clients\"}"));
-        } else if (c->reply) {
-                held_issue(c);
-        } /* else the client is told with its next request */
+                return;
+        }
+        if (!c->reply) /* the client is told with its next request */
+                return;
+        if (!c->held) {
+                c->held = NEW(struct held);
+                c->held->call = c;
+                c->g->n_held++;
+        }
+        timer_arm(&c->held->gathered, c->g->loop, GATHER_MS, on_gathered, c);
 }
 
 bool held_is_ours(struct mcp_slice state)

@@ -188,6 +188,7 @@ struct call {
         char *name;                      /* aggregate: the server's own name of what is asked for, as JSON */
         char *tried;                     /* aggregate: the last server that was asked; the next one is behind it, by name */
         unsigned rounds;
+        uint8_t lacked;       /* capability_bit: what a legacy server asked for and the client cannot do */
         uint64_t deadline_ms; /* while it waits for the server */
         uint64_t timeout_ms;  /* instead of the configured one; 0: that one */
         void (*then)(struct call *c);

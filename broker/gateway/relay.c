@@ -408,6 +408,11 @@ static void relay_error(struct call *c, const struct mcp_message *answer)
         int64_t code = answer->error_code;
         struct buf b = {0};
 
+        if (c->era == MCP_ERA_MODERN && c->lacked) {
+                buf_addf(&data, "{\"requiredCapabilities\":%s}", capability_text(c->lacked));
+                call_error(c, MCP_MISSING_CAPABILITY, message ? message : "the client lacks a capability", slice_of_buf(&data));
+                return;
+        }
         if (c->era != MCP_ERA_MODERN || (code != MCP_RESOURCE_NOT_FOUND && code != -32042)) {
                 buf_adds(&b, "{\"jsonrpc\":\"2.0\",\"id\":");
                 mcp_add_slice(&b, c->m.id);

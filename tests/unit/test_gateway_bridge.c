@@ -106,6 +106,13 @@ static char *key_of(const struct exchange *x)
         return mem_strndup(at + 1, strcspn(at + 1, "\""));
 }
 
+/* A server asks in the middle of a modern client's call: its client hears of it when all questions of that moment are there. */
+static void asks(struct world *w, struct upstream *u, const char *request)
+{
+        fake_request(u, NULL, request);
+        world_run(w, 30);
+}
+
 static struct exchange *again_as(struct world *w, const char *authorization, const char *name, const char *key, const char *response,
                                  const char *state)
 {
@@ -128,7 +135,7 @@ static void test_rounds(_unused_ void **state)
         struct exchange *x = modern(w, MODERN_CALL("1", "")), *y;
         char *token, *old, *key;
 
-        fake_request(u, NULL, ELICIT("\"s1\""));
+        asks(w, u, ELICIT("\"s1\""));
         assert_true(x->over);
         assert_non_null(strstr(x->answer, "\"resultType\":\"input_required\""));
         assert_non_null(strstr(x->answer, ":{\"method\":\"elicitation/create\",\"params\":{\"message\":\"who?\"}}"));
@@ -166,6 +173,59 @@ static void test_rounds(_unused_ void **state)
         world_free(w);
 }
 
+/* Several questions at once are one round; one that comes too late for it comes with the next. */
+static void test_questions_together(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = legacy_server(w);
+        struct exchange *x = modern(w, MODERN_CALL("1", ""));
+        char *token, *key;
+
+        fake_request(u, NULL, ELICIT("1"));
+        assert_false(x->over);
+        asks(w, u, "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"roots/list\"}");
+        assert_true(x->over);
+        assert_non_null(strstr(x->answer, "elicitation/create"));
+        assert_non_null(strstr(x->answer, "roots/list"));
+        asks(w, u, ELICIT("3"));
+        token = state_of(x);
+        key = key_of(x);
+        x = again_as(w, NULL, "t", key, "{\"action\":\"accept\"}", token);
+        assert_int_equal(u->n_answered, 1);
+        assert_non_null(strstr(x->answer, "roots/list"));
+        assert_non_null(strstr(x->answer, "elicitation/create"));
+        free(token);
+        free(key);
+        world_free(w);
+}
+
+/* What the client cannot be asked is refused. A server that goes on without is none of our business; one that fails has told why. */
+static void test_lacked(_unused_ void **state)
+{
+        static const char asked[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"sampling/createMessage\",\"params\":{}}";
+        static const char call[] =
+                "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"tools/call\",\"params\":{\"name\":\"t\"," META("{\"elicitation\":{}}") "}}";
+        struct world *w = world_new();
+        struct upstream *u = legacy_server(w);
+        struct exchange *x = modern(w, call);
+
+        asks(w, u, asked);
+        assert_false(x->over);
+        assert_non_null(strstr(u->answered[0], "1 error"));
+        fake_result(fake_call(u, "tools/call"), "{\"content\":[]}");
+        assert_non_null(strstr(x->answer, "\"content\":[]"));
+        x = modern(w, call);
+        asks(w, u, asked);
+        fake_error(fake_call(u, "tools/call"), "{\"code\":-32000,\"message\":\"cannot go on\"}");
+        assert_int_equal(x->status, 400);
+        assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":5,\"error\":{\"code\":-32021,\"message\":\"cannot go on\","
+                                       "\"data\":{\"requiredCapabilities\":{\"sampling\":{}}}}}");
+        x = modern(w, call);
+        fake_error(fake_call(u, "tools/call"), "{\"code\":-32000,\"message\":\"cannot go on\"}");
+        assert_non_null(strstr(x->answer, "-32000"));
+        world_free(w);
+}
+
 /* The server does not wait for the answer: what it said is kept. */
 static void test_answer_meanwhile(_unused_ void **state)
 {
@@ -174,7 +234,7 @@ static void test_answer_meanwhile(_unused_ void **state)
         struct exchange *x = modern(w, MODERN_CALL("1", ""));
         char *token, *key;
 
-        fake_request(u, NULL, ELICIT("3"));
+        asks(w, u, ELICIT("3"));
         token = state_of(x);
         key = key_of(x);
         fake_result(fake_call(u, "tools/call"), "{\"done\":2}");
@@ -221,7 +281,7 @@ static void test_attribution(_unused_ void **state)
         fake_result(fake_call(u, "tools/call"), "{}");
         /* Modern clients: one that waits for its client's answer asks nothing; with another principal it is another client. */
         x = modern(w, MODERN_CALL("1", ""));
-        fake_request(u, NULL, ELICIT("6"));
+        asks(w, u, ELICIT("6"));
         assert_true(x->over);
         x = modern(w, MODERN_CALL("2", ""));
         y = modern_as(w, "Authorization: Bearer z", MODERN_CALL("3", ""));
@@ -229,7 +289,7 @@ static void test_attribution(_unused_ void **state)
         assert_non_null(strstr(u->answered[3], "7 error"));
         fake_result(fake_call(u, "tools/call"), "{}");
         assert_true(y->over);
-        fake_request(u, NULL, ELICIT("8"));
+        asks(w, u, ELICIT("8"));
         assert_non_null(strstr(x->answer, "input_required"));
         free(a);
         free(b);
@@ -344,6 +404,8 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_modern_client_legacy_server),
                 cmocka_unit_test(test_rounds),
+                cmocka_unit_test(test_questions_together),
+                cmocka_unit_test(test_lacked),
                 cmocka_unit_test(test_answer_meanwhile),
                 cmocka_unit_test(test_attribution),
                 cmocka_unit_test(test_legacy_answers),

@@ -236,11 +236,14 @@ static json_object *run_ask_twice(struct call *c, json_object *arguments)
 
 static json_object *run_needs_sampling(struct call *c, json_object *arguments)
 {
+        _cleanup_json_ json_object *answers = NULL;
+
         (void)arguments;
-        if (client_can(c, "sampling"))
-                return text_result("The client can sample", false);
-        return refuse(c, c->modern ? MISSING_CAPABILITY : INVALID_REQUEST, "the client cannot sample",
-                      parse("{\"requiredCapabilities\":{\"sampling\":{}}}"));
+        if (!client_can(c, "sampling"))
+                return refuse(c, c->modern ? MISSING_CAPABILITY : INVALID_REQUEST, "the client cannot sample",
+                              parse("{\"requiredCapabilities\":{\"sampling\":{}}}"));
+        answers = ask(c, "{" SAMPLE("needed", "Say anything", "10") "}", ASK_STATELESS);
+        return answers ? text_result("The client can sample", false) : NULL;
 }
 
 /* -- tools for the tests' own questions ------------------------------------------------------------------------------------------- */
