@@ -70,6 +70,8 @@ void exchange_free(struct exchange *x)
         }
         x->front->buffered -= x->charged;
         buf_deinit(&x->body);
+        if (x->identity)
+                x->front->authenticator->release(x->identity);
         free(x);
 }
 
@@ -135,6 +137,11 @@ void exchange_take_body(struct exchange *x, struct buf *ret)
 bool exchange_authorized(const struct exchange *x)
 {
         return x->authorized;
+}
+
+void *exchange_identity(const struct exchange *x)
+{
+        return x->identity;
 }
 
 void exchange_on_left(struct exchange *x, void (*left)(struct exchange *x, void *user), void *user)

@@ -168,8 +168,12 @@ int front_new(struct front **ret, sd_event *loop, const struct front_config *con
         _cleanup_(front_freep) struct front *f = NEW(struct front);
         _cleanup_fd_ int fd = -1;
 
-        *f = (struct front){
-                .loop = sd_event_ref(loop), .name = mem_strdup(config->name), .limits = config->limits, .request = request, .user = user};
+        *f = (struct front){.loop = sd_event_ref(loop),
+                            .name = mem_strdup(config->name),
+                            .limits = config->limits,
+                            .authenticator = config->authenticator,
+                            .request = request,
+                            .user = user};
         if (config->listen_fd >= 0)
                 fd = config->listen_fd;
         else if (make_listener(&fd, config, err) < 0)

@@ -16,6 +16,19 @@
 struct front;
 struct exchange;
 
+/*
+ * Who may speak to a front whose callers are many: instead of the one token. Called with headers in order, Host and Origin right.
+ */
+struct front_authenticator {
+        /* credential: of the only Authorization header that is a Bearer's, n bytes; NULL: none, several, another scheme, or one in the URL
+         * as well. The caller's identity (owned by the exchange from then on), or NULL: 401. */
+        void *(*identify)(const char *credential, size_t n, void *user);
+        void (*release)(void *identity);
+        bool (*is_open)(const char *path); /* paths that need no token; may be NULL */
+        const char *challenge;             /* WWW-Authenticate of a 401; borrowed, must stay */
+        void *user;
+};
+
 struct front_limits {
         size_t max_body;          /* bytes; more is 413 */
         size_t max_header;        /* bytes of all headers; more is 431 */
@@ -34,6 +47,7 @@ struct front_config {
         int listen_fd;              /* already bound and listening (socket activation), or -1 */
         char *const *allowed_hosts; /* beside localhost, 127.0.0.1, [::1] with our port: names a Host or Origin may have; may be NULL */
         const char *token_sha256;   /* hex of the only bearer token that is let in, compared in constant time; NULL = no token needed */
+        const struct front_authenticator *authenticator; /* instead of token_sha256; borrowed; NULL: none */
         struct front_limits limits;
 };
 
@@ -71,6 +85,8 @@ const char *exchange_body(const struct exchange *x,
 /* Hands the body's memory over to the caller (*ret is deinitialised by it); for a call that outlives the parsing. */
 void exchange_take_body(struct exchange *x, struct buf *ret);
 bool exchange_authorized(const struct exchange *x);
+/* Who the front's authenticator says it is; NULL: this front has none, or the path needs no token. Borrowed. */
+void *exchange_identity(const struct exchange *x);
 
 /* Told once when the client left before the answer was complete, or the front goes away. x is gone afterwards. NULL takes it back. */
 void exchange_on_left(struct exchange *x, void (*left)(struct exchange *x, void *user), void *user);

@@ -214,6 +214,7 @@ static const struct refusal refusals[] = {
         [REFUSE_HOST] = {403, ERROR_BODY(-32000, "this Host is not served here: use localhost, or name it in gateway.hosts")},
         [REFUSE_ORIGIN] = {403, ERROR_BODY(-32000, "pages of this Origin are not let in: name its host in gateway.hosts")},
         [REFUSE_TOKEN] = {401, ERROR_BODY(-32000, "send Authorization: Bearer with the operator's token"), "WWW-Authenticate", "Bearer"},
+        [REFUSE_IDENTITY] = {401, ERROR_BODY(-32000, "send Authorization: Bearer with a token of an agent that counts")},
         [REFUSE_METHOD_UNKNOWN] = {501, ERROR_BODY(-32600, "this method is not known here")},
         [REFUSE_METHOD] = {405, ERROR_BODY(-32600, "this method is not used here"), "Allow", "GET, HEAD, POST, DELETE, OPTIONS"},
         [REFUSE_BODY_SIZE] = {413, ERROR_BODY(-32600, "the body is longer than gateway.max_message")},

@@ -49,6 +49,7 @@ enum refusal_reason {
         REFUSE_HOST,
         REFUSE_ORIGIN,
         REFUSE_TOKEN,
+        REFUSE_IDENTITY, /* the challenge is the authenticator's */
         REFUSE_METHOD_UNKNOWN,
         REFUSE_METHOD,
         REFUSE_BODY_SIZE,

@@ -61,6 +61,7 @@ struct front {
         uint64_t timer_us; /* for when it is set; UINT64_MAX: not set */
         uint16_t port;
         struct guard *guard;
+        const struct front_authenticator *authenticator; /* NULL: the guard's token */
         struct front_limits limits;
         front_request_fn request;
         void *user;
@@ -149,6 +150,7 @@ struct exchange {
         struct stream *stream; /* NULL before */
         const char *method, *path;
         bool authorized, http10;
+        void *identity;
         struct buf body;
         size_t charged; /* to front->buffered */
         struct answer_header *answer_headers;

@@ -18,8 +18,9 @@ static const struct refusal *judge_headers(const struct exchange *x, size_t max_
                 if (!guard_header(h->name, h->name_n, h->value))
                         return refusal_of(REFUSE_HEADER);
         }
+        /* An authenticator judges its header itself: whoever shows two tokens learns what one learns who shows a wrong one. */
         for (size_t i = 0; i < ELEMENTSOF(once); i++)
-                if (exchange_header_count(x, once[i]) > 1)
+                if (exchange_header_count(x, once[i]) > 1 && !(x->front->authenticator && str_eq(once[i], "Authorization")))
                         return refusal_of(REFUSE_TWICE);
         return exchange_header(x, "Host") ? NULL : refusal_of(REFUSE_TWICE);
 }
@@ -58,8 +59,37 @@ static const struct refusal *judge_target(struct exchange *x, const struct guard
         return origin && !guard_origin(guard, origin) ? refusal_of(REFUSE_ORIGIN) : NULL;
 }
 
+/* The only credential of a request, in the only place where one may be (RFC 6750, section 2); NULL: there is none. */
+static const char *only_credential(const struct exchange *x, size_t *n)
+{
+        const char *header = exchange_header(x, "Authorization");
+
+        if (exchange_header_count(x, "Authorization") != 1 || strncasecmp(header, "Bearer ", 7) != 0 ||
+            MHD_lookup_connection_value(x->conn->mhd, MHD_GET_ARGUMENT_KIND, "access_token"))
+                return NULL;
+        header += 7;
+        header += strspn(header, " ");
+        *n = strlen(header);
+        return header;
+}
+
+static const struct refusal *identify(struct exchange *x, const struct front_authenticator *a)
+{
+        size_t n = 0;
+        const char *credential;
+
+        if (a->is_open && a->is_open(x->path))
+                return NULL;
+        credential = only_credential(x, &n);
+        x->identity = a->identify(credential, n, a->user);
+        x->authorized = x->identity != NULL;
+        return x->authorized ? NULL : refusal_of(REFUSE_IDENTITY);
+}
+
 static const struct refusal *judge_token(struct exchange *x, const struct guard *guard)
 {
+        if (x->front->authenticator)
+                return identify(x, x->front->authenticator);
         x->authorized = guard_token(guard, exchange_header(x, "Authorization"));
         if (x->authorized || str_eq(x->path, "/healthz") || str_eq(x->path, "/readyz"))
                 return NULL;
@@ -123,6 +153,8 @@ static void answer_refusal(struct conn *c)
         (void)MHD_add_response_header(response, "Content-Type", "application/json");
         if (r->header)
                 (void)MHD_add_response_header(response, r->header, r->content);
+        else if (r == refusal_of(REFUSE_IDENTITY))
+                (void)MHD_add_response_header(response, "WWW-Authenticate", c->front->authenticator->challenge);
         c->front->counts.refused++;
         conn_answer(c, r->status, response);
 }

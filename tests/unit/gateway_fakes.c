@@ -83,6 +83,11 @@ const char *exchange_method(const struct exchange *x)
         return x->method;
 }
 
+void *exchange_identity(const struct exchange *x)
+{
+        return x->identity;
+}
+
 const char *exchange_path(const struct exchange *x)
 {
         return x->path;

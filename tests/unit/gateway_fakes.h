@@ -15,6 +15,7 @@ struct exchange {
         struct buf body;
         void (*left)(struct exchange *x, void *user);
         void *user;
+        void *identity; /* borrowed */
         char *out_headers[8];
         size_t n_out_headers;
         bool is_stream, over; /* over: answered or ended */
