@@ -135,6 +135,16 @@ bool strv_contains(char *const *v, const char *s)
         return false;
 }
 
+bool strv_equal(char *const *a, char *const *b)
+{
+        if (!a || !b)
+                return a == b;
+        for (; *a && *b; a++, b++)
+                if (!str_eq(*a, *b))
+                        return false;
+        return *a == *b;
+}
+
 char *strv_join(char *const *v, const char *separator)
 {
         struct buf b = {0};

@@ -50,6 +50,7 @@ void hex_encode(char *out, const void *data, size_t n);
 char **strv_append(char **v, const char *s); /* returns the moved list; v may be NULL */
 size_t strv_len(char *const *v);
 bool strv_contains(char *const *v, const char *s);
+bool strv_equal(char *const *a, char *const *b); /* the absent list is not the empty one */
 char *strv_join(char *const *v, const char *separator);
 char **strv_dup(char *const *v);
 void strv_sort(char **v);

@@ -205,6 +205,7 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
 {
         struct session *s = c ? c->session : NULL;
         unsigned bits, needed = capability_needed(m);
+        struct principal *who;
         struct ask *a;
 
         if (!c)
@@ -213,11 +214,12 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
                 refuse(l, m, NOT_TOLD);
                 return;
         }
+        who = s ? s->who : c->who;
         bits = s ? s->capabilities : capability_bits(c->m.meta_capabilities);
         /* Also of a modern client: the server may well go on without, so that it is not for us to end the call. If it does not, that is
          * why. */
-        if (!(bits & needed)) {
-                if (c)
+        if (!(bits & needed) || !guard_may_ask(l->server->g, who, l->server, needed)) {
+                if (c && !(bits & needed))
                         c->lacked |= (uint8_t)needed;
                 refuse(l, m, NOT_SUPPORTED);
                 return;

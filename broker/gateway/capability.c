@@ -95,7 +95,7 @@ static void initialize_ready(struct call *c)
                 call_free(c);
                 return;
         }
-        s = session_new(c->g, c->server);
+        s = session_new(c->g, c->server, c->who);
         if (!s) {
                 call_error(c, MCP_INTERNAL_ERROR, "too many sessions: try again", mcp_slice_of("{\"retryable\":true}"));
                 return;

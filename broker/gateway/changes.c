@@ -44,10 +44,12 @@ static void tell(struct server *s, size_t kind)
 
         s->changes[kind] = (struct change){.told_ms = now_ms(g->loop)};
         LIST_FOREACH (session, &g->idle, struct session, in_idle)
-                if (session->stream && (!session->server || (session->server == s && s->announces & lists[kind].kind)))
+                if (session->stream && (!session->server || (session->server == s && s->announces & lists[kind].kind)) &&
+                    guard_cares(g, session->who, session->id, s, lists[kind].kind))
                         (void)session_event(session, m.text, m.n);
         LIST_FOREACH (listen, &g->listens, struct listen, in_gateway)
-                if (lists[kind].wants(listen) && (!listen->server || listen->server == s))
+                if (lists[kind].wants(listen) && (!listen->server || listen->server == s) &&
+                    guard_cares(g, listen->who, NULL, s, lists[kind].kind))
                         listen_event(listen, &m);
 }
 
@@ -90,7 +92,8 @@ void changes_tell(struct leg *l, struct mcp_slice method)
         if (l->owner) {
                 _cleanup_free_ char *text = change_text(kind);
 
-                (void)session_event(l->owner, text, strlen(text));
+                if (guard_cares(l->server->g, l->owner->who, l->owner->id, l->server, lists[kind].kind))
+                        (void)session_event(l->owner, text, strlen(text));
                 return;
         }
         if (kind == 0)

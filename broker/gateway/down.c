@@ -64,7 +64,8 @@ static bool question(struct call *c, struct mcp_slice key, struct mcp_slice requ
         m.method = (struct mcp_slice){method.at + 1, method.n - 2};
         m.params = mcp_object_get(request, "params");
         needed = capability_needed(&m);
-        if (!needed || !(c->session->capabilities & needed) || c->session->n_asks >= MAX_ASKS_SESSION)
+        if (!needed || !(c->session->capabilities & needed) || c->session->n_asks >= MAX_ASKS_SESSION ||
+            !guard_may_ask(c->g, c->who, c->server, needed))
                 return false;
         a = ask_new(c->g, c, c->session, NULL, key);
         if (ask_send(a, m.method, m.params))

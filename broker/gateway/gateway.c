@@ -41,6 +41,7 @@ int gateway_new(struct gateway **ret, sd_event *loop, const struct gateway_confi
         list_init(&g->held);
         list_init(&g->downs);
         list_init(&g->calls);
+        list_init(&g->learners);
         randombytes_buf(g->key, sizeof(g->key));
         randombytes_buf(g->hash_key, sizeof(g->hash_key));
         *ret = g;
@@ -62,6 +63,7 @@ struct gateway *gateway_free(struct gateway *g)
         sd_event_source_disable_unref(g->idle_timer);
         sd_event_source_disable_unref(g->held_timer);
         sd_event_source_disable_unref(g->down_timer);
+        sd_event_source_disable_unref(g->learn_timer);
         upstream_pool_free(g->pool);
         sd_event_unref(g->loop);
         sodium_memzero(g->key, sizeof(g->key));

@@ -8,6 +8,7 @@
 
 #include "broker/gateway/upstream.h"
 #include "broker/http/front.h"
+#include "broker/policy/policy.h"
 #include "common/link/channel.h"
 
 struct gateway;
@@ -34,6 +35,70 @@ _must_check_ int gateway_new(struct gateway **ret, sd_event *loop, const struct 
                              const struct gateway_controller *controller, struct err **err);
 struct gateway *gateway_free(struct gateway *g);
 DEFINE_FREEP(struct gateway *, gateway_free)
+
+/* -- the guard ------------------------------------------------------------------------------------------------------------------ */
+/*
+ * Who stands between agents and servers. An exchange that has an identity (exchange_identity()) is an agent's, and that identity its
+ * principal: for it the guard is asked about everything that may be seen or done. Exchanges without one are the operator's; nobody is
+ * asked.
+ */
+struct principal; /* the guard's; counted */
+
+struct gateway_question {
+        struct principal *who;
+        enum policy_kind kind;
+        const char *server;         /* "": no server has such a name */
+        const char *name;           /* the server's own name of a tool or prompt, or a resource's URI; plain text */
+        struct mcp_slice arguments; /* of tools and prompts, as sent; may be absent */
+        void *request;              /* gateway_call(): its user; else NULL */
+};
+enum gateway_verdict {
+        GATEWAY_PASS,    /* do it; *ticket (may be NULL) is settled when it is over, however it ends */
+        GATEWAY_UNKNOWN, /* there is no such thing */
+        GATEWAY_RESULT,  /* *answer is the result, JSON */
+        GATEWAY_ERROR,   /* *answer is a sentence for the caller */
+};
+struct gateway_guard {
+        struct principal *(*ref)(struct principal *who);
+        void (*unref)(struct principal *who);
+        /* What tells agents apart: sessions, cursors and states of one are no good for another. Borrowed. */
+        const char *(*name)(const struct principal *who);
+        /* In lists, notifications, and for questions of servers. name NULL: could anything of this kind and server be? */
+        bool (*visible)(const struct principal *who, enum policy_kind kind, const char *server, const char *name, void *user);
+        enum gateway_verdict (*decide)(const struct gateway_question *q, void **ticket, struct buf *answer, void *user);
+        /* bytes: of the server's answer, 0 when there was none. */
+        void (*settle)(void *ticket, size_t bytes, bool failed, void *user);
+        /* The server's approved tools, an array; absent: it is gone. Their names begin with the prefix. */
+        void (*tools)(const struct channel_entry *server, const char *prefix, struct mcp_slice array, void *user);
+        /* Are tools of this server in the agent's tools/list? scope: names the session; NULL: the principal's own. */
+        bool (*lists)(const struct principal *who, const char *scope, const char *server, void *user);
+        /* Appends the elements of that list. */
+        void (*list)(const struct principal *who, const char *scope, struct buf *out, void *user);
+        /* The guard's own tools. GATEWAY_RESULT with *changed: tools/list of this scope is another now. */
+        bool (*is_own)(const char *name);
+        enum gateway_verdict (*own)(const struct gateway_question *q, const char *scope, struct buf *answer, bool *changed, void *user);
+        void *user;
+};
+#define GATEWAY_CALL_TOOL "harness_call_tool" /* of the guard's own; the gateway unwraps it: {"name": …, "arguments": {…}} */
+/* Borrowed; before the first exchange with an identity. */
+void gateway_set_guard(struct gateway *g, const struct gateway_guard *guard);
+
+/* -- calls of doors that do not speak MCP ---------------------------------------------------------------------------------------- */
+struct gateway_request {
+        struct principal *who;      /* referenced */
+        struct mcp_slice name;      /* JSON string: "server:tool", or as lists have it. Copied. */
+        struct mcp_slice arguments; /* JSON, checked. Copied. */
+        /* Once: the result, or an error of the server (code), or of ours (code 0). */
+        void (*done)(void *user, struct mcp_slice result, int64_t code, const char *message);
+        void *user;
+};
+struct call;
+/* May be done before it returns: then NULL. */
+struct call *gateway_call(struct gateway *g, const struct gateway_request *request);
+/* Nobody wants it any more; done() is not called. */
+void gateway_call_cancel(struct call *c);
+/* Calls then(user) when the tools of all servers that who may see are known, or will not be soon. May be at once: then NULL. */
+struct call *gateway_learn(struct gateway *g, struct principal *who, void (*then)(void *user), void *user);
 
 /* -- from the link ----------------------------------------------------------------------------------------------------------- */
 /* A server is there, or changed. Copied. */

@@ -49,7 +49,8 @@ static void token_mac(uint8_t mac[crypto_auth_BYTES], const struct token *t, con
         crypto_generichash_init(&h, c->g->key, sizeof(c->g->key), sizeof(digest));
         crypto_generichash_update(&h, t->handle, sizeof(t->handle));
         crypto_generichash_update(&h, t->expires, sizeof(t->expires));
-        hash_part(&h, mcp_slice_of(exchange_header(c->reply->x, "Authorization")));
+        hash_part(&h, mcp_slice_of(c->who ? guard_name(c->g, c->who) : exchange_header(c->reply->x, "Authorization")));
+        crypto_generichash_update(&h, (const unsigned char *)(c->who ? "a" : "o"), 1);
         hash_part(&h, mcp_slice_of(exchange_path(c->reply->x)));
         hash_part(&h, c->m.method);
         hash_part(&h, c->m.name);

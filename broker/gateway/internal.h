@@ -48,15 +48,16 @@ struct gateway {
         struct upstream_pool *pool; /* of connections to HTTP servers */
         struct gateway_config config;
         struct gateway_controller controller;
+        const struct gateway_guard *guard; /* NULL: there are no agents */
         bool link_up, freeing;
         struct server **servers; /* by name */
         size_t n_servers;
         struct list *buckets; /* of sessions, by id */
         struct list idle;     /* sessions, the longest unused first */
         unsigned n_sessions;
-        struct list listens, held, downs, calls;
+        struct list listens, held, downs, calls, learners;
         unsigned n_held, n_calls;
-        sd_event_source *idle_timer, *held_timer, *down_timer;
+        sd_event_source *idle_timer, *held_timer, *down_timer, *learn_timer;
         uint64_t next_ask, n_serials;
         struct route {
                 uint64_t hash;
@@ -84,6 +85,7 @@ struct server {
         unsigned lacks;     /* kinds of things that it does not have */
         unsigned announces; /* kinds whose lists it says it tells changes of */
         struct tools *tools;
+        bool told; /* the guard knows its tools */
         struct list subs;
         unsigned n_subs;
         struct change {
@@ -184,6 +186,10 @@ struct call {
         enum mcp_method method;
         enum mcp_era era;
         uint64_t principal;              /* of a modern client: a hash of what it proves itself with */
+        struct principal *who;           /* an agent; NULL: the operator, or nobody */
+        void *ticket;                    /* the guard's, of what it let pass */
+        size_t answered;                 /* bytes of the server's answer */
+        bool decided, unwrapped, failed; /* by the guard; from harness_call_tool; no answer of the server */
         bool aggregate, tools_seen, own; /* own: the gateway's, for no client */
         char *name;                      /* aggregate: the server's own name of what is asked for, as JSON */
         char *tried;                     /* aggregate: the last server that was asked; the next one is behind it, by name */
@@ -194,7 +200,11 @@ struct call {
         void (*then)(struct call *c);
         /* Instead of relaying the answer; c is to be freed or answered by it. */
         void (*finish)(struct call *c, const struct mcp_message *answer, const struct err *why);
-        void *user;
+        void *user;        /* of an outside call: what the guard is told it is for */
+        void *finish_user; /* of an outside call */
+        /* While it waits in g->learners. */
+        bool (*needs_tools)(const struct call *c, const struct server *s);
+        void (*learned)(struct call *c);
         struct merge *merge;
         struct list asks; /* questions of the server that this call's client has not answered */
         struct down *down;
@@ -239,11 +249,45 @@ void legacy_get(struct gateway *g, struct server *endpoint, struct exchange *x);
 void legacy_delete(struct gateway *g, struct server *endpoint, struct exchange *x);
 void modern_post(struct gateway *g, struct server *endpoint, struct exchange *x, struct buf *text, const struct mcp_message *m);
 
+/* -- guard.c, own.c, learn.c: what agents may see and do ---------------------------------------------------------------------------- */
+/* Who is behind x; NULL: the operator. Borrowed. */
+struct principal *guard_who(const struct gateway *g, const struct exchange *x);
+struct principal *guard_ref(const struct gateway *g, struct principal *who);
+void guard_unref(const struct gateway *g, struct principal *who);
+bool guard_same(const struct gateway *g, const struct principal *a, const struct principal *b);
+/* "" for the operator. */
+const char *guard_name(const struct gateway *g, const struct principal *who);
+/* name: JSON string; absent: anything of that kind. The operator sees everything. */
+bool guard_sees(const struct gateway *g, const struct principal *who, enum policy_kind kind, const struct server *s, struct mcp_slice name);
+/* For a question of a server. needed: capability bits. */
+bool guard_may_ask(const struct gateway *g, const struct principal *who, const struct server *s, unsigned needed);
+/* Does a change of that list of this server's concern who? scope: as for the guard's lists. */
+bool guard_cares(const struct gateway *g, const struct principal *who, const char *scope, const struct server *s, enum server_kind kind);
+enum policy_kind guard_kind(const struct call *c);
+/* The server's name of what c asks for, JSON. */
+struct mcp_slice guard_target(const struct call *c);
+/* The decision about c, once. s NULL: no server has it. false: c was answered; unknown() is how one says that it is not there. */
+bool guard_admits(struct call *c, const struct server *s, void (*unknown)(struct call *c));
+/* What the guard says in place of a server. */
+void guard_answer(struct call *c, enum gateway_verdict verdict, const struct buf *text);
+void guard_settle(struct call *c);
+/* tools/call of an agent, with a name of the guard's own. */
+bool own_is(const struct call *c);
+void own_call(struct call *c);
+void own_list(struct call *c);
+/* harness_call_tool becomes the call that it carries. false: c was answered. */
+bool own_unwrap(struct call *c);
+/* Calls then(c) when the tools of the servers that needs() names are known, or will not be soon. */
+void learn(struct call *c, bool (*needs)(const struct call *c, const struct server *s), void (*then)(struct call *c));
+/* Somebody's tools are known, or will not be. */
+void learn_more(struct gateway *g);
+
 /* -- session.c: legacy clients ----------------------------------------------------------------------------------------------- */
 struct session {
         struct list in_bucket, in_idle;
         struct gateway *g;
         struct server *server; /* NULL: all of them */
+        struct principal *who; /* NULL: the operator */
         char id[33];
         uint8_t revision, capabilities, level;
         uint16_t n_calls, n_asks, n_subs;
@@ -252,7 +296,7 @@ struct session {
         struct list calls, asks, legs, subs;
         uint64_t used_ms;
 };
-struct session *session_new(struct gateway *g, struct server *server);
+struct session *session_new(struct gateway *g, struct server *server, struct principal *who);
 struct session *session_find(struct gateway *g, const char *id);
 struct session *session_free(struct session *s);
 void session_used(struct session *s);
@@ -305,13 +349,23 @@ void held_free(struct call *c);
 
 /* -- lists.c, tools.c ----------------------------------------------------------------------------------------------------- */
 void merge_start(struct call *c);
+/* Appends the elements of array that who may see. prefix: see there. */
+void items_add(struct buf *out, struct server *s, enum mcp_method method, struct mcp_slice array, const char *prefix,
+               struct principal *who);
 void merge_free(struct call *c);
 /* Appends the result of a list as c's client is to see it: tools that were not approved are left out. false: as it is. */
 bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answer);
 const char *list_member(enum mcp_method m); /* "tools" */
 /* Calls then(c) when the names and header parameters of the server's tools are known, or cannot be. */
 void tools_ensure(struct server *s, struct call *c, void (*then)(struct call *c));
+/* Asks for them, if they are not known; nobody waits. */
+void tools_load(struct server *s);
+/* They are being asked for, since when (ms); 0: not now. */
+uint64_t tools_loading(const struct server *s);
+bool tools_are_known(const struct server *s);
 void tools_changed(struct server *s);
+/* Tells the guard, who knows only what was approved. */
+void tools_tell(struct server *s);
 void tools_free(struct server *s);
 /* The array of the last list, also when it may have changed since; absent: never read. */
 struct mcp_slice tools_text(const struct server *s);
@@ -344,6 +398,7 @@ struct listen {
         struct list in_gateway;
         struct gateway *g;
         struct server *server; /* NULL: all */
+        struct principal *who; /* NULL: the operator */
         struct exchange *x;
         char *id;
         bool tools, prompts, resources;

@@ -25,7 +25,8 @@ static struct session *session_of(struct gateway *g, struct server *endpoint, st
                 return NULL;
         }
         s = session_find(g, name);
-        if (!s || s->server != endpoint) {
+        /* An id is good for nobody but the agent that was given it. */
+        if (!s || s->server != endpoint || !guard_same(g, s->who, guard_who(g, x))) {
                 reply_error(x, 404, id, MCP_INVALID_REQUEST, "Session not found: begin a new one with initialize");
                 return NULL;
         }

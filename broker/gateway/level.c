@@ -92,7 +92,8 @@ void level_request(struct call *c)
                 return;
         }
         for (size_t i = 0; i < c->g->n_servers; i++)
-                if (c->g->servers[i]->shared && c->g->servers[i]->shared->ready)
+                if (c->g->servers[i]->shared && c->g->servers[i]->shared->ready &&
+                    guard_sees(c->g, c->who, POLICY_TOOL, c->g->servers[i], (struct mcp_slice){0}))
                         level_at_least(c->g->servers[i]->shared, level);
         call_answer(c, mcp_slice_of("{}"));
 }

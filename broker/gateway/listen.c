@@ -11,6 +11,7 @@ static void listen_free(struct listen *l)
 {
         list_del(&l->in_gateway);
         subs_leave_all(&l->subs);
+        guard_unref(l->g, l->who);
         free(l->id);
         free(l);
 }
@@ -85,7 +86,7 @@ static void join_uris(struct listen *l, const struct call *c, struct buf *out)
         for (unsigned n = 0; n < MAX_URIS && mcp_array_next(uris, &pos, &uri) == 1; n++) {
                 struct server *s = c->server ? c->server : mcp_is_string(uri) ? route_find(c->g, uri) : NULL;
 
-                if (!s || !mcp_is_string(uri) || !subs_join(s, uri, NULL, l))
+                if (!s || !mcp_is_string(uri) || !guard_sees(c->g, c->who, POLICY_RESOURCE, s, uri) || !subs_join(s, uri, NULL, l))
                         continue;
                 buf_addc(out, out->len ? ',' : '[');
                 mcp_add_slice(out, uri);
@@ -133,6 +134,7 @@ static void listen_open(struct call *c)
         l = NEW(struct listen);
         l->g = c->g;
         l->server = c->server;
+        l->who = guard_ref(c->g, c->who);
         l->id = mem_strndup(c->m.id.at, c->m.id.n);
         l->tools = wanted(c, "toolsListChanged", "tools");
         l->prompts = wanted(c, "promptsListChanged", "prompts");

@@ -1,12 +1,11 @@
 /*
  * Lists: of one server, without what was not approved; of all servers, merged in the order of their names, asked at once. The cursor of a
- * merged list says how far it came: the server's name and that server's own cursor, with a MAC.
+ * merged list says how far it came: the server's name and that server's own cursor.
  */
 #include "broker/gateway/internal.h"
 #include "common/log.h"
 
 #define LIST_TIMEOUT_MS 10000U /* one server that hangs must not keep the others' names back for long */
-#define MAC_BYTES       16U
 #define NO_DATA         ((struct mcp_slice){0})
 
 struct part {
@@ -70,11 +69,27 @@ static bool annotations_are_bad(const struct server *s, struct mcp_slice tool)
         return r < 0;
 }
 
+static bool is_seen(const struct server *s, enum mcp_method method, struct mcp_slice item, struct principal *who)
+{
+        if (!who)
+                return true;
+        switch (method) {
+        case MCP_M_PROMPTS_LIST:
+                return guard_sees(s->g, who, POLICY_PROMPT, s, mcp_object_get(item, "name"));
+        case MCP_M_RESOURCES_LIST:
+                return guard_sees(s->g, who, POLICY_RESOURCE, s, mcp_object_get(item, "uri"));
+        case MCP_M_RESOURCES_TEMPLATES_LIST:
+                return guard_sees(s->g, who, POLICY_RESOURCE, s, mcp_object_get(item, "uriTemplate"));
+        default:
+                return false; /* agents' lists of tools are the guard's */
+        }
+}
+
 /*
  * Appends the elements of array, as clients may see them. prefix: put in front of names, among those of other servers: what would lead to
  * another one is left out, or a server could describe its neighbour's tools. NULL: the server stands alone.
  */
-static void items_add(struct buf *out, struct server *s, enum mcp_method method, struct mcp_slice array, const char *prefix)
+void items_add(struct buf *out, struct server *s, enum mcp_method method, struct mcp_slice array, const char *prefix, struct principal *who)
 {
         struct mcp_slice item;
         size_t pos = 0;
@@ -88,7 +103,8 @@ static void items_add(struct buf *out, struct server *s, enum mcp_method method,
                         continue;
                 if (prefix && named && !route_leads_to(s, name))
                         continue;
-                if (method == MCP_M_TOOLS_LIST && (!server_has_tool(s, name) || annotations_are_bad(s, item)))
+                if ((method == MCP_M_TOOLS_LIST && (!server_has_tool(s, name) || annotations_are_bad(s, item))) ||
+                    !is_seen(s, method, item, who))
                         continue;
                 if (out->len)
                         buf_addc(out, ',');
@@ -109,7 +125,7 @@ bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answ
         if (c->method != MCP_M_TOOLS_LIST || (!c->server->entry.tools && !has_annotations(answer->result)))
                 return false;
         tools = mcp_object_get(answer->result, "tools");
-        items_add(&items, c->server, c->method, tools, NULL);
+        items_add(&items, c->server, c->method, tools, NULL, NULL);
         buf_addc(&array, '[');
         if (items.len)
                 buf_add(&array, items.data, items.len);
@@ -121,32 +137,35 @@ bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answ
 }
 
 /* -- cursors --------------------------------------------------------------------------------------------------------------- */
-static void cursor_mac(struct gateway *g, enum mcp_method method, const void *text, size_t n, unsigned char mac[MAC_BYTES])
+/* A name of a server is nothing for those who may not know of it: cursors are sealed, for one kind of list and one principal each. */
+static void cursor_key(const struct call *c, unsigned char key[crypto_secretbox_KEYBYTES])
 {
+        const char *name = guard_name(c->g, c->who);
+        unsigned char about[2] = {(unsigned char)c->method, c->who != NULL};
         crypto_generichash_state h;
-        unsigned char m = (unsigned char)method;
 
-        crypto_generichash_init(&h, g->key, sizeof(g->key), MAC_BYTES);
-        crypto_generichash_update(&h, &m, 1);
-        crypto_generichash_update(&h, text, n);
-        crypto_generichash_final(&h, mac, MAC_BYTES);
+        crypto_generichash_init(&h, c->g->key, sizeof(c->g->key), crypto_secretbox_KEYBYTES);
+        crypto_generichash_update(&h, about, sizeof(about));
+        crypto_generichash_update(&h, (const unsigned char *)name, strlen(name));
+        crypto_generichash_final(&h, key, crypto_secretbox_KEYBYTES);
 }
+
+#define SEAL_BYTES (crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES)
 
 /* A JSON string. cursor: the server's own, as JSON. */
 static char *cursor_make(struct call *c, const char *server, const char *cursor)
 {
-        _cleanup_buf_ struct buf raw = {0};
-        unsigned char mac[MAC_BYTES];
-        _cleanup_free_ char *text = NULL;
-        size_t n;
+        unsigned char key[crypto_secretbox_KEYBYTES];
+        size_t name_n = strlen(server) + 1, plain_n = name_n + strlen(cursor), sealed_n = plain_n + SEAL_BYTES;
+        _cleanup_free_ char *plain = mem_printf("%s%c%s", server, 0, cursor), *text = NULL;
+        _cleanup_free_ unsigned char *sealed = mem_alloc(sealed_n);
+        size_t n = sodium_base64_encoded_len(sealed_n, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
 
-        buf_add(&raw, server, strlen(server) + 1);
-        buf_adds(&raw, cursor);
-        cursor_mac(c->g, c->method, raw.data, raw.len, mac);
-        buf_add(&raw, mac, sizeof(mac));
-        n = sodium_base64_encoded_len(raw.len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+        cursor_key(c, key);
+        randombytes_buf(sealed, crypto_secretbox_NONCEBYTES);
+        crypto_secretbox_easy(sealed + crypto_secretbox_NONCEBYTES, (const unsigned char *)plain, plain_n, sealed, key);
         text = mem_alloc(n);
-        sodium_bin2base64(text, n, (const unsigned char *)raw.data, raw.len, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+        sodium_bin2base64(text, n, sealed, sealed_n, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
         return mem_printf("\"%s\"", text);
 }
 
@@ -154,24 +173,23 @@ static char *cursor_make(struct call *c, const char *server, const char *cursor)
 static char *cursor_read(struct call *c)
 {
         struct mcp_slice s = c->m.cursor;
-        unsigned char mac[MAC_BYTES];
-        char *raw;
+        unsigned char key[crypto_secretbox_KEYBYTES];
+        _cleanup_free_ unsigned char *sealed = NULL;
+        char *plain;
         size_t n;
 
         if (!mcp_is_string(s) || s.n > 65536)
                 return NULL;
-        raw = mem_alloc(s.n);
-        if (sodium_base642bin((unsigned char *)raw, s.n, s.at + 1, s.n - 2, NULL, &n, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) ==
-                    0 &&
-            n > MAC_BYTES) {
-                n -= MAC_BYTES;
-                cursor_mac(c->g, c->method, raw, n, mac);
-                if (sodium_memcmp(mac, raw + n, MAC_BYTES) == 0) {
-                        raw[n] = '\0';
-                        return raw;
-                }
-        }
-        free(raw);
+        sealed = mem_alloc(s.n);
+        if (sodium_base642bin(sealed, s.n, s.at + 1, s.n - 2, NULL, &n, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) < 0 ||
+            n <= SEAL_BYTES)
+                return NULL;
+        plain = mem_alloc(n - SEAL_BYTES + 1);
+        cursor_key(c, key);
+        if (crypto_secretbox_open_easy((unsigned char *)plain, sealed + crypto_secretbox_NONCEBYTES, n - crypto_secretbox_NONCEBYTES,
+                                       sealed, key) == 0)
+                return plain;
+        free(plain);
         return NULL;
 }
 
@@ -254,7 +272,7 @@ static void part_fill(struct part *p, struct call *sub, const struct mcp_message
         const char *key = sub->method == MCP_M_RESOURCES_LIST ? "uri" : "uriTemplate";
         size_t pos = 0;
 
-        items_add(&p->items, sub->server, sub->method, array, sub->server->prefix);
+        items_add(&p->items, sub->server, sub->method, array, sub->server->prefix, sub->who);
         if (sub->method == MCP_M_RESOURCES_LIST || sub->method == MCP_M_RESOURCES_TEMPLATES_LIST)
                 while (mcp_is_array(array) && mcp_array_next(array, &pos, &item) == 1)
                         if (mcp_is_object(item))
@@ -320,6 +338,7 @@ static struct call *part_call(struct merge *m, struct server *s, const char *cur
         struct call *sub = call_new(c->g, NULL, c->session, c->era);
 
         part_params(sub, c, cursor);
+        sub->who = guard_ref(c->g, c->who);
         sub->method = c->method;
         sub->server = s;
         sub->finish = on_part;
@@ -339,7 +358,7 @@ static bool part_known(struct part *p, struct server *s, enum mcp_method method)
                 return true;
         if (!mcp_has(tools))
                 return false;
-        items_add(&p->items, s, method, tools, s->prefix);
+        items_add(&p->items, s, method, tools, s->prefix, NULL);
         p->answered = true;
         return true;
 }
@@ -347,6 +366,7 @@ static bool part_known(struct part *p, struct server *s, enum mcp_method method)
 void merge_start(struct call *c)
 {
         _cleanup_free_ char *at = mcp_has(c->m.cursor) ? cursor_read(c) : NULL;
+        enum policy_kind kind = c->method == MCP_M_PROMPTS_LIST ? POLICY_PROMPT : POLICY_RESOURCE;
         struct gateway *g = c->g;
         struct merge *m;
 
@@ -362,7 +382,7 @@ void merge_start(struct call *c)
                 int order = at ? strcmp(s->entry.name, at) : 1;
                 struct part *p = &m->parts[m->n];
 
-                if (order < 0 || (order > 0 && server_is_hopeless(s)))
+                if (order < 0 || (order > 0 && server_is_hopeless(s)) || !guard_sees(g, c->who, kind, s, NO_DATA))
                         continue;
                 m->n++;
                 p->server = mem_strdup(s->entry.name);

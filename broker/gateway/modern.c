@@ -117,7 +117,7 @@ static void params_checked(struct call *c)
 void modern_tool_call(struct call *c)
 {
         /* What was not approved needs no look at the server. */
-        if (server_has_tool(c->server, c->name ? mcp_slice_of(c->name) : c->m.name))
+        if (!c->unwrapped && server_has_tool(c->server, c->name ? mcp_slice_of(c->name) : c->m.name))
                 tools_ensure(c->server, c, params_checked);
         else
                 call_dispatch(c);
@@ -125,7 +125,9 @@ void modern_tool_call(struct call *c)
 
 static uint64_t principal_of(struct gateway *g, struct exchange *x)
 {
-        const char *text = exchange_header(x, "Authorization");
+        struct principal *who = guard_who(g, x);
+        /* Tokens are short-lived: an agent is the same under its next one. */
+        const char *text = who ? guard_name(g, who) : exchange_header(x, "Authorization");
         uint64_t hash = 0;
 
         if (text)

@@ -9,6 +9,7 @@ struct call *call_new(struct gateway *g, struct reply *r, struct session *sessio
         c->era = era;
         c->session = session;
         c->reply = r;
+        c->who = r ? guard_ref(g, guard_who(g, r->x)) : NULL;
         list_init(&c->asks);
         list_add(&g->calls, &c->in_gateway);
         if (r)
@@ -52,6 +53,7 @@ struct call *call_free(struct call *c)
                 if (c->server && c->deadline_ms)
                         c->server->n_waiting--;
         }
+        guard_settle(c);
         merge_free(c);
         down_free(c);
         held_free(c);
@@ -63,6 +65,8 @@ struct call *call_free(struct call *c)
         }
         list_del(&c->in_gateway);
         c->g->n_calls--;
+        guard_unref(c->g, c->who);
+        free(c->finish_user);
         buf_deinit(&c->text);
         buf_deinit(&c->params);
         strv_free(c->headers);
@@ -163,7 +167,9 @@ static void on_done(_unused_ struct upstream_call *up, const struct mcp_message 
 
         c->up = NULL;
         call_left_server(c);
+        c->answered += answer ? answer->n : 0;
         if (why) {
+                c->failed = true;
                 c->server->failed++;
                 c->server->timeouts += err_code(why) == ERR_TIMEOUT;
                 c->g->counts.failed++;

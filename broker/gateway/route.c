@@ -109,6 +109,7 @@ static struct server *without_prefix(struct gateway *g, bool *several)
         return found;
 }
 
+/* Also of what somebody may not know of: by the same work, in the same words. */
 static void unknown_name(struct call *c)
 {
         _cleanup_free_ char *name = mcp_string(c->m.name);
@@ -118,9 +119,48 @@ static void unknown_name(struct call *c)
         call_error(c, MCP_INVALID_PARAMS, message, NO_DATA);
 }
 
+static void nobody_knows(struct call *c);
+
+static void unknown(struct call *c)
+{
+        c->server = NULL;
+        if (mcp_has(c->m.uri) || mcp_has(c->m.ref_uri))
+                nobody_knows(c);
+        else
+                unknown_name(c);
+}
+
+static void decided(struct call *c, struct server *s);
+
+static void tools_seen(struct call *c)
+{
+        struct server *s = c->server;
+        _cleanup_free_ char *why = NULL;
+
+        if (s->told) {
+                decided(c, s);
+                return;
+        }
+        why = mem_printf("server %s: its tools are not known yet: try again", s->entry.name);
+        call_error(c, MCP_INTERNAL_ERROR, why, mcp_slice_of("{\"retryable\":true}"));
+}
+
+/* An agent's call, before anybody has asked for the server's tools, and it may be that it has this one. */
+static bool must_look(const struct call *c, const struct server *s)
+{
+        return c->who && c->method == MCP_M_TOOLS_CALL && !s->told && !c->tools_seen &&
+               guard_sees(c->g, c->who, POLICY_TOOL, s, guard_target(c));
+}
+
 static void decided(struct call *c, struct server *s)
 {
         c->server = s;
+        if (must_look(c, s)) {
+                tools_ensure(s, c, tools_seen);
+                return;
+        }
+        if (!guard_admits(c, s, unknown))
+                return;
         if (c->era == MCP_ERA_MODERN && c->method == MCP_M_TOOLS_CALL)
                 modern_tool_call(c);
         else
@@ -133,7 +173,8 @@ static struct server *next_server(const struct call *c)
         for (size_t i = 0; i < c->g->n_servers; i++) {
                 struct server *s = c->g->servers[i];
 
-                if (!server_is_hopeless(s) && (!c->tried || strcmp(s->entry.name, c->tried) > 0))
+                if (!server_is_hopeless(s) && (!c->tried || strcmp(s->entry.name, c->tried) > 0) &&
+                    (!c->who || guard_sees(c->g, c->who, guard_kind(c), s, guard_target(c))))
                         return s;
         }
         return NULL;
@@ -159,6 +200,22 @@ static void search_tool(struct call *c)
         unknown_name(c);
 }
 
+/* As people and policies write it: server:tool. No tool's name has a colon. */
+static struct server *by_colon(struct gateway *g, struct mcp_slice name, size_t *ret_n)
+{
+        const char *colon = memchr(name.at + 1, ':', name.n - 2);
+
+        *ret_n = colon ? (size_t)(colon - name.at) : 0;
+        return colon ? server_find(g, name.at + 1, (size_t)(colon - name.at - 1)) : NULL;
+}
+
+/* No server has it. An agent's question is decided all the same: it takes as long, and is logged. */
+static void nobody(struct call *c)
+{
+        if (guard_admits(c, NULL, unknown))
+                unknown(c);
+}
+
 static void route_named(struct call *c, struct mcp_slice name)
 {
         _cleanup_buf_ struct buf plain = {0};
@@ -178,6 +235,8 @@ static void route_named(struct call *c, struct mcp_slice name)
                 name = slice_of_buf(&plain);
         }
         s = by_prefix(c->g, name, &n);
+        if (!s && c->who)
+                s = by_colon(c->g, name, &n);
         if (s) {
                 struct buf own = {0};
 
@@ -187,8 +246,8 @@ static void route_named(struct call *c, struct mcp_slice name)
         } else {
                 s = without_prefix(c->g, &several);
         }
-        if (!s)
-                unknown_name(c);
+        if (!s || (several && c->who))
+                nobody(c);
         else if (!several)
                 decided(c, s);
         else if (c->method == MCP_M_TOOLS_CALL)
@@ -234,6 +293,8 @@ static void nobody_knows(struct call *c)
         _cleanup_buf_ struct buf data = {0};
 
         c->server = NULL;
+        if (!guard_admits(c, NULL, nobody_knows))
+                return;
         if (!mcp_has(c->m.uri)) {
                 call_error(c, MCP_INVALID_PARAMS, "no server knows it", NO_DATA);
                 return;
@@ -253,6 +314,8 @@ void route_try(struct call *c)
                 mem_replace(&c->tried, mem_strdup(s->entry.name));
                 if (by_name && !is_bare(s))
                         continue;
+                if (!guard_admits(c, s, unknown))
+                        return;
                 c->finish = on_tried;
                 server_want(s, c, try_ready);
                 return;
@@ -269,7 +332,7 @@ static void route_uri(struct call *c, struct mcp_slice uri)
                 return;
         }
         s = route_find(c->g, uri);
-        if (s)
+        if (s && guard_sees(c->g, c->who, POLICY_RESOURCE, s, uri))
                 decided(c, s);
         else
                 route_try(c);
@@ -280,12 +343,22 @@ static void route_aggregate(struct call *c)
 {
         switch (c->method) {
         case MCP_M_TOOLS_LIST:
+                if (c->who)
+                        own_list(c);
+                else
+                        merge_start(c);
+                break;
         case MCP_M_PROMPTS_LIST:
         case MCP_M_RESOURCES_LIST:
         case MCP_M_RESOURCES_TEMPLATES_LIST:
                 merge_start(c);
                 break;
         case MCP_M_TOOLS_CALL:
+                if (own_is(c))
+                        own_call(c);
+                else
+                        route_named(c, c->m.name);
+                break;
         case MCP_M_PROMPTS_GET:
                 route_named(c, c->m.name);
                 break;
@@ -314,6 +387,8 @@ void route_call(struct call *c)
                 call_error(c, MCP_METHOD_NOT_FOUND, "Method not found", NO_DATA);
                 return;
         }
+        if (!own_unwrap(c))
+                return;
         if (held_is_ours(c->m.request_state) && mcp_method_may_ask(c->method) && c->era == MCP_ERA_MODERN) {
                 held_resume(c);
                 return;

@@ -257,18 +257,21 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
 {
         struct server *s = server_find(g, entry->name, strlen(entry->name));
         struct channel_entry old;
-        bool other;
+        bool other, approval;
 
         if (!s)
                 s = server_new(g, entry->name);
         old = s->entry;
         channel_entry_copy(&s->entry, entry);
+        approval = !strv_equal(old.tools, entry->tools) || !str_eq(old.prefix, entry->prefix);
         other = old.transport != entry->transport || !str_eq(old.address, entry->address) || old.port != entry->port ||
                 !str_eq(old.path, entry->path) || old.per_session != entry->per_session;
         if (s->shared)
                 other |= !str_eq(s->shared->instance, entry->instance);
         channel_entry_deinit(&old);
         mem_replace(&s->prefix, entry->prefix ? mem_strdup(entry->prefix) : mem_printf("%s__", entry->name));
+        if (approval && s->told)
+                tools_tell(s);
         if (entry->readiness == READINESS_DOWN || entry->readiness == READINESS_ASLEEP || other) {
                 legs_free(s);
                 s->backoff_ms = 0;
@@ -326,6 +329,8 @@ struct server *server_free(struct server *s)
         listens_free(g, s);
         subs_server_free(s);
         tools_free(s);
+        if (s->told)
+                g->guard->tools(&s->entry, s->prefix, (struct mcp_slice){0}, g->guard->user);
         sd_event_source_disable_unref(s->change_timer);
         sd_event_source_disable_unref(s->wait_timer);
         sd_event_source_disable_unref(s->retry_timer);

@@ -72,7 +72,7 @@ static bool make_room(struct gateway *g)
         return false;
 }
 
-struct session *session_new(struct gateway *g, struct server *server)
+struct session *session_new(struct gateway *g, struct server *server, struct principal *who)
 {
         unsigned char raw[16];
         struct session *s;
@@ -82,6 +82,7 @@ struct session *session_new(struct gateway *g, struct server *server)
         s = NEW(struct session);
         s->g = g;
         s->server = server;
+        s->who = guard_ref(g, who);
         s->level = LEVEL_NONE;
         s->serial = ++g->n_serials;
         randombytes_buf(raw, sizeof(raw));
@@ -126,6 +127,7 @@ struct session *session_free(struct session *s)
         list_del(&s->in_bucket);
         list_del(&s->in_idle);
         s->g->n_sessions--;
+        guard_unref(s->g, s->who);
         free(s);
         return NULL;
 }

@@ -249,18 +249,22 @@ static void updated(struct leg *l, const struct mcp_message *m)
 {
         _cleanup_buf_ struct buf text = {0};
         struct sub *sub = sub_find(l->server, m->uri);
+        const struct gateway *g = l->server->g;
         struct subscriber *b;
 
         legacy_text(&text, m);
-        if (l->owner)
+        if (l->owner && guard_sees(g, l->owner->who, POLICY_RESOURCE, l->server, m->uri))
                 (void)session_event(l->owner, text.data, text.len);
         if (l->owner || !sub)
                 return;
-        LIST_FOREACH (b, &sub->subscribers, struct subscriber, in_sub)
+        LIST_FOREACH (b, &sub->subscribers, struct subscriber, in_sub) {
+                if (!guard_sees(g, b->session ? b->session->who : b->listen->who, POLICY_RESOURCE, l->server, m->uri))
+                        continue;
                 if (b->session)
                         (void)session_event(b->session, text.data, text.len);
                 else
                         listen_event(b->listen, m);
+        }
 }
 
 /* Log lines, and the end of an elicitation: for the one whose call is under way, if there is one only. */

@@ -6,6 +6,7 @@
 #include "common/log.h"
 
 #define TOOLS_TIMEOUT_MS 10000U
+#define RELOAD_MS        1000U /* a server that says "changed" all the time is not asked all the time */
 #define MAX_PAGES        64U
 #define MAX_TOOLS        4096U
 #define MAX_TEXT         (1U << 20)
@@ -21,6 +22,8 @@ struct tools {
         size_t n;
         bool valid, changed; /* changed: while it was being read */
         unsigned pages;
+        uint64_t since_ms; /* the loader is at work; 0: it is not */
+        uint64_t done_ms;
         struct call *loader;
         struct list waiting;
         struct buf text; /* all elements, for lists while the server sleeps */
@@ -58,6 +61,23 @@ void tools_changed(struct server *s)
                 s->tools->changed = true;
         if (s->tools)
                 s->tools->valid = false;
+        /* Agents search among what is known. */
+        if (s->g->guard && s->shared && s->shared->ready && (!s->tools || now_ms(s->g->loop) - s->tools->done_ms >= RELOAD_MS))
+                tools_load(s);
+}
+
+void tools_tell(struct server *s)
+{
+        const struct gateway_guard *guard = s->g->guard;
+        _cleanup_buf_ struct buf array = {0};
+
+        if (!guard)
+                return;
+        s->told = true;
+        buf_addc(&array, '[');
+        items_add(&array, s, MCP_M_TOOLS_LIST, tools_text(s), s->prefix, NULL);
+        buf_addc(&array, ']');
+        guard->tools(&s->entry, s->prefix, slice_of_buf(&array), guard->user);
 }
 
 static int by_name(const void *a, const void *b)
@@ -93,6 +113,7 @@ struct mcp_slice tools_text(const struct server *s)
 static void tools_done(struct tools *t, bool ok)
 {
         struct call *loader = TAKE_PTR(t->loader), *c;
+        struct gateway *g = t->server->g;
         struct list ready;
 
         t->valid = ok && !t->changed;
@@ -106,6 +127,10 @@ static void tools_done(struct tools *t, bool ok)
                 tools_clear(t);
         }
         call_free(loader);
+        t->since_ms = 0;
+        t->done_ms = now_ms(t->server->g->loop);
+        if (ok)
+                tools_tell(t->server);
         list_init(&ready);
         LIST_FOREACH (c, &t->waiting, struct call, in_queue) {
                 list_del(&c->in_queue);
@@ -115,6 +140,7 @@ static void tools_done(struct tools *t, bool ok)
                 list_del(&c->in_queue);
                 c->then(c);
         }
+        learn_more(g);
 }
 
 static void tool_add(struct tools *t, struct mcp_slice item)
@@ -173,15 +199,55 @@ static void loader_ready(struct call *c)
                 tools_done(c->user, true);
 }
 
+static struct tools *tools_of(struct server *s)
+{
+        if (!s->tools) {
+                s->tools = NEW(struct tools);
+                s->tools->server = s;
+                list_init(&s->tools->waiting);
+        }
+        return s->tools;
+}
+
+static void tools_start(struct tools *t)
+{
+        struct server *s = t->server;
+
+        if (t->loader)
+                return;
+        tools_clear(t);
+        t->since_ms = MAX(now_ms(s->g->loop), (uint64_t)1);
+        t->loader = call_new(s->g, NULL, NULL, MCP_ERA_LEGACY);
+        t->loader->own = true;
+        t->loader->method = MCP_M_TOOLS_LIST;
+        t->loader->finish = on_page;
+        t->loader->user = t;
+        t->loader->timeout_ms = TOOLS_TIMEOUT_MS;
+        server_want(s, t->loader, loader_ready);
+}
+
+void tools_load(struct server *s)
+{
+        struct tools *t = tools_of(s);
+
+        if (!t->valid)
+                tools_start(t);
+}
+
+uint64_t tools_loading(const struct server *s)
+{
+        return s->tools ? s->tools->since_ms : 0;
+}
+
+bool tools_are_known(const struct server *s)
+{
+        return s->tools && s->tools->valid;
+}
+
 void tools_ensure(struct server *s, struct call *c, void (*then)(struct call *c))
 {
-        struct tools *t = s->tools;
+        struct tools *t = tools_of(s);
 
-        if (!t) {
-                t = s->tools = NEW(struct tools);
-                t->server = s;
-                list_init(&t->waiting);
-        }
         c->server = s;
         /* Once a call: a server that says "changed" all the time would keep it here for ever. */
         if (t->valid || c->tools_seen) {
@@ -192,14 +258,5 @@ void tools_ensure(struct server *s, struct call *c, void (*then)(struct call *c)
         c->tools_seen = true;
         c->then = then;
         list_add(&t->waiting, &c->in_queue);
-        if (t->loader)
-                return;
-        tools_clear(t);
-        t->loader = call_new(s->g, NULL, NULL, MCP_ERA_LEGACY);
-        t->loader->own = true;
-        t->loader->method = MCP_M_TOOLS_LIST;
-        t->loader->finish = on_page;
-        t->loader->user = t;
-        t->loader->timeout_ms = TOOLS_TIMEOUT_MS;
-        server_want(s, t->loader, loader_ready);
+        tools_start(t);
 }

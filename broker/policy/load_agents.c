@@ -20,6 +20,13 @@ PARSE_LIST(allow, allow[POLICY_TOOL], rules[POLICY_TOOL])
 PARSE_LIST(ask, ask, ask_rule)
 PARSE_LIST(deny, deny, deny_rule)
 
+static int parse_preload(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
+{
+        struct policy_agent *a = dst;
+
+        return parse_selector(r, at, value, &a->preload, err);
+}
+
 /* Lists of what has no action class. servers: the names of servers alone, which match whatever they ask. */
 static int parse_plain(const struct reader *r, const struct place *at, json_object *value, struct policy_agent *a, enum policy_kind kind,
                        bool servers, struct err **err)
@@ -95,6 +102,7 @@ static const struct key agent_keys[] = {
         {.name = "allow", .parse = parse_allow},
         {.name = "ask", .parse = parse_ask},
         {.name = "deny", .parse = parse_deny},
+        {.name = "preload", .parse = parse_preload},
         {.name = "prompts", .parse = parse_prompts},
         {.name = "resources", .parse = parse_resources},
         {.name = "sampling", .parse = parse_sampling},
@@ -183,6 +191,7 @@ struct policy_agent *policy_agent_free(struct policy_agent *a)
         }
         selector_deinit(&a->ask);
         selector_deinit(&a->deny);
+        selector_deinit(&a->preload);
         for (size_t i = 0; i < a->n_own_limits; i++)
                 rate_limit_deinit(&a->own_limits[i]);
         free(a->own_limits);

@@ -108,6 +108,23 @@ enum policy_access policy_access(const struct policy_agent *a, enum policy_kind 
         return access;
 }
 
+bool policy_reaches(const struct policy_agent *a, enum policy_kind kind, const char *server)
+{
+        if (!a)
+                return false;
+        return selector_reaches(&a->allow[kind], server) | ((kind == POLICY_TOOL) & selector_reaches(&a->ask, server));
+}
+
+bool policy_preloads(const struct policy_agent *a, const char *server, const char *tool, enum action_class action)
+{
+        return a && selector_match(&a->preload, server, tool, action_bits_granting(action));
+}
+
+bool policy_preloads_server(const struct policy_agent *a, const char *server)
+{
+        return a && selector_reaches(&a->preload, server);
+}
+
 bool policy_redacts(const struct policy *p, const char *argument)
 {
         for (size_t i = 0; p->redacted && p->redacted[i]; i++)

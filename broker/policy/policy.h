@@ -49,6 +49,13 @@ enum policy_access { POLICY_NONE, POLICY_ASK /* each call needs a human */, POLI
 enum policy_access policy_access(const struct policy_agent *a, enum policy_kind kind, const char *server, const char *name,
                                  enum action_class action, const char **rule);
 
+/* Could anything of this server and kind exist for the agent? By the servers' names in its lists: no promise that something does. */
+bool policy_reaches(const struct policy_agent *a, enum policy_kind kind, const char *server);
+/* Is the tool in the agent's tools/list from the beginning (if it exists for it)? */
+bool policy_preloads(const struct policy_agent *a, const char *server, const char *tool, enum action_class action);
+/* The same of any tool of a server. */
+bool policy_preloads_server(const struct policy_agent *a, const char *server);
+
 /* -- what others need to know ------------------------------------------------------------------------------------------------- */
 /* Is the value of an argument of this name to be left out of logs? Case does not matter. */
 bool policy_redacts(const struct policy *p, const char *argument);

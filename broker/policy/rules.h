@@ -58,7 +58,7 @@ struct blocked_pattern {
 struct policy_agent {
         char *name;
         size_t index; /* among the policy's agents */
-        struct selector allow[POLICY_KINDS], ask, deny;
+        struct selector allow[POLICY_KINDS], ask, deny, preload;
         struct rate_limit **limits; /* borrowed: the shared ones, then its own */
         size_t n_limits;
         struct rate_limit *own_limits;

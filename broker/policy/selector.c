@@ -100,6 +100,15 @@ bool selector_match(const struct selector *s, const char *server, const char *to
         return found;
 }
 
+bool selector_reaches(const struct selector *s, const char *server)
+{
+        bool found = s->actions != 0;
+
+        for (size_t i = 0; i < s->n_globs; i++)
+                found |= glob_match(s->globs[i].server, server);
+        return found;
+}
+
 void selector_deinit(struct selector *s)
 {
         for (size_t i = 0; i < s->n_globs; i++) {

@@ -44,4 +44,6 @@ unsigned action_bits_granting(enum action_class action);
  * Is a tool of these classes meant? Looks at every glob, also behind a hit: the time tells nothing of where, or whether, one matched.
  */
 bool selector_match(const struct selector *s, const char *server, const char *tool, unsigned action_bits);
+/* Could a tool of this server be meant? */
+bool selector_reaches(const struct selector *s, const char *server);
 void selector_deinit(struct selector *s);

@@ -325,22 +325,12 @@ void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e
         ret->tools = copy_list(e->tools);
 }
 
-static bool lists_equal(char *const *a, char *const *b)
-{
-        if (!a || !b)
-                return a == b;
-        for (; *a && *b; a++, b++)
-                if (!str_eq(*a, *b))
-                        return false;
-        return *a == *b;
-}
-
 bool channel_entry_equal(const struct channel_entry *a, const struct channel_entry *b)
 {
         return str_eq(a->name, b->name) && a->transport == b->transport && a->lifecycle == b->lifecycle && a->readiness == b->readiness &&
                str_eq(a->why, b->why) && str_eq(a->instance, b->instance) && str_eq(a->address, b->address) && a->port == b->port &&
                str_eq(a->path, b->path) && str_eq(a->prefix, b->prefix) && a->per_session == b->per_session &&
-               lists_equal(a->tools, b->tools) && a->idle_ms == b->idle_ms;
+               strv_equal(a->tools, b->tools) && a->idle_ms == b->idle_ms;
 }
 
 void channel_message_deinit(struct channel_message *m)
