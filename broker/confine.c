@@ -46,6 +46,7 @@ static int allow_sockets(scmp_filter_ctx f)
         return r;
 }
 
+/* But for the way files are opened. */
 static int allow_more(scmp_filter_ctx f)
 {
         static const unsigned long requests[] = {FIONREAD, FIONBIO, TCGETS};
@@ -55,10 +56,31 @@ static int allow_more(scmp_filter_ctx f)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, requests[i]));
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_DUPFD_CLOEXEC));
-        /* For reading; which, Landlock decides. */
+        return r;
+}
+
+/* Which ones, Landlock decides. */
+static int allow_reading(scmp_filter_ctx f)
+{
+        int r = allow_more(f);
+
+        return r < 0 ? r
+                     : seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+                                        SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC | __O_TMPFILE, O_RDONLY));
+}
+
+/* Counters, the log, and files that take another's place. */
+static int allow_writing(scmp_filter_ctx f)
+{
+        static const int calls[] = {SCMP_SYS(rename),   SCMP_SYS(renameat),  SCMP_SYS(renameat2), SCMP_SYS(unlink),
+                                    SCMP_SYS(unlinkat), SCMP_SYS(fsync),     SCMP_SYS(fdatasync), SCMP_SYS(pread64),
+                                    SCMP_SYS(pwrite64), SCMP_SYS(ftruncate), SCMP_SYS(fchmod)};
+        int r = allow_more(f);
+
         if (r >= 0)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
-                                     SCMP_A2(SCMP_CMP_MASKED_EQ, O_ACCMODE | O_CREAT | O_TRUNC | __O_TMPFILE, O_RDONLY));
+                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1, SCMP_A2(SCMP_CMP_MASKED_EQ, __O_TMPFILE & ~O_DIRECTORY, 0));
+        for (size_t i = 0; i < ELEMENTSOF(calls) && r >= 0; i++)
+                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, calls[i], 0);
         return r;
 }
 
@@ -80,9 +102,9 @@ static int drop_capabilities(struct err **err)
         return 0;
 }
 
-int broker_confine(const char *readable, struct err **err)
+int broker_confine(const char *const *readable, const char *writable, struct err **err)
 {
-        const char *const directories[] = {readable, NULL};
+        const char *const written[] = {writable, NULL};
         int r;
 
         if (drop_capabilities(err) < 0 || confine_privileges(err) < 0)
@@ -92,10 +114,10 @@ int broker_confine(const char *readable, struct err **err)
         /* Nobody reads what callers and servers said out of our memory: no core dump, no ptrace by the same user. */
         if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
                 return err_sys(err, errno, "giving up core dumps");
-        r = confine_files(directories, err);
+        r = confine_files(readable, written, err);
         if (r < 0)
                 return -1;
         if (r > 0)
                 log_warning("this kernel has no Landlock: files are guarded by their modes and the unit only");
-        return confine_only(allowed, ELEMENTSOF(allowed), allow_more, err);
+        return confine_only(allowed, ELEMENTSOF(allowed), writable ? allow_writing : allow_reading, err);
 }

@@ -7,7 +7,8 @@
 
 /*
  * From here on: no capability, no new privilege, no program or thread is started, no other process looked into, nothing mounted, no memory
- * to run; sockets are TCP over IPv4 and unix sockets only; files can only be opened for reading, and only those in `readable` (directory,
- * borrowed; NULL: none). 1: built with a sanitizer, which wants all of this; only the capabilities are gone.
+ * to run; sockets are TCP over IPv4 and unix sockets only; files can be opened for reading in `readable` (directories, NULL-terminated),
+ * and be made, written and removed in `writable` (NULL: nowhere). 1: built with a sanitizer, which wants all of this; only the capabilities
+ * are gone.
  */
-_must_check_ int broker_confine(const char *readable, struct err **err);
+_must_check_ int broker_confine(const char *const *readable, const char *writable, struct err **err);

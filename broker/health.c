@@ -51,6 +51,8 @@ static void answer_metrics(const struct health *h, struct exchange *x)
         add_metric(&b, "bulkhead_controller_connected", "gauge", "The link to the controller is up.", uplink_is_up(h->uplink));
         add_front(&b, h->front);
         add_gateway(&b, h->gateway);
+        if (h->door)
+                door_metrics(h->door, &b);
         exchange_answer(x, 200, METRICS_TYPE, &b);
 }
 

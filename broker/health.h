@@ -4,6 +4,7 @@
  */
 #pragma once
 
+#include "broker/agents/door.h"
 #include "broker/gateway/gateway.h"
 #include "broker/http/front.h"
 #include "broker/link.h"
@@ -12,6 +13,7 @@ struct health {
         const struct front *front;
         const struct gateway *gateway;
         const struct uplink *uplink;
+        const struct door *door; /* NULL: none */
 };
 
 /* Answers x if its path is one of the three; else false, and x is as it was. */

@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "broker/agents/door.h"
 #include "broker/confine.h"
 #include "broker/health.h"
 #include "common/conf.h"
@@ -30,6 +31,7 @@ struct broker {
         const struct conf *conf;
         sd_event *loop;
         struct front *front;
+        struct door *door; /* NULL: there is no state directory, and so no door for agents */
         struct gateway *gateway;
         struct uplink *uplink;
         struct health health;
@@ -102,6 +104,8 @@ static int on_hangup(_unused_ sd_event_source *s, _unused_ const struct signalfd
         _cleanup_err_ struct err *err = NULL;
         char token[CONF_TOKEN_HEX];
 
+        if (b->door)
+                door_reload(b->door);
         if (!b->conf->gateway_auth)
                 log_info("nothing to read again: gateway.auth is none");
         else if (conf_gateway_token(token, b->conf, &err) < 0 || front_set_token(b->front, token, &err) < 0)
@@ -203,10 +207,9 @@ static int activated_socket(int *ret, struct err **err)
         return 0;
 }
 
-static int make_front(struct broker *b, struct err **err)
+static int make_front(struct broker *b, unsigned callers, struct err **err)
 {
         const struct conf *c = b->conf;
-        unsigned callers = MIN(raise_descriptors(), 2 * c->gateway_max_sessions + 1000);
         char token[CONF_TOKEN_HEX];
         struct front_config config = {
                 .name = "gateway",
@@ -234,11 +237,38 @@ static int make_front(struct broker *b, struct err **err)
         return front_new(&b->front, b->loop, &config, on_request, b, err);
 }
 
+/* Calls that cannot be counted are refused; but who calls servers as the operator has no use for counters. */
+static int make_door(struct broker *b, unsigned callers, struct err **err)
+{
+        const struct conf *c = b->conf;
+
+        if (access(c->broker_state, X_OK) < 0 && errno == ENOENT) {
+                log_warning("agents are not served: broker.state is missing; make it, for the broker's user alone, and restart",
+                            "directory", c->broker_state);
+                return 0;
+        }
+        return door_new(&b->door, b->loop, c, b->gateway, callers, err);
+}
+
+/* The directory of a file that is read again, if it is there. */
+static char **add_directory(char **list, const char *path)
+{
+        _cleanup_free_ char *directory = mem_strndup(path, (size_t)(strrchr(path, '/') - path) + 1);
+
+        return access(directory, F_OK) == 0 && !strv_contains(list, directory) ? strv_append(list, directory) : list;
+}
+
 static int confine(const struct broker *b, struct err **err)
 {
-        const char *token = b->conf->gateway_token;
-        _cleanup_free_ char *directory = mem_strndup(token, (size_t)(strrchr(token, '/') - token) + 1);
-        int r = b->unconfined ? 1 : broker_confine(b->conf->gateway_auth ? directory : NULL, err);
+        const struct conf *c = b->conf;
+        _cleanup_strv_ char **directories = NULL;
+        int r;
+
+        if (c->gateway_auth)
+                directories = add_directory(directories, c->gateway_token);
+        if (b->door)
+                directories = add_directory(add_directory(directories, c->agents_file), c->policy_path);
+        r = b->unconfined ? 1 : broker_confine((const char *const *)directories, b->door ? c->broker_state : NULL, err);
 
         if (r > 0)
                 log_warning("not confined: whoever takes the broker over can do what its user can", "because",
@@ -248,9 +278,11 @@ static int confine(const struct broker *b, struct err **err)
 
 static int assemble(struct broker *b, struct err **err)
 {
-        if (prepare_loop(b, err) < 0 || make_gateway(b, err) < 0 || make_front(b, err) < 0)
+        unsigned callers = MIN(raise_descriptors(), 4 * b->conf->gateway_max_sessions + 2000) / 2; /* of each: operators, agents */
+
+        if (prepare_loop(b, err) < 0 || make_gateway(b, err) < 0 || make_front(b, callers, err) < 0 || make_door(b, callers, err) < 0)
                 return -1;
-        b->health = (struct health){.front = b->front, .gateway = b->gateway, .uplink = b->uplink};
+        b->health = (struct health){.front = b->front, .gateway = b->gateway, .uplink = b->uplink, .door = b->door};
         if (uplink_start(b->uplink, b->gateway, err) < 0)
                 return -1;
         /* Dates of answers: libc looks for the zone's file even for UTC, once. */
@@ -261,8 +293,11 @@ static int assemble(struct broker *b, struct err **err)
 /* The gateway first: its last answers still go out. */
 static void dismantle(struct broker *b)
 {
+        if (b->door)
+                door_stop(b->door);
         b->gateway = gateway_free(b->gateway);
         b->front = front_free(b->front);
+        b->door = door_free(b->door);
         b->uplink = uplink_free(b->uplink);
         sd_event_source_disable_unref(b->trim);
         sd_event_unref(b->loop);

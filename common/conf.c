@@ -184,6 +184,41 @@ static int parse_listen(_unused_ const struct key *key, json_object *value, void
         return 0;
 }
 
+#define MAX_LISTEN 16U
+
+static void listens_deinit(struct conf_listens *l)
+{
+        for (size_t i = 0; i < l->n; i++)
+                free(l->items[i].address);
+        free(l->items);
+        *l = (struct conf_listens){0};
+}
+
+/* One, or a list of them. */
+static int parse_listens(const struct key *key, json_object *value, void *field, struct err **err)
+{
+        bool list = json_object_is_type(value, json_type_array);
+        size_t n = list ? json_object_array_length(value) : 1;
+        struct conf_listens *l = field;
+
+        if (n < 1 || n > MAX_LISTEN)
+                return err_set(err, ERR_INVALID, "must have 1 to %u addresses", MAX_LISTEN);
+        listens_deinit(l);
+        l->items = mem_alloc(n * sizeof(*l->items));
+        for (size_t i = 0; i < n; i++, l->n++) {
+                struct conf_listen *item = &l->items[i];
+
+                if (parse_listen(key, list ? json_object_array_get_idx(value, i) : value, item, err) < 0)
+                        return -1;
+                for (size_t k = 0; k < i; k++)
+                        if (str_eq(l->items[k].address, item->address) && l->items[k].port == item->port) {
+                                l->n++;
+                                return err_set(err, ERR_INVALID, "has %s:%u twice", item->address, (unsigned)item->port);
+                        }
+        }
+        return 0;
+}
+
 static int parse_auth(_unused_ const struct key *key, json_object *value, void *field, struct err **err)
 {
         const char *s = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : "";
@@ -236,6 +271,10 @@ static const struct key keys[] = {
         {"/helpers", parse_path, AT(helper_dir), LIBEXECDIR},
         {"/agents/file", parse_path, AT(agents_file), "/etc/bulkhead/agents.json"},
         {"/agents/key", parse_path, AT(agents_key), "/etc/bulkhead/agents.key"},
+        {"/broker/listen", parse_listens, AT(broker_listen), "127.0.0.1:8000"},
+        {"/broker/hosts", parse_hosts, AT(broker_hosts)},
+        {"/broker/state", parse_path, AT(broker_state), "/var/lib/bulkhead/broker"},
+        {"/policy", parse_path, AT(policy_path), "/etc/bulkhead/security_policy.json"},
         {"/link/socket", parse_path, AT(link_socket), "/run/bulkhead/link/link.sock"},
         {"/gateway/listen", parse_listen, AT(gateway_listen), "127.0.0.1:8080"},
         {"/gateway/auth", parse_auth, AT(gateway_auth), "token"},
@@ -387,6 +426,8 @@ struct conf *conf_free(struct conf *c)
                         free(*(char **)field);
                 else if (keys[i].parse == parse_list || keys[i].parse == parse_path_list || keys[i].parse == parse_hosts)
                         strv_free(*(char ***)field);
+                else if (keys[i].parse == parse_listens)
+                        listens_deinit(field);
                 else if (keys[i].parse == parse_listen)
                         free(((struct conf_listen *)field)->address);
         }

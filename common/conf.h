@@ -17,6 +17,11 @@ struct conf_listen {
         uint16_t port;
 };
 
+struct conf_listens {
+        struct conf_listen *items;
+        size_t n;
+};
+
 struct conf {
         char *path;
         char *audience;             /* audience: who approvals are for; also the owner label. [A-Za-z0-9.-]{1,64}. Required. */
@@ -53,6 +58,10 @@ struct conf {
         bool gateway_auth;                 /* gateway.auth: token | none (loopback only) */
         char *gateway_token;               /* gateway.token: /etc/bulkhead/gateway.token.sha256; see conf_gateway_token() */
         char **gateway_hosts;              /* gateway.hosts: names a Host or Origin may have beside the loopback's. Default: none */
+        struct conf_listens broker_listen; /* broker.listen: where agents call: one or up to 16; 127.0.0.1:8000 */
+        char **broker_hosts;               /* broker.hosts: as gateway.hosts, for agents */
+        char *broker_state;                /* broker.state: /var/lib/bulkhead/broker: counters, pending calls, the decision log */
+        char *policy_path;                 /* policy: /etc/bulkhead/security_policy.json */
         uint64_t gateway_max_message;      /* gateway.max_message: 16m (64k..64m) */
         uint64_t gateway_call_timeout_ms;  /* gateway.call_timeout: 60s, without an answer or progress */
         uint64_t gateway_call_cap_ms;      /* gateway.call_cap: 1h, in all */

@@ -115,10 +115,13 @@ int confine_all_but(const int *refused, size_t n, int errnum, struct err **err)
 static const uint64_t known[] = {
         0, LANDLOCK_ACCESS_FS_MAKE_SYM, LANDLOCK_ACCESS_FS_REFER, UINT64_C(1) << 14, UINT64_C(1) << 14, UINT64_C(1) << 15};
 
-static int allow_reading(int ruleset, const char *path, struct err **err)
+#define TO_WRITE    (TO_READ | LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_MAKE_REG | LANDLOCK_ACCESS_FS_REMOVE_FILE)
+#define TO_TRUNCATE (UINT64_C(1) << 14)
+
+static int allow_files(int ruleset, const char *path, uint64_t access, struct err **err)
 {
         _cleanup_fd_ int dir = open(path, O_PATH | O_CLOEXEC);
-        struct landlock_path_beneath_attr rule = {.allowed_access = TO_READ, .parent_fd = dir};
+        struct landlock_path_beneath_attr rule = {.allowed_access = access, .parent_fd = dir};
 
         if (dir < 0)
                 return err_sys(err, errno, "cannot open %s", path);
@@ -127,7 +130,7 @@ static int allow_reading(int ruleset, const char *path, struct err **err)
         return 0;
 }
 
-int confine_files(const char *const *readable, struct err **err)
+int confine_files(const char *const *readable, const char *const *writable, struct err **err)
 {
         long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
 
@@ -139,7 +142,10 @@ int confine_files(const char *const *readable, struct err **err)
         if (ruleset < 0)
                 return err_sys(err, errno, "making a Landlock ruleset");
         for (; readable && *readable; readable++)
-                if (allow_reading(ruleset, *readable, err) < 0)
+                if (allow_files(ruleset, *readable, TO_READ, err) < 0)
+                        return -1;
+        for (; writable && *writable; writable++)
+                if (allow_files(ruleset, *writable, TO_WRITE | (attr.handled_access_fs & TO_TRUNCATE), err) < 0)
                         return -1;
         if (syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
                 return err_sys(err, errno, "taking the Landlock ruleset");

@@ -25,7 +25,7 @@ _must_check_ int confine_only(const int *allowed, size_t n, confine_rules_fn mor
 _must_check_ int confine_all_but(const int *refused, size_t n, int errnum, struct err **err);
 
 /*
- * No file can be opened, made or removed but for reading, and only in `readable` (directories, NULL-terminated); what is open stays
- * usable. 1: this kernel has no Landlock, nothing changed.
+ * No file can be opened, made or removed but for reading in `readable`, and for all but links and devices in `writable` (directories,
+ * NULL-terminated, each may be NULL); what is open stays usable. 1: this kernel has no Landlock, nothing changed.
  */
-_must_check_ int confine_files(const char *const *readable, struct err **err);
+_must_check_ int confine_files(const char *const *readable, const char *const *writable, struct err **err);

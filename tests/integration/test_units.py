@@ -75,12 +75,12 @@ class Units(unittest.TestCase):
         self.assertNotIn("SupplementaryGroups", unit)
         self.assertEqual(unit["CapabilityBoundingSet"], "")
         self.assertNotIn("AmbientCapabilities", unit)
-        self.assertNotIn("ReadWritePaths", unit)
+        self.assertEqual(unit["ReadWritePaths"], "-/var/lib/bulkhead/broker")
         self.assertEqual(unit["Type"], "notify")
         self.assertGreater(int(unit["WatchdogSec"]), 0)
         self.assertEqual(set(unit["RestrictAddressFamilies"].split()), {"AF_UNIX", "AF_INET"})
         hidden = unit["InaccessiblePaths"].split()
-        for path in ("/run/docker.sock", "/run/bulkhead/control", "/var/lib/bulkhead", "/etc/bulkhead/secrets.d"):
+        for path in ("/run/docker.sock", "/run/bulkhead/control", "/var/lib/bulkhead/state", "/etc/bulkhead/secrets.d"):
             self.assertIn("-" + path, hidden)
         # In a user namespace it could not tell who the controller is.
         self.assertNotIn("PrivateUsers", unit)
@@ -140,6 +140,7 @@ class Users(unittest.TestCase):
             "etc/bulkhead/secrets.d": (0o700, "bulkhead", "bulkhead"),
             "var/lib/bulkhead": (0o755, "root", "root"),
             "var/lib/bulkhead/state": (0o700, "bulkhead", "bulkhead"),
+            "var/lib/bulkhead/broker": (0o700, "bulkhead-broker", "bulkhead-broker"),
             "run/bulkhead": (0o755, "root", "root"),
             "run/bulkhead/control": (0o755, "bulkhead", "bulkhead"),
             "run/bulkhead/link": (0o750, "bulkhead", "bulkhead-broker"),

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "broker/confine.h"
+#include "common/file.h"
 
 #define SANITIZED 98 /* exit status: built with a sanitizer, with which nothing is confined */
 
@@ -121,14 +122,36 @@ static int try_needed(void)
         return bad;
 }
 
-static int in_child(int (*try)(void))
+/* With a directory of state: there, and nowhere else. */
+static int try_state(void)
+{
+        _cleanup_free_ char *inside = mem_printf("%s/readable", directory), *fresh = mem_printf("%s/fresh", directory);
+        int bad = 0;
+
+        bad += !opens(fresh, O_RDWR | O_CREAT | O_TRUNC);
+        bad += rename(fresh, inside) < 0;
+        bad += !opens(fresh, O_WRONLY | O_CREAT);
+        bad += unlink(fresh) < 0;
+        bad += file_write_atomic(fresh, "x", 1, 0600, NULL) < 0;
+        bad += unlink(fresh) < 0;
+        bad += !is_refused("reading elsewhere", opens("/etc/passwd", O_RDONLY));
+        bad += !is_refused("writing elsewhere", opens("/tmp/bh-confine-elsewhere", O_WRONLY | O_CREAT));
+        bad += !is_refused("moving elsewhere", rename(inside, "/tmp/bh-confine-elsewhere") >= 0);
+        bad += !is_refused("a nameless file", opens(directory, O_TMPFILE | O_WRONLY));
+        bad += !is_refused("symlink", symlink(inside, fresh) >= 0);
+        bad += !is_refused("a device", mknod(fresh, S_IFIFO | 0600, 0) >= 0);
+        return bad;
+}
+
+static int in_child(int (*try)(void), bool writes)
 {
         pid_t pid = fork();
         int status = 0;
 
         if (pid == 0) {
                 _cleanup_err_ struct err *err = NULL;
-                int r = broker_confine(directory, &err);
+                const char *const readable[] = {directory, NULL};
+                int r = broker_confine(readable, writes ? directory : NULL, &err);
                 if (r < 0)
                         dprintf(STDERR_FILENO, "%s\n", err_msg(err));
                 _exit(r < 0 ? 99 : r > 0 ? SANITIZED : try());
@@ -163,31 +186,34 @@ static int teardown(_unused_ void **state)
 
 static void test_programs(_unused_ void **state)
 {
-        assert_int_equal(in_child(try_programs), 0);
+        assert_int_equal(in_child(try_programs, true), 0);
 }
 
 static void test_sockets(_unused_ void **state)
 {
-        assert_int_equal(in_child(try_sockets), 0);
+        assert_int_equal(in_child(try_sockets, true), 0);
 }
 
 static void test_files(_unused_ void **state)
 {
-        assert_int_equal(in_child(try_files), 0);
+        assert_int_equal(in_child(try_files, false), 0);
 }
 
 static void test_needed(_unused_ void **state)
 {
-        assert_int_equal(in_child(try_needed), 0);
+        assert_int_equal(in_child(try_needed, false), 0);
+}
+
+static void test_state(_unused_ void **state)
+{
+        assert_int_equal(in_child(try_state, true), 0);
 }
 
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_programs),
-                cmocka_unit_test(test_sockets),
-                cmocka_unit_test(test_files),
-                cmocka_unit_test(test_needed),
+                cmocka_unit_test(test_programs), cmocka_unit_test(test_sockets), cmocka_unit_test(test_files),
+                cmocka_unit_test(test_needed),   cmocka_unit_test(test_state),
         };
 
         return cmocka_run_group_tests(tests, setup, teardown);

@@ -1,0 +1,315 @@
+/*
+ * The guard: what the gateway asks about an agent, answered by the policy, counted by the ledger, written down by the decision log.
+ */
+#include <inttypes.h>
+#include <time.h>
+
+#include "broker/agents/internal.h"
+#include "common/log.h"
+#include "common/text.h"
+
+/* Of a call that was let pass, until it is over. */
+struct pass {
+        struct policy_decision decision;
+        uint64_t number, begun_us;
+        size_t arguments;
+        char *agent, *run;
+};
+
+static uint64_t clock_us(clockid_t clock)
+{
+        struct timespec t;
+
+        clock_gettime(clock, &t);
+        return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
+/* -- what may be seen ------------------------------------------------------------------------------------------------------------ */
+static const struct policy_agent *rights(const struct door *d, const struct principal *who)
+{
+        /* A stream may be older than the end of the token it was opened with. */
+        return gate_still_counts(d->gate, who) ? policy_agent_find(decider_policy(d->decider), who->agent) : NULL;
+}
+
+enum policy_access tool_access(const struct door *d, const struct principal *who, const struct tool *t)
+{
+        return policy_access(rights(d, who), POLICY_TOOL, t->server, t->name, policy_tool_action(t->policy), NULL);
+}
+
+const struct tool *tool_seen(const struct door *d, const struct principal *who, const char *name)
+{
+        const struct tool *t = catalogue_named(d->catalogue, name);
+        enum policy_access access = policy_access(rights(d, who), POLICY_TOOL, t ? t->server : "", t ? t->name : name,
+                                                  t ? policy_tool_action(t->policy) : ACTION_UNKNOWN, NULL);
+
+        return t && access != POLICY_NONE ? t : NULL;
+}
+
+static bool on_visible(const struct principal *who, enum policy_kind kind, const char *server, const char *name, void *user)
+{
+        const struct door *d = user;
+        const struct policy_agent *a = rights(d, who);
+        const struct tool *t;
+
+        if (!name)
+                return policy_reaches(a, kind, server);
+        t = kind == POLICY_TOOL ? catalogue_find(d->catalogue, server, name) : NULL;
+        return policy_access(a, kind, server, name, t ? policy_tool_action(t->policy) : ACTION_UNKNOWN, NULL) != POLICY_NONE;
+}
+
+/* -- the log ------------------------------------------------------------------------------------------------------------------- */
+static void add_member(struct buf *out, const char *key, const char *value)
+{
+        buf_addf(out, ",\"%s\":", key);
+        mcp_add_string(out, value, strlen(value));
+}
+
+static void add_head(struct buf *out, const char *event, uint64_t number, const char *agent, const char *run)
+{
+        uint64_t now = clock_us(CLOCK_REALTIME);
+        char at[TEXT_TIME_MAX];
+
+        text_format_time(at, (time_t)(now / 1000000));
+        buf_addf(out, "{\"at\":\"%.19s.%03uZ\",\"event\":\"%s\",\"call\":%" PRIu64, at, (unsigned)(now / 1000 % 1000), event, number);
+        add_member(out, "agent", agent);
+        add_member(out, "run", run);
+}
+
+static int log_decision(struct door *d, const struct gateway_question *q, const struct policy_decision *decision, uint64_t number,
+                        uint64_t took_us, struct err **err)
+{
+        _cleanup_buf_ struct buf line = {0};
+
+        buf_reserve(&line, 512);
+        add_head(&line, "decision", number, q->who->agent, q->who->run);
+        add_member(&line, "door", q->request ? "http" : "mcp");
+        add_member(&line, "kind", policy_kind_name(q->kind));
+        add_member(&line, "server", q->server);
+        add_member(&line, "name", q->name);
+        add_member(&line, "outcome", policy_outcome_name(decision->outcome));
+        add_member(&line, "rule", decision->rule ? decision->rule : "");
+        if (*decision->why)
+                add_member(&line, "why", decision->why);
+        buf_addf(&line, ",\"arguments_bytes\":%zu,\"took_us\":%" PRIu64 "}\n", q->arguments.n, took_us);
+        return decision_log_write(d->log, line.data, line.len, err);
+}
+
+static void log_end(struct door *d, const struct pass *p, size_t bytes, uint64_t tokens, bool failed)
+{
+        _cleanup_buf_ struct buf line = {0};
+        _cleanup_err_ struct err *err = NULL;
+
+        add_head(&line, "end", p->number, p->agent, p->run);
+        buf_addf(&line, ",\"failed\":%s,\"result_bytes\":%zu,\"tokens\":%" PRIu64 ",\"took_us\":%" PRIu64 "}\n", failed ? "true" : "false",
+                 bytes, tokens, clock_us(CLOCK_MONOTONIC) - p->begun_us);
+        if (decision_log_write(d->log, line.data, line.len, &err) < 0)
+                log_error("the end of a call was not logged", "why", err_msg(err));
+}
+
+/* -- what may be done ------------------------------------------------------------------------------------------------------------ */
+/* What the agent is told of a decision against it: a JSON object. */
+static void refusal_text(struct buf *out, const struct gateway_question *q, const struct policy_decision *decision)
+{
+        buf_addf(out, "{\"status\":\"%s\"", policy_outcome_name(decision->outcome));
+        add_member(out, "server", q->server);
+        add_member(out, "name", q->name);
+        if (decision->outcome == POLICY_BAD_ARGUMENTS)
+                add_member(out, "where", decision->where);
+        if (decision->retry_after_ms)
+                buf_addf(out, ",\"retry_after_ms\":%" PRIu64, decision->retry_after_ms);
+        add_member(out, "message", decision->why);
+        buf_addc(out, '}');
+}
+
+static struct pass *pass_new(const struct gateway_question *q, const struct policy_decision *decision, uint64_t number)
+{
+        struct pass *p = NEW(struct pass);
+
+        *p = (struct pass){.decision = *decision,
+                           .number = number,
+                           .begun_us = clock_us(CLOCK_MONOTONIC),
+                           .arguments = q->arguments.n,
+                           .agent = mem_strdup(q->who->agent),
+                           .run = mem_strdup(q->who->run)};
+        return p;
+}
+
+static void pass_settle(struct door *d, struct pass *p, size_t bytes, bool failed)
+{
+        uint64_t tokens = bytes ? policy_estimate_tokens(p->arguments, bytes) : 0;
+        _cleanup_err_ struct err *err = NULL;
+
+        if (decider_settle(d->decider, &p->decision, tokens, &err) < 0)
+                log_error("what a call used could not be written: a restart counts what was reserved", "why", err_msg(err));
+        log_end(d, p, bytes, tokens, failed);
+        free(p->agent);
+        free(p->run);
+        free(p);
+}
+
+static void on_settle(void *ticket, size_t bytes, bool failed, void *user)
+{
+        pass_settle(user, ticket, bytes, failed);
+}
+
+static void make_decision(struct door *d, const struct gateway_question *q, struct policy_decision *decision)
+{
+        const struct tool *t = q->kind == POLICY_TOOL ? catalogue_find(d->catalogue, q->server, q->name) : NULL;
+        const struct policy_request r = {.agent = q->who->agent,
+                                         .kind = q->kind,
+                                         .server = q->server,
+                                         .name = q->name,
+                                         .tool = t ? t->policy : NULL,
+                                         .exists = *q->server != '\0',
+                                         .arguments = q->arguments,
+                                         .now_ms = clock_us(CLOCK_REALTIME) / 1000};
+
+        decide(d->decider, &r, decision);
+}
+
+static enum gateway_verdict refused(const struct gateway_question *q, const struct policy_decision *decision, struct buf *answer)
+{
+        _cleanup_buf_ struct buf text = {0};
+
+        if (decision->outcome == POLICY_DOES_NOT_EXIST) {
+                if (q->request)
+                        plain_decided(q->request, decision, (struct mcp_slice){0});
+                return GATEWAY_UNKNOWN;
+        }
+        refusal_text(&text, q, decision);
+        if (q->request)
+                plain_decided(q->request, decision, (struct mcp_slice){text.data, text.len});
+        if (q->kind == POLICY_TOOL && decision->outcome != POLICY_FAILED) {
+                tool_result(answer, (struct mcp_slice){text.data, text.len}, true);
+                return GATEWAY_RESULT;
+        }
+        buf_adds(answer, decision->why);
+        return GATEWAY_ERROR;
+}
+
+static enum gateway_verdict on_decide(const struct gateway_question *q, void **ticket, struct buf *answer, void *user)
+{
+        struct door *d = user;
+        struct policy_decision decision;
+        _cleanup_err_ struct err *err = NULL;
+        uint64_t begun = clock_us(CLOCK_MONOTONIC), number = ++d->calls;
+
+        make_decision(d, q, &decision);
+        if (log_decision(d, q, &decision, number, clock_us(CLOCK_MONOTONIC) - begun, &err) < 0) {
+                log_error("a call was refused, because its decision cannot be logged", "why", err_msg(err));
+                if (decision.outcome == POLICY_ALLOWED && decider_settle(d->decider, &decision, 0, NULL) < 0)
+                        log_error("and what it reserved stays counted");
+                if (decision.outcome != POLICY_DOES_NOT_EXIST) {
+                        decision.outcome = POLICY_FAILED;
+                        strcpy(decision.why, "the broker cannot log what it decides, and so decides nothing");
+                }
+        }
+        if (decision.outcome != POLICY_ALLOWED)
+                return refused(q, &decision, answer);
+        *ticket = pass_new(q, &decision, number);
+        if (q->request)
+                plain_decided(q->request, &decision, (struct mcp_slice){0});
+        return GATEWAY_PASS;
+}
+
+/* -- tools --------------------------------------------------------------------------------------------------------------------- */
+static void on_tools(const struct channel_entry *server, const char *prefix, struct mcp_slice array, void *user)
+{
+        struct door *d = user;
+
+        catalogue_set(d->catalogue, server, prefix, array);
+}
+
+static bool is_shown(const struct door *d, const struct principal *who, char *const *loaded, const struct tool *t)
+{
+        _cleanup_free_ char *full = NULL;
+
+        if (tool_access(d, who, t) == POLICY_NONE)
+                return false;
+        if (policy_preloads(rights(d, who), t->server, t->name, policy_tool_action(t->policy)))
+                return true;
+        if (!loaded)
+                return false;
+        full = mem_printf("%s:%s", t->server, t->name);
+        return strv_contains(loaded, full);
+}
+
+static void on_list(const struct principal *who, const char *scope, struct buf *out, void *user)
+{
+        struct door *d = user;
+        char *const *loaded = shown_get(d->shown, scope ? scope : who->scope);
+        struct catalogue_cursor at = {0};
+        const struct tool *t;
+
+        harness_list(out);
+        while ((t = catalogue_next(d->catalogue, &at)))
+                if (is_shown(d, who, loaded, t)) {
+                        buf_addc(out, ',');
+                        buf_adds(out, t->listed);
+                }
+}
+
+static bool on_lists(const struct principal *who, const char *scope, const char *server, void *user)
+{
+        struct door *d = user;
+        char *const *loaded = shown_get(d->shown, scope ? scope : who->scope);
+        const struct policy_agent *a = rights(d, who);
+        size_t n = strlen(server);
+
+        if (policy_preloads_server(a, server) && policy_reaches(a, POLICY_TOOL, server))
+                return true;
+        for (; loaded && *loaded; loaded++)
+                if (strncmp(*loaded, server, n) == 0 && (*loaded)[n] == ':')
+                        return policy_reaches(a, POLICY_TOOL, server);
+        return false;
+}
+
+static enum gateway_verdict on_own(const struct gateway_question *q, const char *scope, struct buf *answer, bool *changed, void *user)
+{
+        struct door *d = user;
+        _cleanup_buf_ struct buf out = {0};
+        _cleanup_free_ char *why = NULL;
+        int r;
+
+        if (str_eq(q->name, "harness_search_tools"))
+                r = harness_search(d, q->who, q->arguments, &out, &why);
+        else if (str_eq(q->name, "harness_describe_tool"))
+                r = harness_describe(d, q->who, q->arguments, &out, &why);
+        else if (str_eq(q->name, "harness_load_tools"))
+                r = harness_load(d, q->who, scope, q->arguments, &out, changed, &why);
+        else
+                r = 1, why = mem_printf("Unknown tool: %s", q->name);
+        if (r > 0) {
+                buf_adds(answer, why);
+                return GATEWAY_UNKNOWN;
+        }
+        if (r < 0) {
+                buf_adds(&out, "{\"status\":\"bad_arguments\"");
+                add_member(&out, "message", why);
+                buf_addc(&out, '}');
+        }
+        tool_result(answer, (struct mcp_slice){out.data, out.len}, r < 0);
+        return GATEWAY_RESULT;
+}
+
+static const char *on_name(const struct principal *who)
+{
+        return who->agent;
+}
+
+void guard_init(struct door *d)
+{
+        d->guard = (struct gateway_guard){.ref = principal_ref,
+                                          .unref = principal_unref,
+                                          .name = on_name,
+                                          .visible = on_visible,
+                                          .decide = on_decide,
+                                          .settle = on_settle,
+                                          .tools = on_tools,
+                                          .lists = on_lists,
+                                          .list = on_list,
+                                          .is_own = harness_is,
+                                          .own = on_own,
+                                          .user = d};
+        gateway_set_guard(d->gateway, &d->guard);
+}

@@ -1,0 +1,321 @@
+#include "broker/agents/door.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <sys/inotify.h>
+
+#include "broker/agents/internal.h"
+#include "broker/http/front.h"
+#include "common/file.h"
+#include "common/log.h"
+
+#define PATH_MCP      "/mcp"
+#define PATH_METADATA "/.well-known/oauth-protected-resource"
+#define EMPTY_POLICY  "{\"version\": \"1.0\"}"
+#define SYNC_US       UINT64_C(1000000)
+
+/* -- the policy ---------------------------------------------------------------------------------------------------------------- */
+static void bound_log(struct door *d)
+{
+        const struct policy *p = decider_policy(d->decider);
+
+        decision_log_bound(d->log, policy_audit_max_bytes(p), policy_audit_files(p));
+}
+
+static int policy_reload(struct door *d, struct err **err)
+{
+        _cleanup_(policy_unrefp) struct policy *fresh = NULL;
+
+        if (policy_load(&fresh, d->conf->policy_path, err) < 0 || decider_swap(d->decider, fresh, err) < 0)
+                return -1;
+        bound_log(d);
+        return 0;
+}
+
+/* A policy that is missing or bad at the start is the empty one: it allows nobody anything. */
+static int policy_first(struct door *d, struct err **err)
+{
+        _cleanup_(policy_unrefp) struct policy *p = NULL;
+        _cleanup_err_ struct err *why = NULL;
+
+        if (policy_load(&p, d->conf->policy_path, &why) < 0) {
+                log_warning("agents may do nothing until there is a policy", "why", err_msg(why));
+                if (policy_parse(&p, EMPTY_POLICY, strlen(EMPTY_POLICY), "none", err) < 0)
+                        return -1;
+        }
+        if (decider_new(&d->decider, p, d->ledger, err) < 0)
+                return -1;
+        bound_log(d);
+        return 0;
+}
+
+void door_reload(struct door *d)
+{
+        _cleanup_err_ struct err *agents = NULL, *policy = NULL;
+
+        if (gate_reload(d->gate, &agents) < 0)
+                log_error("agents could not be read again: those before count on", "why", err_msg(agents));
+        else
+                log_info("agents were read", "file", d->conf->agents_file);
+        if (policy_reload(d, &policy) < 0)
+                log_error("the policy could not be read again: the one before goes on", "why", err_msg(policy));
+        else
+                log_info("the policy was read", "file", d->conf->policy_path);
+}
+
+/* -- watching ------------------------------------------------------------------------------------------------------------------ */
+static bool is_name_of(const char *name, const char *path)
+{
+        const char *slash = strrchr(path, '/');
+
+        return str_eq(name, slash + 1);
+}
+
+static int on_file(_unused_ sd_event_source *s, const struct inotify_event *event, void *user)
+{
+        struct door *d = user;
+
+        if (event->len == 0 || is_name_of(event->name, d->conf->agents_file) || is_name_of(event->name, d->conf->policy_path))
+                door_reload(d);
+        return 0;
+}
+
+/* Files are put in place by renaming: it is their directory that tells. */
+static int watch(struct door *d, const char *path, struct err **err)
+{
+        _cleanup_free_ char *dir = mem_strndup(path, (size_t)(strrchr(path, '/') - path) + 1);
+        int r = sd_event_add_inotify(d->loop, &d->watches[d->n_watches], dir, IN_CLOSE_WRITE | IN_MOVED_TO, on_file, d);
+
+        if (r == -ENOENT) {
+                log_warning("not watched for changes, since it is not there: send SIGHUP when it is", "directory", dir);
+                return 0;
+        }
+        if (r < 0)
+                return err_sys(err, r, "watching %s", dir);
+        d->n_watches++;
+        return 0;
+}
+
+static bool same_directory(const char *a, const char *b)
+{
+        size_t n = (size_t)(strrchr(a, '/') - a), m = (size_t)(strrchr(b, '/') - b);
+
+        return n == m && memcmp(a, b, n) == 0;
+}
+
+/* -- requests ------------------------------------------------------------------------------------------------------------------ */
+static void *on_identify(const char *credential, size_t n, void *user)
+{
+        struct door *d = user;
+
+        return gate_identify(d->gate, credential, n);
+}
+
+static void on_release(void *identity)
+{
+        principal_unref(identity);
+}
+
+static bool is_metadata(const char *path)
+{
+        return str_eq(path, PATH_METADATA) || str_eq(path, PATH_METADATA PATH_MCP);
+}
+
+static bool is_open(const char *path)
+{
+        return str_eq(path, "/healthz") || str_eq(path, "/readyz") || is_metadata(path);
+}
+
+/* Source: RFC 9728, section 3.2. There is no authorization server: whoever runs an agent gives it its token. */
+static void answer_metadata(struct exchange *x)
+{
+        const char *host = exchange_header(x, "Host");
+        _cleanup_free_ char *resource = mem_printf("http://%s" PATH_MCP, host);
+        struct buf b = {0};
+
+        buf_adds(&b, "{\"resource\":");
+        mcp_add_string(&b, resource, strlen(resource));
+        buf_adds(&b, ",\"resource_name\":\"Bulkhead\",\"bearer_methods_supported\":[\"header\"]}");
+        exchange_answer(x, 200, "application/json", &b);
+}
+
+static void answer_error(struct exchange *x, unsigned status, const char *text)
+{
+        struct buf b = {0};
+
+        buf_addf(&b, "{\"status\":\"%s\"}", text);
+        exchange_answer(x, status, "application/json", &b);
+}
+
+static void answer_open(struct exchange *x)
+{
+        const char *method = exchange_method(x);
+
+        if (!str_eq(method, "GET") && !str_eq(method, "HEAD")) {
+                exchange_add_header(x, "Allow", "GET, HEAD");
+                answer_error(x, 405, "only GET and HEAD");
+        } else if (is_metadata(exchange_path(x))) {
+                answer_metadata(x);
+        } else {
+                answer_error(x, 200, "ok");
+        }
+}
+
+static void on_request(struct exchange *x, void *user)
+{
+        struct door *d = user;
+
+        if (is_open(exchange_path(x)))
+                answer_open(x);
+        else if (str_eq(exchange_path(x), PATH_MCP))
+                gateway_exchange(x, d->gateway);
+        else if (!plain_exchange(d, x))
+                answer_error(x, 404, "unknown");
+}
+
+/* -- putting it together ------------------------------------------------------------------------------------------------------- */
+static int on_sync(sd_event_source *s, _unused_ uint64_t at, void *user)
+{
+        struct door *d = user;
+        _cleanup_err_ struct err *err = NULL;
+
+        if (ledger_sync(d->ledger, &err) < 0)
+                log_error("counters could not be written out", "why", err_msg(err));
+        int r = sd_event_source_set_time_relative(s, SYNC_US);
+        return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
+}
+
+static int open_state(struct door *d, struct err **err)
+{
+        const char *state = d->conf->broker_state;
+        _cleanup_free_ char *counters = mem_printf("%s/counters", state);
+
+        if (dir_make(counters, 0700, err) < 0 || gate_new(&d->gate, d->conf->agents_file, d->conf->audience, state, err) < 0 ||
+            ledger_open(&d->ledger, counters, err) < 0 || decision_log_open(&d->log, state, err) < 0)
+                return err_wrap(err, "broker.state %s", state);
+        return policy_first(d, err);
+}
+
+static int open_front(struct door *d, const struct conf_listen *listen, unsigned callers, struct err **err)
+{
+        const struct conf *c = d->conf;
+        _cleanup_free_ char *own = mem_printf("%s:%u", listen->address, (unsigned)listen->port);
+        _cleanup_strv_ char **hosts = strv_append(strv_dup(c->broker_hosts), own);
+        const struct front_config config = {
+                .name = "agents",
+                .address = listen->address,
+                .port = listen->port,
+                .listen_fd = -1,
+                .allowed_hosts = hosts,
+                .authenticator = &d->authenticator,
+                .limits = {.max_body = c->gateway_max_message,
+                           .max_header = 8192,
+                           .max_connections = callers,
+                           .max_per_address = str_has_prefix(listen->address, "127.") ? callers : callers / 8 + 1,
+                           .header_timeout_ms = 10000,
+                           .idle_timeout_ms = 75000,
+                           .heartbeat_ms = 15000,
+                           .max_queued = MAX(4U << 20, c->gateway_max_message)},
+        };
+
+        if (front_new(&d->fronts[d->n_fronts], d->loop, &config, on_request, d, err) < 0)
+                return err_wrap(err, "broker.listen");
+        d->n_fronts++;
+        return 0;
+}
+
+static int open_fronts(struct door *d, unsigned callers, struct err **err)
+{
+        const struct conf_listens *l = &d->conf->broker_listen;
+
+        d->challenge = mem_printf("Bearer resource_metadata=\"http://%s:%u" PATH_METADATA PATH_MCP "\"", l->items[0].address,
+                                  (unsigned)l->items[0].port);
+        d->authenticator = (struct front_authenticator){
+                .identify = on_identify, .release = on_release, .is_open = is_open, .challenge = d->challenge, .user = d};
+        d->fronts = NEW_N(struct front *, l->n);
+        for (size_t i = 0; i < l->n; i++)
+                if (open_front(d, &l->items[i], MAX(callers / (unsigned)l->n, 1U), err) < 0)
+                        return -1;
+        return 0;
+}
+
+int door_new(struct door **ret, sd_event *loop, const struct conf *conf, struct gateway *gateway, unsigned callers, struct err **err)
+{
+        _cleanup_(door_freep) struct door *d = NEW(struct door);
+
+        d->conf = conf;
+        d->loop = sd_event_ref(loop);
+        d->gateway = gateway;
+        list_init(&d->plain);
+        d->catalogue = catalogue_new();
+        d->shown = shown_new();
+        if (open_state(d, err) < 0 || watch(d, conf->policy_path, err) < 0)
+                return -1;
+        if (!same_directory(conf->policy_path, conf->agents_file) && watch(d, conf->agents_file, err) < 0)
+                return -1;
+        int r = sd_event_add_time_relative(loop, &d->sync, CLOCK_MONOTONIC, SYNC_US, SYNC_US / 10, on_sync, d);
+        if (r < 0)
+                return err_sys(err, r, "setting up a timer");
+        guard_init(d);
+        if (open_fronts(d, callers, err) < 0)
+                return -1;
+        *ret = TAKE_PTR(d);
+        return 0;
+}
+
+void door_stop(struct door *d)
+{
+        plain_stop(d);
+}
+
+struct door *door_free(struct door *d)
+{
+        if (!d)
+                return NULL;
+        for (size_t i = 0; i < d->n_fronts; i++)
+                front_free(d->fronts[i]);
+        for (size_t i = 0; i < d->n_watches; i++)
+                sd_event_source_disable_unref(d->watches[i]);
+        sd_event_source_disable_unref(d->sync);
+        decider_free(d->decider);
+        ledger_free(d->ledger);
+        decision_log_free(d->log);
+        gate_free(d->gate);
+        catalogue_free(d->catalogue);
+        shown_free(d->shown);
+        sd_event_unref(d->loop);
+        free(d->fronts);
+        free(d->challenge);
+        free(d);
+        return NULL;
+}
+
+uint16_t door_port(const struct door *d)
+{
+        return front_port(d->fronts[0]);
+}
+
+static void add_metric(struct buf *out, const char *name, const char *type, const char *help, uint64_t value)
+{
+        buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", name, help, name, type, name, value);
+}
+
+void door_metrics(const struct door *d, struct buf *out)
+{
+        struct front_counts sum = {0};
+
+        for (size_t i = 0; i < d->n_fronts; i++) {
+                struct front_counts c;
+
+                front_counts(d->fronts[i], &c);
+                sum.requests += c.requests;
+                sum.refused += c.refused;
+                sum.open_connections += c.open_connections;
+        }
+        add_metric(out, "bulkhead_agents_requests_total", "counter", "Requests of agents.", sum.requests);
+        add_metric(out, "bulkhead_agents_refused_total", "counter", "Requests that were no good, or without a token that counts.",
+                   sum.refused);
+        add_metric(out, "bulkhead_agents_connections", "gauge", "Connections of agents.", sum.open_connections);
+        add_metric(out, "bulkhead_decisions_total", "counter", "Decisions about calls of agents.", d->calls);
+        add_metric(out, "bulkhead_tools", "gauge", "Tools that are known.", catalogue_n_tools(d->catalogue));
+}

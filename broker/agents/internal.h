@@ -1,0 +1,79 @@
+/*
+ * What the files of broker/agents share: one door, through which agents come.
+ *
+ *   door ─┬─ fronts (one for each address), gate (who it is)
+ *         ├─ decider and ledger (what it may), decision log
+ *         ├─ catalogue (what there is), shown (what was loaded by whom)
+ *         └─ plain requests (/v1) under way
+ */
+#pragma once
+
+#include <systemd/sd-event.h>
+
+#include "broker/agents/catalogue.h"
+#include "broker/agents/decision_log.h"
+#include "broker/agents/door.h"
+#include "broker/agents/gate.h"
+#include "broker/gateway/gateway.h"
+#include "broker/gateway/list.h"
+
+struct shown;
+
+struct door {
+        const struct conf *conf;
+        sd_event *loop;
+        struct gateway *gateway;
+        struct gateway_guard guard;
+        struct gate *gate;
+        struct catalogue *catalogue;
+        struct ledger *ledger;
+        struct decider *decider;
+        struct decision_log *log;
+        struct shown *shown;
+        struct front_authenticator authenticator;
+        char *challenge;
+        struct front **fronts;
+        size_t n_fronts;
+        struct list plain; /* requests to /v1 under way */
+        sd_event_source *sync;
+        sd_event_source *watches[2];
+        size_t n_watches;
+        uint64_t calls; /* numbers of log lines */
+};
+
+/* -- choose.c: the gateway's guard ------------------------------------------------------------------------------------------------ */
+void guard_init(struct door *d);
+/* What this agent may see of a tool. */
+enum policy_access tool_access(const struct door *d, const struct principal *who, const struct tool *t);
+/* By any of its names, if this agent may see it. */
+const struct tool *tool_seen(const struct door *d, const struct principal *who, const char *name);
+
+/* -- tools.c: the four tools ------------------------------------------------------------------------------------------------------- */
+bool harness_is(const char *name);
+/* Appends their elements of tools/list. */
+void harness_list(struct buf *out);
+/* Each appends a JSON object. arguments: checked JSON. -1: *why (owned) is a sentence for the caller. */
+int harness_search(struct door *d, struct principal *who, struct mcp_slice arguments, struct buf *out, char **why);
+/* 1: there is no such tool; *why says so. */
+int harness_describe(struct door *d, struct principal *who, struct mcp_slice arguments, struct buf *out, char **why);
+int harness_load(struct door *d, struct principal *who, const char *scope, struct mcp_slice arguments, struct buf *out, bool *changed,
+                 char **why);
+/* {"content": [text], "structuredContent": object} */
+void tool_result(struct buf *out, struct mcp_slice object, bool is_error);
+
+/* -- shown.c: what was loaded, by session or run ------------------------------------------------------------------------------------- */
+struct shown *shown_new(void);
+struct shown *shown_free(struct shown *s);
+/* full: "server:tool". true: it was not there. */
+bool shown_add(struct shown *s, const char *scope, const char *full);
+/* NULL-terminated, sorted; NULL: nothing. Borrowed until shown_add(). */
+char *const *shown_get(struct shown *s, const char *scope);
+
+/* -- plain.c: /v1 ------------------------------------------------------------------------------------------------------------------ */
+struct plain;
+/* Takes x when its path begins with /v1/. */
+bool plain_exchange(struct door *d, struct exchange *x);
+/* The guard's decision about a call of plain's. text: a JSON object for the caller, when it is not allowed. */
+void plain_decided(struct plain *p, const struct policy_decision *decision, struct mcp_slice text);
+/* All that is under way is answered: we go away. */
+void plain_stop(struct door *d);
