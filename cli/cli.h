@@ -53,6 +53,8 @@ int cmd_egress(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_doctor(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_agent(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_token(struct cli *c, int argc, char **argv, struct err **err);
+int cmd_call(struct cli *c, int argc, char **argv, struct err **err);
+int cmd_tools(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_init(struct cli *c, int argc, char **argv, struct err **err);
 
 /* -- options ------------------------------------------------------------------------------------------------------------------ */

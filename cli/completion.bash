@@ -23,12 +23,14 @@ _bulkhead_options() {
         reject) echo "--key --reason --as" ;;
         revoke) echo "--key --reason --as --server" ;;
         token) echo "--ttl --run" ;;
+        tools) echo "--limit --url --token-file" ;;
+        call) echo "--tool --url --token-file" ;;
         esac
 }
 
 _bulkhead() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb= i
-        local verbs="init validate plan apply status propose smoke approve promote reject revoke pending agent token egress doctor"
+        local verbs="init validate plan apply status propose smoke approve promote reject revoke pending agent token tools call egress doctor"
         local global="--config --socket --json --no-color --help"
 
         COMPREPLY=()
@@ -40,7 +42,7 @@ _bulkhead() {
                 esac
         done
         case $prev in
-        --config | --socket | --entry | --key | --junit | --engine | --registry)
+        --config | --socket | --entry | --key | --junit | --engine | --registry | --token-file)
                 compopt -o filenames 2>/dev/null
                 mapfile -t COMPREPLY < <(compgen -f -- "$cur")
                 return ;;
@@ -57,6 +59,7 @@ _bulkhead() {
         status | propose) mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_servers)" -- "$cur") ;;
         smoke | approve | reject | promote) mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_pending)" -- "$cur") ;;
         token) mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_agents)" -- "$cur") ;;
+        tools) [[ $prev == tools ]] && mapfile -t COMPREPLY < <(compgen -W "search describe load" -- "$cur") ;;
         agent)
                 if [[ $prev == agent ]]; then
                         mapfile -t COMPREPLY < <(compgen -W "add rotate remove list" -- "$cur")

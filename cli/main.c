@@ -24,6 +24,8 @@ const struct verb verbs[] = {
         {"pending", "", "Proposals that wait for a decision.", cmd_pending},
         {"agent", "add NAME | rotate [NAME] | remove NAME | list", "Who may have tokens for the broker.", cmd_agent},
         {"token", "AGENT [--ttl DURATION] [--run ID]", "Print a token for an agent. Who has it is that agent.", cmd_token},
+        {"tools", "search WORDS | describe TOOL | load TOOL …", "What there is for an agent, under its token.", cmd_tools},
+        {"call", "--tool NAME [--json ARGS]", "Call a tool under an agent's token.", cmd_call},
         {"egress", "show|verify [SERVER]", "The kernel's rules in force; verify reads them back and compares.", cmd_egress},
         {"doctor", "", "Check host, Engine, kernel and permissions, and say what to mend.", cmd_doctor},
         {NULL, NULL, NULL, NULL},

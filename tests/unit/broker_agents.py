@@ -198,6 +198,40 @@ class Plain(AgentTest):
         self.assertEqual(limited["result"]["structuredContent"]["status"], "rate_limited")
 
 
+class CommandLine(AgentTest):
+    agents = {"bob": {"allow": ["echo:echo"], "ask": ["echo:env"]}}
+
+    def agent_cli(self, *argv, token=None, **env):
+        environment = {"PATH": os.environ["PATH"], "BULKHEAD_URL": f"http://127.0.0.1:{self.door}", "BULKHEAD_TOKEN": token or self.tokens["bob"], "http_proxy": "http://127.0.0.1:1", **env}
+        result = subprocess.run([(BUILD / "bulkhead").resolve(), *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20, check=False, env=environment, input=env.get("INPUT"))
+        return result.returncode, result.stdout, result.stderr
+
+    def test_tools_and_call(self):
+        self.begin()
+        code, out, _ = self.agent_cli("tools", "search", "echo", "text")
+        self.assertEqual((code, "echo__echo" in out), (0, True))
+        self.assertEqual([t["name"] for t in json.loads(self.agent_cli("--json", "tools", "search", "text", "--limit", "1")[1])["tools"]], ["echo__echo"])
+        self.assertIn("Gives the text back", self.agent_cli("tools", "describe", "echo:echo")[1])
+        self.assertEqual(self.agent_cli("tools", "load", "echo:echo")[0], 0)
+        self.assertEqual(self.agent_cli("tools", "load", "echo:echo", "echo:none")[0], 1)
+        code, out, err = self.agent_cli("call", "--tool", "echo:echo", "--json", '{"text": "through \\u001b[31m"}')
+        self.assertEqual((code, out), (0, "through \\x1b[31m\n"), err)
+        self.assertEqual(json.loads(self.agent_cli("--json", "call", "--tool", "echo:echo", "--json", '{"text": "x"}')[1])["result"]["content"][0]["text"], "x")
+        self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", "--json", "-", INPUT='{"text": "piped"}')[1], "piped\n")
+
+    def test_exit_codes(self):
+        self.begin()
+        for want, *argv in ((1, "call", "--tool", "echo:none"), (1, "call", "--tool", "echo:echo", "--json", '{"text": 1}'), (2, "call", "--tool", "echo:env"),
+                            (64, "call"), (64, "call", "--tool", "echo:echo", "--json", "{"), (64, "call", "--tool", "echo:echo", "--json", "[]"), (64, "tools", "none", "x")):
+            with self.subTest(argv=argv):
+                self.assertEqual(self.agent_cli(*argv)[0], want, self.agent_cli(*argv))
+        self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", token="wrong")[0], 77)
+        self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", BULKHEAD_URL="http://127.0.0.1:1")[0], 69)
+        self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", BULKHEAD_TOKEN="")[0], 64)
+        (self.dir / "t").write_text(self.tokens["bob"] + "\n")
+        self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", "--json", '{"text": "x"}', "--token-file", str(self.dir / "t"), BULKHEAD_TOKEN="")[0], 0)
+
+
 class Tokens(AgentTest):
     def assert_refused(self, method, path, headers, body=None):
         status, text, got = self.send(method, path, body, None, headers)
