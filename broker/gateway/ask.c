@@ -134,6 +134,8 @@ struct ask *ask_free(struct ask *a)
                 list_del(&a->in_session);
                 a->session->n_asks--;
         }
+        if (a->kept)
+                a->call->g->kept -= a->kept;
         list_del(&a->in_leg);
         list_del(&a->in_call);
         free(a->id_text);
@@ -224,6 +226,10 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
                 refuse(l, m, NOT_SUPPORTED);
                 return;
         }
+        if (!s && l->server->g->kept + m->n > MAX_KEPT) {
+                refuse(l, m, "{\"code\":-32603,\"message\":\"too much waits for clients that do not ask for it\"}");
+                return;
+        }
         if (s ? s->n_asks >= MAX_ASKS_SESSION : c->rounds++ >= MAX_ROUNDS) {
                 refuse(l, m, "{\"code\":-32603,\"message\":\"too many requests to one client\"}");
                 return;
@@ -232,6 +238,8 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
         extend(a, HELD_MS);
         if (!s) {
                 a->request = request_text(m);
+                a->kept = strlen(a->request);
+                c->g->kept += a->kept;
                 held_ask(a);
         } else if (!ask_send(a, m->method, m->params)) {
                 ask_free(a);

@@ -145,6 +145,10 @@ void down_answered(struct ask *a, const struct mcp_message *m)
                 give_up(c, "the client answered the server's question with an error");
                 return;
         }
+        if (!call_charge(c, m->result.n)) {
+                give_up(c, "the client's answers are too long");
+                return;
+        }
         if (d->responses.len > 1)
                 buf_addc(&d->responses, ',');
         buf_addc(&d->responses, '"');

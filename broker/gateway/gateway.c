@@ -1,3 +1,4 @@
+#include <assert.h>
 #include <inttypes.h>
 #include <unistd.h>
 
@@ -6,6 +7,7 @@
 #define PATH_ALL    "/mcp"
 #define PATH_PREFIX "/servers/"
 #define NO_ID       ((struct mcp_slice){0})
+#define BUSY        (-32000) /* as the front says it */
 
 void timer_arm(sd_event_source **source, sd_event *loop, uint64_t ms, sd_event_time_handler_t handler, void *user)
 {
@@ -64,6 +66,7 @@ struct gateway *gateway_free(struct gateway *g)
         sd_event_source_disable_unref(g->held_timer);
         sd_event_source_disable_unref(g->down_timer);
         sd_event_source_disable_unref(g->learn_timer);
+        assert(g->charged == 0 && g->kept == 0);
         upstream_pool_free(g->pool);
         sd_event_unref(g->loop);
         sodium_memzero(g->key, sizeof(g->key));
@@ -180,6 +183,7 @@ static void post(struct gateway *g, struct server *endpoint, struct exchange *x)
         _cleanup_err_ struct err *why = NULL;
         _cleanup_buf_ struct buf text = {0};
         struct mcp_message m = {0};
+        size_t n;
         int fault;
 
         if (!accepts(accept, "application/json") || !accepts(accept, "text/event-stream")) {
@@ -188,6 +192,12 @@ static void post(struct gateway *g, struct server *endpoint, struct exchange *x)
         }
         if (!is_json(exchange_header(x, "Content-Type"))) {
                 reply_error(x, 415, NO_ID, MCP_INVALID_REQUEST, "Unsupported Media Type: Content-Type must be application/json");
+                return;
+        }
+        (void)exchange_body(x, &n);
+        if (!gateway_has_room(g, n)) {
+                exchange_add_header(x, "Retry-After", "1");
+                reply_error(x, 503, NO_ID, BUSY, "too many large requests are under way: try again");
                 return;
         }
         exchange_take_body(x, &text);

@@ -69,6 +69,7 @@ void held_free(struct call *c)
         list_del(&h->in_gateway);
         c->g->n_held--;
         sd_event_source_disable_unref(h->gathered);
+        c->g->kept -= h->final.len;
         buf_deinit(&h->final);
         free(h);
         c->held = NULL;
@@ -187,6 +188,7 @@ static void take_over(struct call *old, struct call *c)
 {
         struct reply *r = c->reply;
         struct buf text = old->text;
+        size_t charged = old->charged;
 
         list_del(&c->in_reply);
         c->reply = NULL;
@@ -194,7 +196,9 @@ static void take_over(struct call *old, struct call *c)
         list_add(&r->calls, &old->in_reply);
         old->text = c->text;
         old->m = c->m;
+        old->charged = c->charged;
         c->text = text;
+        c->charged = charged;
         call_free(c);
 }
 
@@ -252,10 +256,11 @@ bool held_keep(struct call *c, struct buf *message)
 {
         size_t head = sizeof("{\"jsonrpc\":\"2.0\",\"id\":") - 1 + c->m.id.n;
 
-        if (!c->held || message->len > MAX_FINAL || message->len < head)
+        if (!c->held || message->len > MAX_FINAL || c->g->kept + message->len > MAX_KEPT || message->len < head)
                 return false;
         buf_drop(message, head);
         c->held->final = *message;
+        c->g->kept += message->len;
         *message = (struct buf){0};
         c->held->done = true;
         c->server = NULL;

@@ -30,6 +30,9 @@
 #define ROUTE_SLOTS       4096U
 #define N_CHANGES         3U /* lists: tools, prompts, resources */
 #define MAX_HELD          1024U
+#define MAX_TEXTS         8U /* times max_message: of requests that are under way, of all clients together; see gateway_charge() */
+#define SMALL_TEXT        (16U << 10)
+#define MAX_KEPT          (32U << 20) /* bytes of what servers said and no client has fetched yet */
 #define HELD_MS           (10U * 60U * 1000U)
 #define BACKOFF_MIN_MS    250U
 #define BACKOFF_MAX_MS    (60U * 1000U)
@@ -58,6 +61,7 @@ struct gateway {
         struct list listens, held, downs, calls, learners;
         unsigned n_held, n_calls;
         sd_event_source *idle_timer, *held_timer, *down_timer, *learn_timer;
+        size_t charged, kept;
         uint64_t next_ask, n_serials;
         struct route {
                 uint64_t hash;
@@ -181,6 +185,7 @@ struct call {
         struct session *session; /* of a legacy client */
         struct reply *reply;
         struct buf text;   /* m points into it */
+        size_t charged;    /* to the gateway */
         struct buf params; /* as the server gets them, when they differ from m.params */
         struct mcp_message m;
         enum mcp_method method;
@@ -212,6 +217,11 @@ struct call {
         char **headers; /* Mcp-Param-*, for the server */
 };
 struct call *call_new(struct gateway *g, struct reply *r, struct session *session, enum mcp_era era);
+/* The request as it came; text is taken over. */
+void call_take(struct call *c, struct buf *text, const struct mcp_message *m);
+/* c keeps n more bytes of its client's. false: all clients keep too much already. Short ones always fit: their number is bounded. */
+bool call_charge(struct call *c, size_t n);
+bool gateway_has_room(const struct gateway *g, size_t n);
 /* Unlinks and frees; what is under way at the server is cancelled. */
 struct call *call_free(struct call *c);
 void call_send(struct call *c);
@@ -312,6 +322,7 @@ struct ask {
         uint64_t id;   /* ours */
         char *id_text; /* the server's id, or the key in inputRequests; JSON */
         char *request; /* modern client: {"method":…,"params":…} */
+        size_t kept;   /* its bytes, while they count */
 };
 /* The server was not done with c, a client's call, when it ended. */
 void leg_abandoned(struct call *c);

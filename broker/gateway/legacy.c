@@ -67,9 +67,7 @@ static void start_request(struct session *s, struct reply *r, struct buf *text, 
         struct call *c;
 
         c = call_new(s->g, r, s, MCP_ERA_LEGACY);
-        c->text = *text;
-        *text = (struct buf){0};
-        c->m = *m;
+        call_take(c, text, m);
         c->method = mcp_method_find(m->method);
         c->server = s->server;
         c->aggregate = !s->server;
@@ -143,9 +141,7 @@ static void begin(struct gateway *g, struct server *endpoint, struct exchange *x
 {
         struct call *c = call_new(g, reply_new(x, MCP_ERA_LEGACY), NULL, MCP_ERA_LEGACY);
 
-        c->text = *text;
-        *text = (struct buf){0};
-        c->m = *m;
+        call_take(c, text, m);
         c->method = MCP_M_INITIALIZE;
         c->server = endpoint;
         c->aggregate = !endpoint;

@@ -374,6 +374,11 @@ void merge_start(struct call *c)
                 call_error(c, MCP_INVALID_PARAMS, "Invalid params: cursor", NO_DATA);
                 return;
         }
+        /* Every server gets a copy. */
+        if (c->m.meta.n > SMALL_TEXT) {
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: _meta of more than 16384 bytes", NO_DATA);
+                return;
+        }
         m = c->merge = NEW(struct merge);
         m->call = c;
         m->parts = mem_alloc((g->n_servers + 1) * sizeof(struct part));

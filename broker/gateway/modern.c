@@ -158,9 +158,7 @@ void modern_post(struct gateway *g, struct server *endpoint, struct exchange *x,
         }
         c = call_new(g, reply_new(x, MCP_ERA_MODERN), NULL, MCP_ERA_MODERN);
         c->principal = principal_of(g, x);
-        c->text = *text;
-        *text = (struct buf){0};
-        c->m = *m;
+        call_take(c, text, m);
         c->method = method;
         c->server = endpoint;
         c->aggregate = !endpoint;

@@ -23,6 +23,29 @@ struct call *call_new(struct gateway *g, struct reply *r, struct session *sessio
         return c;
 }
 
+bool gateway_has_room(const struct gateway *g, size_t n)
+{
+        return n <= SMALL_TEXT || g->charged + n <= MAX_TEXTS * g->config.upstream.max_message;
+}
+
+bool call_charge(struct call *c, size_t n)
+{
+        if (!gateway_has_room(c->g, n))
+                return false;
+        c->charged += n;
+        c->g->charged += n;
+        return true;
+}
+
+void call_take(struct call *c, struct buf *text, const struct mcp_message *m)
+{
+        c->text = *text;
+        *text = (struct buf){0};
+        c->m = *m;
+        c->charged += c->text.len;
+        c->g->charged += c->text.len;
+}
+
 /* It is no longer at the server: what the server asked on its behalf is moot. */
 static void call_left_server(struct call *c)
 {
@@ -67,6 +90,7 @@ struct call *call_free(struct call *c)
         c->g->n_calls--;
         guard_unref(c->g, c->who);
         free(c->finish_user);
+        c->g->charged -= c->charged;
         buf_deinit(&c->text);
         buf_deinit(&c->params);
         strv_free(c->headers);

@@ -454,7 +454,8 @@ static void on_renew(_unused_ const char *name, _unused_ const char *instance, v
 
 struct world *world_new(void)
 {
-        static const struct gateway_config config = {.call_timeout_ms = 1000,
+        static const struct gateway_config config = {.upstream = {.max_message = 1 << 20},
+                                                     .call_timeout_ms = 1000,
                                                      .call_cap_ms = 5000,
                                                      .start_ms = 100,
                                                      .max_sessions = 8,

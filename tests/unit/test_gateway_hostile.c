@@ -176,6 +176,90 @@ static void test_question_of_a_cancelled_call(_unused_ void **state)
         world_free(w);
 }
 
+/* -- memory ------------------------------------------------------------------------------------------------------------------- */
+/* n letters; owned. */
+static char *letters(size_t n)
+{
+        char *s = mem_alloc(n + 1);
+
+        memset(s, 'x', n);
+        return s;
+}
+
+/* Legacy calls go on when their clients leave: what they hold is bounded for all together, and who asks little is let in. */
+static void test_large_requests(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        char *id = session(w, ONE, "2025-11-25"), *large = letters(1000000);
+        char *body = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"prompts/get\",\"params\":{\"name\":\"%s\"}}", large);
+        struct exchange *x;
+
+        for (unsigned i = 0; i < 8; i++) {
+                x = post(w, ONE, id, body);
+                assert_false(x->over);
+                fake_leave(x);
+        }
+        assert_int_equal(post(w, ONE, id, body)->status, 503);
+        x = post(w, ONE, id, CALL("2"));
+        assert_false(x->over);
+        fake_result(fake_call(u, "prompts/get"), "{}");
+        assert_int_equal(x->status, 200);
+        fake_result(fake_call(u, "prompts/get"), "{}");
+        assert_false(post(w, ONE, id, body)->over);
+        free(body);
+        free(large);
+        free(id);
+        world_free(w);
+}
+
+/* Questions that modern clients do not come back for. */
+static void test_large_questions(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        char *large = letters(4000000);
+        unsigned asked = 0;
+
+        for (unsigned i = 0; i < 12; i++) {
+                char *ask = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"elicitation/create\",\"params\":{\"message\":\"%s\"}}",
+                                       i, large);
+                struct exchange *x =
+                        run(w, fake_exchange("POST", ONE,
+                                             "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"prompts/get\",\"params\":{\"name\":\"p\","
+                                             "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\","
+                                             "\"io.modelcontextprotocol/clientCapabilities\":{\"elicitation\":{}}}}}",
+                                             JSON, ACCEPT, MODERN, "Mcp-Method: prompts/get", "Mcp-Name: p", NULL));
+
+                fake_request(u, NULL, ask);
+                world_run(w, 30); /* questions that come together are asked together */
+                asked += x->over;
+                free(ask);
+        }
+        assert_in_range(asked, 7, 8);
+        assert_true(u->n_answered > 0);
+        free(large);
+        world_free(w);
+}
+
+/* What every server gets a copy of is short. */
+static void test_large_meta(_unused_ void **state)
+{
+        struct world *w = world_new();
+        char *id = session(w, "/mcp", "2025-11-25"), *large = letters(100000), *body;
+        struct exchange *x;
+
+        world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        body = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\",\"params\":{\"_meta\":{\"x\":\"%s\"}}}", large);
+        x = post(w, "/mcp", id, body);
+        assert_true(x->over);
+        assert_non_null(strstr(x->answer, "-32602"));
+        free(body);
+        free(large);
+        free(id);
+        world_free(w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -186,6 +270,9 @@ int main(void)
                 cmocka_unit_test(test_subscribe_to_much),
                 cmocka_unit_test(test_names_of_others),
                 cmocka_unit_test(test_question_of_a_cancelled_call),
+                cmocka_unit_test(test_large_requests),
+                cmocka_unit_test(test_large_questions),
+                cmocka_unit_test(test_large_meta),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
