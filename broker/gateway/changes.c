@@ -4,7 +4,9 @@
  */
 #include "broker/gateway/internal.h"
 
-#define CHANGE_MS 50U
+#define CHANGE_MS     50U
+#define CHANGE_MAX_MS 5000U /* between two of a flood that goes on */
+#define QUIET_MS      1000U
 
 static bool wants_tools(const struct listen *l)
 {
@@ -34,6 +36,14 @@ static char *change_text(size_t kind)
         return mem_printf("{\"jsonrpc\":\"2.0\",\"method\":\"%s\"}", lists[kind].method);
 }
 
+/* It is told now. The pause grows while changes come, and begins anew after a while without any. */
+static void paced(struct change *c, uint64_t now)
+{
+        bool calm = !c->told_ms || now - c->told_ms >= 2 * c->pause_ms + QUIET_MS;
+
+        *c = (struct change){.told_ms = now, .pause_ms = calm ? CHANGE_MS : MIN(2 * c->pause_ms, (uint64_t)CHANGE_MAX_MS)};
+}
+
 static void tell(struct server *s, size_t kind)
 {
         struct gateway *g = s->g;
@@ -42,7 +52,7 @@ static void tell(struct server *s, size_t kind)
         struct session *session;
         struct listen *listen;
 
-        s->changes[kind] = (struct change){.told_ms = now_ms(g->loop)};
+        paced(&s->changes[kind], now_ms(g->loop));
         LIST_FOREACH (session, &g->idle, struct session, in_idle)
                 if (session->stream && (!session->server || (session->server == s && s->announces & lists[kind].kind)) &&
                     guard_cares(g, session->who, session->id, s, lists[kind].kind))
@@ -53,13 +63,21 @@ static void tell(struct server *s, size_t kind)
                         listen_event(listen, &m);
 }
 
-static int on_timer(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+static int on_timer(_unused_ sd_event_source *source, _unused_ uint64_t at, void *user)
 {
         struct server *s = user;
+        uint64_t now = now_ms(s->g->loop), next = UINT64_MAX;
 
-        for (size_t kind = 0; kind < N_CHANGES; kind++)
-                if (s->changes[kind].pending)
+        for (size_t kind = 0; kind < N_CHANGES; kind++) {
+                struct change *c = &s->changes[kind];
+
+                if (c->pending && now >= c->told_ms + c->pause_ms)
                         tell(s, kind);
+                else if (c->pending)
+                        next = MIN(next, c->told_ms + c->pause_ms - now);
+        }
+        if (next != UINT64_MAX)
+                timer_arm(&s->change_timer, s->g->loop, next, on_timer, s);
         return 0;
 }
 
@@ -67,11 +85,11 @@ static void changed(struct server *s, size_t kind)
 {
         struct change *c = &s->changes[kind];
 
-        if (!c->told_ms || now_ms(s->g->loop) - c->told_ms >= CHANGE_MS) {
+        if (!c->told_ms || now_ms(s->g->loop) - c->told_ms >= c->pause_ms) {
                 tell(s, kind);
         } else if (!c->pending) {
                 c->pending = true;
-                timer_arm(&s->change_timer, s->g->loop, CHANGE_MS, on_timer, s);
+                on_timer(NULL, 0, s);
         }
 }
 

@@ -93,7 +93,7 @@ struct server {
         struct list subs;
         unsigned n_subs;
         struct change {
-                uint64_t told_ms;
+                uint64_t told_ms, pause_ms;
                 bool pending;
         } changes[N_CHANGES]; /* of lists: what was told when, and what is still to be told */
         sd_event_source *change_timer;

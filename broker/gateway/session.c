@@ -53,21 +53,22 @@ void session_used(struct session *s)
                 timer_arm(&s->g->idle_timer, s->g->loop, s->g->config.session_idle_ms, on_idle, s->g);
 }
 
-/* Room for one more: of those that were silent for longest, the first in which nothing is under way goes. */
+/*
+ * Room for one more: of those that were silent for longest, the first in which nothing is under way goes. Others are in use, and go to the
+ * end, so that whoever comes next does not look at them again.
+ */
 static bool make_room(struct gateway *g)
 {
-        unsigned looked_at = 0;
-        struct session *s;
-
         if (g->n_sessions < g->config.max_sessions)
                 return true;
-        LIST_FOREACH (s, &g->idle, struct session, in_idle) {
+        for (unsigned i = 0; i < MAX_LOOKED_AT && !list_empty(&g->idle); i++) {
+                struct session *s = list_first(&g->idle, struct session, in_idle);
+
                 if (session_is_idle(s)) {
                         session_free(s);
                         return true;
                 }
-                if (++looked_at >= MAX_LOOKED_AT)
-                        break;
+                session_used(s);
         }
         return false;
 }

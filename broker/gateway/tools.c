@@ -10,6 +10,7 @@
 #define MAX_PAGES        64U
 #define MAX_TOOLS        4096U
 #define MAX_TEXT         (1U << 20)
+#define MAX_NAME         256U /* bytes; the specification wants 128 at most */
 
 struct tool {
         char *name;
@@ -24,6 +25,7 @@ struct tools {
         unsigned pages;
         uint64_t since_ms; /* the loader is at work; 0: it is not */
         uint64_t done_ms;
+        size_t annotated; /* bytes of tools that have annotations */
         struct call *loader;
         struct list waiting;
         struct buf text; /* all elements, for lists while the server sleeps */
@@ -39,6 +41,7 @@ static void tools_clear(struct tools *t)
         t->items = NULL;
         t->n = 0;
         t->pages = 0;
+        t->annotated = 0;
         t->changed = false;
         buf_deinit(&t->text);
 }
@@ -146,14 +149,14 @@ static void tools_done(struct tools *t, bool ok)
 static void tool_add(struct tools *t, struct mcp_slice item)
 {
         _cleanup_err_ struct err *err = NULL;
+        struct mcp_slice name = mcp_object_get(item, "name");
         struct tool tool = {0};
 
-        tool.name = mcp_string(mcp_object_get(item, "name"));
-        if (!tool.name || t->n >= MAX_TOOLS) {
-                free(tool.name);
+        if (!mcp_is_string(name) || name.n > MAX_NAME || t->n >= MAX_TOOLS)
                 return;
-        }
-        if (memmem(item.at, item.n, "x-mcp-header", sizeof("x-mcp-header") - 1) &&
+        tool.name = mcp_string(name);
+        /* What is kept of annotations is up to some thirty times as long as they are. */
+        if (memmem(item.at, item.n, "x-mcp-header", sizeof("x-mcp-header") - 1) && (t->annotated += item.n) <= MAX_TEXT &&
             mcp_params_from_schema(&tool.params, mcp_object_get(item, "inputSchema"), &err) < 0)
                 log_debug("tool with wrong annotations", "server", t->server->entry.name, "why", err_msg(err));
         if ((t->n & (t->n + 1)) == 0)

@@ -23,7 +23,7 @@ static char *session(struct world *w, const char *path, const char *version)
         struct exchange *x = run(w, fake_exchange("POST", path, body, JSON, ACCEPT, NULL));
 
         free(body);
-        assert_int_equal(x->status, 200);
+        assert_non_null(fake_header(x, "Mcp-Session-Id"));
         return mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
 }
 
@@ -260,6 +260,70 @@ static void test_large_meta(_unused_ void **state)
         world_free(w);
 }
 
+/* Names that no tool may have are not kept, however many there are: the same name does for a call as before. */
+static void test_long_tool_names(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_MODERN, CAPS);
+        char *large = letters(300), *list;
+        struct exchange *x =
+                run(w, fake_exchange("POST", ONE,
+                                     "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"tools/call\",\"params\":{\"name\":\"t\"," META "}}", JSON,
+                                     ACCEPT, MODERN, "Mcp-Method: tools/call", "Mcp-Name: t", NULL));
+
+        list = mem_printf("{\"tools\":[{\"name\":\"%s\",\"inputSchema\":{}},{\"name\":\"t\"}]}", large);
+        fake_result(fake_call(u, "tools/list"), list);
+        fake_result(fake_call(u, "tools/call"), "{\"resultType\":\"complete\"}");
+        assert_int_equal(x->status, 200);
+        free(list);
+        free(large);
+        world_free(w);
+}
+
+/* -- floods ------------------------------------------------------------------------------------------------------------------- */
+/* One server's flood of changes is not passed on to all clients at its own pace. */
+static void test_flood_of_changes(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, "{\"tools\":{\"listChanged\":true}}");
+        char *id = session(w, ONE, "2025-11-25");
+        struct exchange *stream = run(w, fake_exchange("GET", ONE, NULL, ACCEPT, id, NULL));
+
+        world_run(w, 200);
+        for (unsigned i = 0; i < 80; i++) {
+                fake_notify(u, NULL, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
+                world_run(w, 10);
+        }
+        assert_in_range(stream->n_events, 2, 6);
+        free(id);
+        world_free(w);
+}
+
+/* Sessions with a stream are in use; any number of them, opened first, does not keep others from being replaced. */
+static void test_flood_of_sessions(_unused_ void **state)
+{
+        const struct gateway_config config = {.max_sessions = 400, .session_idle_ms = 60000, .upstream = {.max_message = 1 << 20}};
+        struct world *w = world_new();
+        const struct gateway_controller none = {0};
+
+        gateway_free(w->g);
+        assert_int_equal(gateway_new(&w->g, w->loop, &config, &none, NULL), 0);
+        for (unsigned i = 0; i < 400; i++) {
+                char *id = session(w, "/mcp", "2025-11-25");
+
+                if (i < 300)
+                        run(w, fake_exchange("GET", "/mcp", NULL, ACCEPT, id, NULL));
+                free(id);
+        }
+        /* One look may be in vain, not all. */
+        run(w, fake_exchange("POST", "/mcp",
+                             "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\","
+                             "\"capabilities\":{}}}",
+                             JSON, ACCEPT, NULL));
+        free(session(w, "/mcp", "2025-11-25"));
+        world_free(w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -273,6 +337,9 @@ int main(void)
                 cmocka_unit_test(test_large_requests),
                 cmocka_unit_test(test_large_questions),
                 cmocka_unit_test(test_large_meta),
+                cmocka_unit_test(test_long_tool_names),
+                cmocka_unit_test(test_flood_of_changes),
+                cmocka_unit_test(test_flood_of_sessions),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
