@@ -68,6 +68,7 @@ struct front {
         struct deadlines receiving, sending, idle, streaming, draining;
         struct peers peers;
         size_t buffered; /* bytes of all bodies that are here */
+        size_t queued;   /* bytes that wait for the clients of streams, of all of them */
         struct conn *conns;
         struct exchange *streams;
         struct exchange *dirty; /* streams with something to do once the callbacks are over */

@@ -14,6 +14,7 @@
 #define LEFT       (EPOLLRDHUP | EPOLLET)
 #define COPY_BELOW (16U << 10) /* shorter events are put behind each other, longer ones go out from where they are */
 #define MAX_IOV    16
+#define MAX_QUEUES 8U           /* times max_queued: of all streams together */
 #define FLUSH_AT   (256U << 10) /* so much is not collected further before it is written */
 
 /* -- the queue --------------------------------------------------------------------------------------------------------------- */
@@ -30,12 +31,18 @@ static struct piece *new_piece(struct stream *s)
         return p;
 }
 
+static void count_queued(struct stream *s, size_t n)
+{
+        s->queued += n;
+        s->x->front->queued += n;
+}
+
 static void queue_text(struct stream *s, const void *text, size_t n)
 {
         struct piece *p = s->last && s->last->bytes.len < COPY_BELOW ? s->last : new_piece(s);
 
         buf_add(&p->bytes, text, n);
-        s->queued += n;
+        count_queued(s, n);
 }
 
 /* Takes what is in bytes. */
@@ -44,7 +51,7 @@ static void queue_whole(struct stream *s, struct buf *bytes)
         struct piece *p = new_piece(s);
 
         p->bytes = *bytes;
-        s->queued += bytes->len;
+        count_queued(s, bytes->len);
         *bytes = (struct buf){0};
 }
 
@@ -63,6 +70,7 @@ static void free_first(struct stream *s)
 static void mark_sent(struct stream *s, size_t n)
 {
         s->queued -= n;
+        s->x->front->queued -= n;
         s->stalled = false;
         while (s->first && n >= s->first->bytes.len - s->sent) {
                 n -= s->first->bytes.len - s->sent;
@@ -215,6 +223,14 @@ void exchange_stream(struct exchange *x)
         deadline_begin(&f->streaming, &s->silence);
 }
 
+/* One event may be longer than the bound; but a client that has not read so much before gets no more. Many have less for each. */
+static bool reads_too_little(const struct stream *s)
+{
+        const struct front *f = s->x->front;
+
+        return s->queued > f->limits.max_queued || (s->queued > FLUSH_AT && f->queued > MAX_QUEUES * f->limits.max_queued);
+}
+
 void exchange_send(struct exchange *x, struct buf *event)
 {
         struct stream *s = x->stream;
@@ -224,8 +240,7 @@ void exchange_send(struct exchange *x, struct buf *event)
                 buf_deinit(event);
                 return;
         }
-        /* One event may be longer than the bound; but a client that has not read so much before gets no more. */
-        if (s->queued > x->front->limits.max_queued) {
+        if (reads_too_little(s)) {
                 buf_deinit(event);
                 x->front->counts.dropped_slow++;
                 fail_soon(x);
@@ -292,6 +307,7 @@ void stream_free(struct exchange *x)
                 undirty(x);
         sd_event_source_disable_unref(s->io);
         deadline_end(&s->silence);
+        f->queued -= s->queued;
         while (s->first)
                 free_first(s);
         if (s->fd >= 0)

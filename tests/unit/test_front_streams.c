@@ -192,6 +192,41 @@ static void test_client_does_not_read(_unused_ void **state)
         rig_stop(r);
 }
 
+/* Clients that each stay below their bound: all of them together have one, too. What the kernel takes for one is half of that at most. */
+static void test_clients_do_not_read(_unused_ void **state)
+{
+        struct front_limits limits = rig_limits();
+        limits.max_queued = 8 << 20;
+        struct rig *r = rig_start(&limits, NULL, NULL);
+        struct exchange *all[24];
+        int fds[ELEMENTSOF(all)], small = 4096;
+
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                fds[i] = open_stream(r, GET);
+                all[i] = r->held[i];
+                assert_int_equal(setsockopt(fds[i], SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+        }
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                struct buf b = {0};
+
+                buf_adds(&b, "data: ");
+                buf_reserve(&b, 8000000);
+                memset(b.data + b.len, 'x', 8000000);
+                b.len += 8000000;
+                buf_adds(&b, "\n\n");
+                exchange_send(all[i], &b);
+                if (i == 3)
+                        assert_int_equal(rig_counts(r).dropped_slow, 0);
+        }
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++)
+                send_text(all[i], "data: more\n\n");
+        assert_true(rig_counts(r).dropped_slow > 0);
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++)
+                close(fds[i]);
+        assert_true(rig_until(r, r->left == ELEMENTSOF(fds)));
+        rig_stop(r);
+}
+
 static void test_client_stalls(_unused_ void **state)
 {
         struct front_limits limits = rig_limits();
@@ -286,6 +321,7 @@ int main(void)
                 cmocka_unit_test(test_heartbeat),
                 cmocka_unit_test(test_client_leaves),
                 cmocka_unit_test(test_client_does_not_read),
+                cmocka_unit_test(test_clients_do_not_read),
                 cmocka_unit_test(test_client_stalls),
                 cmocka_unit_test(test_left_ends_another),
                 cmocka_unit_test(test_a_thousand_streams),
