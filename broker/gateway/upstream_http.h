@@ -101,6 +101,9 @@ struct upstream_pool {
         unsigned n_byes;
         unsigned held;
         bool dead;
+        CURL *sweep; /* makes curl close what is too old */
+        sd_event_source *sweep_timer;
+        bool sweeping, used; /* the timer is set; since it was */
 };
 
 /* upstream_pool.c */

@@ -5,6 +5,7 @@
 
 #define MAX_CONNECTIONS 16384U /* kept, those in use counted: a stream may be open for each of thousands of sessions */
 #define MAX_IDLE_S      3L
+#define SWEEP_US        ((MAX_IDLE_S + 1) * UINT64_C(1000000))
 
 /* -- curl's callbacks: they store, nothing else ------------------------------------------------------------------------------ */
 
@@ -111,6 +112,56 @@ void pool_give(struct upstream_pool *p, CURL *easy)
                 curl_easy_cleanup(easy);
 }
 
+/* -- connections that nobody uses any more ---------------------------------------------------------------------------------- */
+
+static curl_socket_t open_none(_unused_ void *user, _unused_ curlsocktype purpose, _unused_ struct curl_sockaddr *a)
+{
+        return CURL_SOCKET_BAD;
+}
+
+/*
+ * curl closes kept connections that are too old when it makes another one, and not before: without a request they would stay, also when
+ * their servers are gone. So one is made that leads nowhere.
+ */
+static int on_sweep(sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct upstream_pool *p = user;
+        int r;
+
+        if (!p->sweep) {
+                p->sweep = handle_new();
+                curl_easy_setopt(p->sweep, CURLOPT_URL, "http://127.0.0.1/");
+                curl_easy_setopt(p->sweep, CURLOPT_OPENSOCKETFUNCTION, open_none);
+                curl_loop_add(p->curl, p->sweep);
+        }
+        p->sweeping = p->used;
+        p->used = false;
+        if (!p->sweeping)
+                return 0;
+        r = sd_event_source_set_time_relative(source, SWEEP_US);
+        return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+}
+
+static void sweep_later(struct upstream_pool *p)
+{
+        p->used = true;
+        if (p->sweeping)
+                return;
+        p->sweeping = true;
+        if (!p->sweep_timer)
+                (void)sd_event_add_time_relative(p->loop, &p->sweep_timer, CLOCK_MONOTONIC, SWEEP_US, UINT64_C(1000000), on_sweep, p);
+        else if (sd_event_source_set_time_relative(p->sweep_timer, SWEEP_US) >= 0)
+                (void)sd_event_source_set_enabled(p->sweep_timer, SD_EVENT_ONESHOT);
+}
+
+static void sweep_over(struct upstream_pool *p)
+{
+        if (!p->sweep)
+                return;
+        curl_loop_remove(p->curl, p->sweep);
+        curl_easy_cleanup(TAKE_PTR(p->sweep));
+}
+
 /* -- turns -------------------------------------------------------------------------------------------------------------------- */
 
 void pool_due(struct upstream_pool *p, struct http_stream *s)
@@ -143,6 +194,8 @@ static void pool_destroy(struct upstream_pool *p)
                 stream_close(p->byes);
         while (p->n_idle > 0)
                 curl_easy_cleanup(p->idle[--p->n_idle]);
+        sweep_over(p);
+        sd_event_source_disable_unref(p->sweep_timer);
         curl_loop_free(p->curl);
         sd_event_unref(p->loop);
         free(p);
@@ -157,6 +210,11 @@ static void on_turn(void *user)
 
         p->held++;
         while (curl_loop_next(p->curl, &easy, &code)) {
+                if (easy == p->sweep) {
+                        sweep_over(p);
+                        continue;
+                }
+                sweep_later(p);
                 curl_easy_getinfo(easy, CURLINFO_PRIVATE, &s);
                 if (!s->looked)
                         look(s);
