@@ -91,6 +91,8 @@ void load_answered(struct stream *s);
 /* method and name: for the headers of the modern era. */
 void http_send(struct stream *s, const char *method, const char *name, const struct buf *message);
 void http_take(struct stream *s);
+/* Ends the session, so that the server need not keep it until it has been idle long enough. Waits for its answer. */
+void http_goodbye(struct stream *s);
 void line_send(struct stream *s, const struct buf *message);
 void line_take(struct stream *s);
 void stream_write(struct stream *s, const void *data, size_t n);

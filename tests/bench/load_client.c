@@ -338,6 +338,8 @@ int main(int argc, char **argv)
         l.epoll = epoll_create1(EPOLL_CLOEXEC);
         open_streams(&l);
         run(&l);
+        for (size_t i = 0; load_is_http(&l.o) && i < l.n_streams; i++)
+                http_goodbye(&l.streams[i]);
         report(&l);
         return 0;
 }

@@ -1,11 +1,13 @@
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <strings.h>
 #include <unistd.h>
 
 #include "tests/bench/load.h"
 
-#define MAX_HEAD (16U << 10)
+#define MAX_HEAD   (16U << 10)
+#define GOODBYE_MS 2000
 
 /* What stays the same is made once: this is to measure servers, not itself. */
 static void make_head(struct stream *s, const char *method, const char *name)
@@ -42,6 +44,24 @@ void http_send(struct stream *s, const char *method, const char *name, const str
         buf_add(&b, length, (size_t)snprintf(length, sizeof(length), "%zu\r\n\r\n", message->len));
         buf_add(&b, message->data, message->len);
         stream_write(s, b.data, b.len);
+}
+
+void http_goodbye(struct stream *s)
+{
+        const struct load_options *o = &s->load->o;
+        struct pollfd p = {.fd = s->in, .events = POLLIN};
+        _cleanup_buf_ struct buf b = {0};
+
+        if (!s->session)
+                return;
+        buf_addf(&b, "DELETE %s HTTP/1.1\r\nHost: %s:%u\r\nMCP-Protocol-Version: 2025-11-25\r\nMcp-Session-Id: %s\r\n", o->path, o->host,
+                 o->port, s->session);
+        if (o->header)
+                buf_addf(&b, "%s\r\n", o->header);
+        buf_adds(&b, "\r\n");
+        stream_write(s, b.data, b.len);
+        if (poll(&p, 1, GOODBYE_MS) < 0)
+                load_die("poll: %s", strerror(errno));
 }
 
 /* Does the line begin with the header? Then *value is behind it. name: lower-case, with its colon. */
