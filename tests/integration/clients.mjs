@@ -75,6 +75,12 @@ const answers = {
     },
 };
 
+const PATIENCE_MS = 10000;
+const within = (ms, promise) => {
+    let timer;
+    const late = new Promise((_, reject) => (timer = setTimeout(() => reject(new Error(`not within ${ms} ms`)), ms)));
+    return Promise.race([promise, late]).finally(() => clearTimeout(timer));
+};
 const text = (result) => result.content.map((part) => part.text ?? "").join("");
 const names = (list) => list.map((item) => item.name);
 const until = async (what, check, ms = 5000) => {
@@ -193,7 +199,10 @@ const visits = {
             setTimeout(() => stop.abort("enough"), 100);
             await assert.rejects(call(client, p + "wait", { ms: 60000 }, { signal: stop.signal }));
             let now = before;
-            for (let i = 0; i < 50 && now === before; i++) now = Number(text(await call(client, p + "cancelled", {})));
+            for (let i = 0; i < 150 && now === before; i++) {
+                await new Promise((r) => setTimeout(r, 20));
+                now = Number(text(await call(client, p + "cancelled", {})));
+            }
             assert.equal(now, before + 1);
         },
         async changes({ client, call, sdk, p }) {
@@ -216,7 +225,7 @@ async function visit(number, plan, report) {
     const headers = plan.token ? { Authorization: `Bearer ${plan.token}` } : {};
     const look = async (check, run) => {
         try {
-            await run();
+            await within(PATIENCE_MS, run());
             report.push({ visit: number, check, ok: true });
         } catch (e) {
             report.push({ visit: number, check, ok: false, why: String(e.stack ?? e).slice(0, 1500) });
