@@ -191,13 +191,14 @@ static void on_call(struct broker *b, struct key *key, const struct desired_serv
 {
         _cleanup_err_ struct err *err = NULL;
         _cleanup_buf_ struct buf text = {0};
+        bool fresh = !key->demand.called;
         struct channel_entry e;
 
         if (demand_call(key, s, &err) < 0)
                 refuse(b, s->name, err_msg(err));
         else if (describe(&e, &text, s, key) && e.readiness == READINESS_DOWN)
                 refuse(b, s->name, e.why);
-        else
+        else if (fresh) /* however often it is asked for: the Engine is looked at once */
                 pass_now(b->c);
 }
 
@@ -207,6 +208,8 @@ static void on_let_go(struct broker *b, struct key *key, const struct desired_se
                 refuse(b, s->name, "it is no on-demand server: the controller keeps it running");
                 return;
         }
+        if (!key->demand.called)
+                return;
         demand_end(key, "it is idle");
         pass_request(b->c, 0, false);
 }

@@ -537,6 +537,38 @@ static void test_calls(void **state)
         hear(w, "refused lazy manifest-mismatch");
 }
 
+static int on_pass(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
+{
+        ++*(unsigned *)user;
+        return 0;
+}
+
+/* A broker that says the same again and again makes the controller look at the Engine once. */
+static void test_flood_of_questions(void **state)
+{
+        struct world *w = *state;
+        unsigned passes = 0;
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        assert_true(sd_event_add_time_relative(w->c.loop, &w->c.pass_timer, CLOCK_MONOTONIC, 0, 1, on_pass, &passes) >= 0);
+        assert_true(sd_event_source_set_enabled(w->c.pass_timer, SD_EVENT_OFF) >= 0);
+        for (unsigned i = 0; i < 100; i++) {
+                ask(w, "start", "lazy");
+                run_ms(&w->x, 1);
+        }
+        hear(w, "");
+        assert_int_equal(passes, 1);
+        for (unsigned i = 0; i < 100; i++) {
+                ask(w, "stop", "lazy");
+                run_ms(&w->x, 1);
+        }
+        hear(w, "");
+        assert_int_equal(passes, 2);
+        sd_event_source_disable_unref(w->c.pass_timer);
+        w->c.pass_timer = NULL;
+}
+
 static void test_caps(void **state)
 {
         struct world *w = *state;
@@ -811,6 +843,7 @@ int main(void)
                 world_test(test_nothing_is_known_yet),
                 world_test(test_large_catalogue),
                 world_test(test_calls),
+                world_test(test_flood_of_questions),
                 world_test(test_caps),
                 world_test(test_demand_ends),
                 world_test(test_stream),
