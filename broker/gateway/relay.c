@@ -134,11 +134,16 @@ static void meta_modern(struct buf *out, const struct call *c)
 {
         const struct session *s = c->session;
 
+        buf_reserve(out, c->m.meta.n + 512U); /* what follows fits: this runs for every call */
         meta_plain(out, c->m.meta);
         if (out->len > 1)
                 buf_addc(out, ',');
-        buf_addf(out, "\"" MCP_META_VERSION "\":\"%s\",\"" MCP_META_CLIENT "\":%s,\"" MCP_META_CAPABILITIES "\":%s",
-                 mcp_revision_name(MCP_NEWEST), gateway_client_info, capability_text(s ? s->capabilities : 0));
+        buf_adds(out, "\"" MCP_META_VERSION "\":\"");
+        buf_adds(out, mcp_revision_name(MCP_NEWEST));
+        buf_adds(out, "\",\"" MCP_META_CLIENT "\":");
+        buf_adds(out, gateway_client_info);
+        buf_adds(out, ",\"" MCP_META_CAPABILITIES "\":");
+        buf_adds(out, capability_text(s ? s->capabilities : 0));
         if (s && s->level < LEVEL_NONE)
                 buf_addf(out, ",\"" MCP_META_LOG_LEVEL "\":\"%s\"", level_name(s->level));
         buf_addc(out, '}');

@@ -69,7 +69,6 @@ static struct mcp_slice member_with_comma(struct mcp_slice object, const char *b
 
 void mcp_object_set(struct buf *out, struct mcp_slice object, const char *name, struct mcp_slice value)
 {
-        _cleanup_buf_ struct buf member = {0};
         struct mcp_slice key, old;
         const char *before = NULL; /* the end of the member before */
         struct mcp_edit edit = {.by = value};
@@ -87,13 +86,15 @@ void mcp_object_set(struct buf *out, struct mcp_slice object, const char *name, 
                 mcp_add_slice(out, object);
                 return;
         }
+        const char *at = before ? before : object.at + 1;
+
+        /* One allocation, with room for the quotes, the colon and the comma. */
+        buf_reserve(out, object.n + strlen(name) + value.n + 4);
+        buf_add(out, object.at, (size_t)(at - object.at));
         if (before)
-                buf_addc(&member, ',');
-        mcp_add_string(&member, name, strlen(name));
-        buf_addc(&member, ':');
-        struct mcp_edit edits[] = {
-                {{before ? before : object.at + 1, 0}, {member.data, member.len}},
-                {{before ? before : object.at + 1, 0}, value},
-        };
-        mcp_edit_add(out, object, edits, ELEMENTSOF(edits));
+                buf_addc(out, ',');
+        mcp_add_string(out, name, strlen(name));
+        buf_addc(out, ':');
+        mcp_add_slice(out, value);
+        buf_add(out, at, (size_t)(object.at + object.n - at));
 }
