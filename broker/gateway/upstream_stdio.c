@@ -13,6 +13,7 @@
  * socket and the Engine stops a writer at about 1 MB unread, so standard error is always read.
  */
 #define READ_SIZE    (64U << 10)
+#define BATCH        (8U << 10)
 #define LAST_READS   64U /* of what a server wrote before it closed its input */
 #define STDERR_KEPT  512U
 #define STDERR_TOLD  500U
@@ -23,6 +24,8 @@ struct stdio {
         int fd;
         bool raw;
         bool unwritable; /* a write failed: the end is near */
+        bool full;       /* the socket took less than there was */
+        uint64_t turn;   /* of the loop, in which something was sent last */
         sd_event_source *io;
         struct attach_frames frames;
         struct buf line; /* the beginning of a line; none of it has a line break */
@@ -171,13 +174,15 @@ static void flush(struct stdio *s)
                 if (n < 0 && errno == EINTR)
                         continue;
                 if (n < 0) {
-                        if (errno != EAGAIN)
+                        s->full = errno == EAGAIN;
+                        if (!s->full)
                                 cannot_write(s, errno);
                         return;
                 }
                 s->out_at += (size_t)n;
         }
         s->out.len = s->out_at = 0;
+        s->full = false;
         if (s->out.cap > UPSTREAM_KEEP)
                 buf_deinit(&s->out);
         (void)watch(s, EPOLLIN);
@@ -217,8 +222,25 @@ static void add_on_one_line(struct buf *b, const struct outgoing *m)
                         b->data[i] = ' ';
 }
 
+/*
+ * What is sent in one turn of the loop behind its first message goes out together, in the next turn: with many clients that is one write
+ * for many calls. The first message never waits, and no more than BATCH does.
+ */
+static bool is_for_later(struct stdio *s, size_t n)
+{
+        size_t waiting = s->out.len - s->out_at, most = MIN(BATCH, s->upstream->limits.max_queued);
+        uint64_t turn = 0, last = s->turn;
+
+        (void)sd_event_get_iteration(s->upstream->loop, &turn);
+        s->turn = turn;
+        if (!s->full && waiting > 0 && (turn != last || n > most - MIN(waiting, most)))
+                flush(s);
+        return s->out.len > s->out_at || (turn == last && n <= most);
+}
+
 static int send_parts(struct stdio *s, struct iovec *v, size_t n_parts, size_t n, struct err **err)
 {
+        bool later = is_for_later(s, n);
         size_t waiting = s->out.len - s->out_at;
         struct msghdr h = {.msg_iov = v, .msg_iovlen = n_parts};
         ssize_t sent = 0;
@@ -227,13 +249,14 @@ static int send_parts(struct stdio *s, struct iovec *v, size_t n_parts, size_t n
                 return err_set(err, ERR_UNAVAILABLE, "it does not take input any more");
         if (waiting > 0 && n > s->upstream->limits.max_queued - MIN(waiting, s->upstream->limits.max_queued))
                 return err_set(err, ERR_LIMIT, "it does not read its input: %zu bytes wait for it", waiting);
-        if (waiting == 0) {
+        if (!later) {
                 sent = sendmsg(s->fd, &h, MSG_DONTWAIT | MSG_NOSIGNAL);
                 if (sent < 0 && errno != EAGAIN && errno != EINTR) {
                         cannot_write(s, errno);
                         return err_set(err, ERR_UNAVAILABLE, "it does not take input any more");
                 }
                 sent = MAX(sent, 0);
+                s->full = (size_t)sent < n;
         }
         if ((size_t)sent < n)
                 enqueue(s, v, n_parts, (size_t)sent);

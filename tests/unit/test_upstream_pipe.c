@@ -140,6 +140,11 @@ void server_deinit(struct server *s)
         buf_deinit(&s->log);
 }
 
+void server_watch(struct server *s)
+{
+        assert_true(sd_event_add_io(s->rig->loop, &s->io, s->fd, EPOLLIN, on_server_io, s) >= 0);
+}
+
 static void connect_pair(struct rig *r, struct server *s)
 {
         int fds[2];
@@ -148,7 +153,7 @@ static void connect_pair(struct rig *r, struct server *s)
         s->rig = r;
         s->fd = fds[1];
         r->config.fd = fds[0];
-        assert_true(sd_event_add_io(r->loop, &s->io, s->fd, EPOLLIN, on_server_io, s) >= 0);
+        server_watch(s);
 }
 
 void server_start(struct rig *r, struct server *s)

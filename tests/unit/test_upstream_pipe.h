@@ -31,6 +31,9 @@ void server_ready(struct rig *r, struct server *s);
 void server_deinit(struct server *s);
 #define _cleanup_server_ _cleanup_(server_deinit)
 
+/* Reads from now on; server_start() begins that. */
+void server_watch(struct server *s);
+
 /* Standard output (1) or standard error (2). */
 void server_frame(struct server *s, int stream, const char *data, size_t n);
 /* One line of standard output. */

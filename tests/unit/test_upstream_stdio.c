@@ -1,6 +1,8 @@
 /* Sessions with stdio servers: the handshake of both eras, and calls. */
 #include "tests/unit/test_upstream_pipe.h"
 
+#include <sys/socket.h>
+
 /* -- the handshake ---------------------------------------------------------------------------------------------------------------- */
 
 static void test_modern(_unused_ void **state)
@@ -232,6 +234,64 @@ static void test_many(_unused_ void **state)
                 assert_int_equal(a[i].n_done, 1);
                 asked_deinit(&a[i]);
         }
+}
+
+static unsigned lines_there(const struct server *s)
+{
+        char chunk[65536];
+        ssize_t n = recv(s->fd, chunk, sizeof(chunk), MSG_PEEK | MSG_DONTWAIT);
+        unsigned lines = 0;
+
+        for (ssize_t i = 0; i < n; i++)
+                lines += chunk[i] == '\n';
+        return lines;
+}
+
+/* Ids only grow. */
+static void assert_ordered(const char *log)
+{
+        long last = 0;
+
+        while ((log = strstr(log, "\"id\":"))) {
+                long id = strtol(log + 5, NULL, 10);
+                assert_true(id > last);
+                last = id;
+                log += 5;
+        }
+}
+
+static int ask_at_once(sd_event_source *source, void *user)
+{
+        struct asked *a = user;
+
+        for (int i = 0; i < 9; i++)
+                rig_ask(a->rig, &a[i], "{}");
+        sd_event_source_disable_unref(source);
+        return 0;
+}
+
+/* Calls of one turn of the loop: the first goes out at once, the others together, all in their order. */
+static void test_calls_at_once(_unused_ void **state)
+{
+        _cleanup_server_ struct server s = {.initialize = INIT("2025-11-25"), .script = server_silent};
+        _cleanup_rig_ struct rig *r = rig_new();
+        struct asked a[9] = {{.rig = r}};
+        sd_event_source *source = NULL;
+
+        server_ready(r, &s);
+        rig_run(r, 20);
+        s.io = sd_event_source_disable_unref(s.io); /* it does not read: what came can be counted */
+        assert_true(sd_event_add_defer(r->loop, &source, ask_at_once, a) >= 0);
+        assert_true(sd_event_run(r->loop, 0) > 0);
+        assert_int_equal(lines_there(&s), 1);
+        assert_true(sd_event_run(r->loop, 0) > 0);
+        assert_int_equal(lines_there(&s), 9);
+        server_watch(&s);
+        rig_run(r, 20);
+        assert_int_equal(s.n_calls, 9);
+        assert_ordered(s.log.data);
+        for (int i = 0; i < 9; i++)
+                asked_deinit(&a[i]);
 }
 
 static void test_limits(_unused_ void **state)
@@ -480,6 +540,7 @@ int main(void)
                 cmocka_unit_test(test_exits_on_probe),
                 cmocka_unit_test(test_call),
                 cmocka_unit_test(test_many),
+                cmocka_unit_test(test_calls_at_once),
                 cmocka_unit_test(test_limits),
                 cmocka_unit_test(test_progress),
                 cmocka_unit_test(test_timeouts),
