@@ -1,12 +1,22 @@
 #include "common/curl_loop.h"
 
+#include <errno.h>
 #include <sys/epoll.h>
+#include <unistd.h>
 
 #include "common/mem.h"
+
+#define MAX_EVENTS 32 /* of curl's sockets, before others have their turn */
 
 struct curl_loop {
         sd_event *loop;
         CURLM *multi;
+        /*
+         * curl's sockets, behind one descriptor for the loop. sd-event asks all that is ready again before each callback: with hundreds of
+         * answers at once that would be most of the work. And curl says anew with each transfer what it waits for.
+         */
+        int epoll;
+        sd_event_source *io;
         /*
          * curl moves its timer several times for every transfer. Ours only moves when it would ring too late, and when it rings too early
          * it is wound again: no system call for a transfer that goes well.
@@ -48,18 +58,28 @@ static void act(struct curl_loop *l, curl_socket_t fd, int mask)
         arm(l);
 }
 
-static int on_io(_unused_ sd_event_source *s, int fd, uint32_t revents, void *user)
+/* curl ignores what is told of a socket that it has closed meanwhile. */
+static void act_on(struct curl_loop *l, const struct epoll_event *e)
 {
-        struct curl_loop *l = user;
         int mask = 0;
 
-        if (revents & EPOLLIN)
+        if (e->events & EPOLLIN)
                 mask |= CURL_CSELECT_IN;
-        if (revents & EPOLLOUT)
+        if (e->events & EPOLLOUT)
                 mask |= CURL_CSELECT_OUT;
-        if (revents & (EPOLLERR | EPOLLHUP))
+        if (e->events & (EPOLLERR | EPOLLHUP))
                 mask |= mask ? 0 : CURL_CSELECT_ERR;
-        act(l, fd, mask);
+        act(l, e->data.fd, mask);
+}
+
+static int on_io(_unused_ sd_event_source *s, _unused_ int fd, _unused_ uint32_t revents, void *user)
+{
+        struct curl_loop *l = user;
+        struct epoll_event events[MAX_EVENTS];
+        int n = epoll_wait(l->epoll, events, MAX_EVENTS, 0);
+
+        for (int i = 0; i < n; i++)
+                act_on(l, &events[i]);
         l->turn(l->user);
         return 0;
 }
@@ -95,22 +115,20 @@ static int on_kick(_unused_ sd_event_source *s, void *user)
         return 0;
 }
 
-static int on_curl_socket(_unused_ CURL *easy, curl_socket_t fd, int what, void *user, void *source)
+/* known: not NULL for a socket that is in the set. */
+static int on_curl_socket(_unused_ CURL *easy, curl_socket_t fd, int what, void *user, void *known)
 {
         struct curl_loop *l = user;
-        sd_event_source *s = source;
-        uint32_t events = (what & CURL_POLL_IN ? EPOLLIN : 0) | (what & CURL_POLL_OUT ? EPOLLOUT : 0);
+        struct epoll_event e = {.events = (what & CURL_POLL_IN ? EPOLLIN : 0U) | (what & CURL_POLL_OUT ? EPOLLOUT : 0U), .data.fd = fd};
 
         if (what == CURL_POLL_REMOVE) {
-                sd_event_source_disable_unref(s);
+                (void)epoll_ctl(l->epoll, EPOLL_CTL_DEL, fd, NULL);
                 curl_multi_assign(l->multi, fd, NULL);
                 return 0;
         }
-        if (s)
-                return sd_event_source_set_io_events(s, events) < 0 ? -1 : 0;
-        if (sd_event_add_io(l->loop, &s, fd, events, on_io, l) < 0)
+        if (epoll_ctl(l->epoll, known ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &e) < 0)
                 return -1;
-        curl_multi_assign(l->multi, fd, s);
+        curl_multi_assign(l->multi, fd, l);
         return 0;
 }
 
@@ -179,8 +197,14 @@ void curl_loop_remove(struct curl_loop *l, CURL *easy)
 
 static int set_up_sources(struct curl_loop *l, struct err **err)
 {
-        int r = sd_event_add_time(l->loop, &l->timer, CLOCK_MONOTONIC, 0, 1, on_timer, l);
+        int r;
 
+        l->epoll = epoll_create1(EPOLL_CLOEXEC);
+        if (l->epoll < 0)
+                return err_sys(err, errno, "event loop for HTTP");
+        r = sd_event_add_io(l->loop, &l->io, l->epoll, EPOLLIN, on_io, l);
+        if (r >= 0)
+                r = sd_event_add_time(l->loop, &l->timer, CLOCK_MONOTONIC, 0, 1, on_timer, l);
         if (r >= 0)
                 r = sd_event_source_set_enabled(l->timer, SD_EVENT_OFF);
         if (r >= 0)
@@ -198,8 +222,13 @@ int curl_loop_new(struct curl_loop **ret, sd_event *loop, unsigned max_idle, cur
         if (curl_global_init(CURL_GLOBAL_NOTHING) != CURLE_OK)
                 return err_set(err, ERR_INTERNAL, "cannot initialise libcurl");
         l = NEW(struct curl_loop);
-        *l = (struct curl_loop){
-                .loop = sd_event_ref(loop), .multi = curl_multi_init(), .due = UINT64_MAX, .armed = UINT64_MAX, .turn = turn, .user = user};
+        *l = (struct curl_loop){.loop = sd_event_ref(loop),
+                                .multi = curl_multi_init(),
+                                .epoll = -1,
+                                .due = UINT64_MAX,
+                                .armed = UINT64_MAX,
+                                .turn = turn,
+                                .user = user};
         if (!l->multi)
                 return err_set(err, ERR_INTERNAL, "cannot initialise libcurl");
         if (set_up_sources(l, err) < 0)
@@ -220,6 +249,9 @@ struct curl_loop *curl_loop_free(struct curl_loop *l)
                 return NULL;
         if (l->multi)
                 curl_multi_cleanup(l->multi);
+        sd_event_source_disable_unref(l->io);
+        if (l->epoll >= 0)
+                close(l->epoll);
         sd_event_source_disable_unref(l->timer);
         sd_event_source_disable_unref(l->kick);
         sd_event_unref(l->loop);
