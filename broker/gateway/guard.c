@@ -77,7 +77,8 @@ struct mcp_slice guard_target(const struct call *c)
                 return mcp_slice_of(c->name);
         if (c->method == MCP_M_COMPLETE)
                 return mcp_has(c->m.ref_name) ? c->m.ref_name : c->m.ref_uri;
-        return mcp_has(c->m.name) ? c->m.name : c->m.uri;
+        /* Not what else may be there: the server looks at this one. */
+        return c->method == MCP_M_TOOLS_CALL || c->method == MCP_M_PROMPTS_GET ? c->m.name : c->m.uri;
 }
 
 void guard_answer(struct call *c, enum gateway_verdict verdict, const struct buf *text)
@@ -120,6 +121,13 @@ bool guard_admits(struct call *c, const struct server *s, void (*unknown)(struct
         else
                 guard_answer(c, verdict, &text);
         return false;
+}
+
+void guard_again(struct call *c)
+{
+        guard_settle(c);
+        c->decided = c->failed = false;
+        c->answered = 0;
 }
 
 void guard_settle(struct call *c)

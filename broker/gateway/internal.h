@@ -281,6 +281,8 @@ bool guard_admits(struct call *c, const struct server *s, void (*unknown)(struct
 /* What the guard says in place of a server. */
 void guard_answer(struct call *c, enum gateway_verdict verdict, const struct buf *text);
 void guard_settle(struct call *c);
+/* Settles what was decided, and forgets it: c goes to another server. */
+void guard_again(struct call *c);
 /* tools/call of an agent, with a name of the guard's own. */
 bool own_is(const struct call *c);
 void own_call(struct call *c);

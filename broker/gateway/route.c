@@ -314,6 +314,7 @@ void route_try(struct call *c)
                 mem_replace(&c->tried, mem_strdup(s->entry.name));
                 if (by_name && !is_bare(s))
                         continue;
+                guard_again(c); /* what was decided about the one before says nothing about this one */
                 if (!guard_admits(c, s, unknown))
                         return;
                 c->finish = on_tried;
@@ -396,6 +397,10 @@ void route_call(struct call *c)
         if ((c->method == MCP_M_RESOURCES_SUBSCRIBE || c->method == MCP_M_RESOURCES_UNSUBSCRIBE) &&
             (!mcp_is_string(c->m.uri) || c->m.uri.n > MAX_URI)) {
                 call_error(c, MCP_INVALID_PARAMS, "Invalid params: a uri of at most 8192 bytes is needed", NO_DATA);
+                return;
+        }
+        if (mcp_has(c->m.ref_name) && mcp_has(c->m.ref_uri)) {
+                call_error(c, MCP_INVALID_PARAMS, "Invalid params: ref has either a name or a uri", NO_DATA);
                 return;
         }
         switch (c->method) {

@@ -253,17 +253,29 @@ static struct server *server_new(struct gateway *g, const char *name)
         return s;
 }
 
+/* Names that were another server's until now, because its prefix is shorter, lead to s. */
+static void take_names(const struct server *s)
+{
+        for (size_t i = 0; i < s->g->n_servers; i++) {
+                struct server *other = s->g->servers[i];
+
+                if (other != s && other->told && str_has_prefix(s->prefix, other->prefix))
+                        tools_tell(other);
+        }
+}
+
 void server_update(struct gateway *g, const struct channel_entry *entry)
 {
         struct server *s = server_find(g, entry->name, strlen(entry->name));
         struct channel_entry old;
-        bool other, approval;
+        bool other, approval, renamed = !s;
 
         if (!s)
                 s = server_new(g, entry->name);
         old = s->entry;
         channel_entry_copy(&s->entry, entry);
         approval = !strv_equal(old.tools, entry->tools) || !str_eq(old.prefix, entry->prefix);
+        renamed |= !str_eq(old.prefix, entry->prefix);
         other = old.transport != entry->transport || !str_eq(old.address, entry->address) || old.port != entry->port ||
                 !str_eq(old.path, entry->path) || old.per_session != entry->per_session;
         if (s->shared)
@@ -272,6 +284,8 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
         mem_replace(&s->prefix, entry->prefix ? mem_strdup(entry->prefix) : mem_printf("%s__", entry->name));
         if (approval && s->told)
                 tools_tell(s);
+        if (renamed)
+                take_names(s);
         if (entry->readiness == READINESS_DOWN || entry->readiness == READINESS_ASLEEP || other) {
                 legs_free(s);
                 s->backoff_ms = 0;

@@ -72,13 +72,15 @@ void tools_changed(struct server *s)
 void tools_tell(struct server *s)
 {
         const struct gateway_guard *guard = s->g->guard;
-        _cleanup_buf_ struct buf array = {0};
+        _cleanup_buf_ struct buf items = {0}, array = {0};
 
         if (!guard)
                 return;
         s->told = true;
+        items_add(&items, s, MCP_M_TOOLS_LIST, tools_text(s), s->prefix, NULL);
         buf_addc(&array, '[');
-        items_add(&array, s, MCP_M_TOOLS_LIST, tools_text(s), s->prefix, NULL);
+        if (items.len)
+                buf_add(&array, items.data, items.len);
         buf_addc(&array, ']');
         guard->tools(&s->entry, s->prefix, slice_of_buf(&array), guard->user);
 }

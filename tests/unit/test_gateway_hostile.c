@@ -324,6 +324,149 @@ static void test_flood_of_sessions(_unused_ void **state)
         world_free(w);
 }
 
+/* -- agents ------------------------------------------------------------------------------------------------------------------- */
+/* The guard's notes: "server name, …" of all decisions. */
+static struct buf notes;
+
+static struct principal *guard_keep(struct principal *who)
+{
+        return who;
+}
+
+static void guard_drop(_unused_ struct principal *who)
+{
+}
+
+static const char *guard_called(_unused_ const struct principal *who)
+{
+        return "agent";
+}
+
+static bool guard_shows(_unused_ const struct principal *who, _unused_ enum policy_kind kind, _unused_ const char *server, const char *name,
+                        _unused_ void *user)
+{
+        return !name || !strstr(name, "secret");
+}
+
+/* Secrets are there for nobody, and what server two has wants somebody's approval. */
+static enum gateway_verdict guard_decides(const struct gateway_question *q, _unused_ void **ticket, struct buf *answer, _unused_ void *user)
+{
+        buf_addf(&notes, "%s%s %s", notes.len ? ", " : "", q->server, q->name);
+        if (strstr(q->name, "secret"))
+                return GATEWAY_UNKNOWN;
+        buf_adds(answer, "approval is needed");
+        return str_eq(q->server, "two") ? GATEWAY_ERROR : GATEWAY_PASS;
+}
+
+static void guard_tools(_unused_ const struct channel_entry *server, _unused_ const char *prefix, struct mcp_slice array,
+                        _unused_ void *user)
+{
+        if (mcp_has(array))
+                buf_addf(&notes, "%s%s has %.*s", notes.len ? ", " : "", server->name, (int)array.n, array.at);
+}
+
+static bool guard_is_own(_unused_ const char *name)
+{
+        return false;
+}
+
+static const struct gateway_guard guard = {.ref = guard_keep,
+                                           .unref = guard_drop,
+                                           .name = guard_called,
+                                           .visible = guard_shows,
+                                           .decide = guard_decides,
+                                           .tools = guard_tools,
+                                           .is_own = guard_is_own};
+
+static struct world *guarded_world(void)
+{
+        struct world *w = world_new();
+
+        notes.len = 0;
+        gateway_set_guard(w->g, &guard);
+        return w;
+}
+
+static struct exchange *agent_post(struct world *w, const char *id, const char *body)
+{
+        struct exchange *x = fake_exchange("POST", "/mcp", body, JSON, ACCEPT, id, NULL);
+        static char identity;
+
+        x->identity = &identity;
+        return run(w, x);
+}
+
+static char *agent_session(struct world *w)
+{
+        struct exchange *x = agent_post(w, NULL,
+                                        "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":"
+                                        "\"2025-11-25\",\"capabilities\":{}}}");
+
+        assert_non_null(fake_header(x, "Mcp-Session-Id"));
+        return mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
+}
+
+/* What is decided about is what the server will look at. */
+static void test_decided_by_another_name(_unused_ void **state)
+{
+        static const char *const bodies[] = {
+                "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/read\",\"params\":{\"uri\":\"f:secret\",\"name\":\"open\"}}",
+                "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/subscribe\",\"params\":{\"uri\":\"f:secret\",\"name\":\"open\"}}",
+                "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"completion/complete\",\"params\":{\"ref\":{\"type\":\"ref/resource\",\"uri\":"
+                "\"f:secret\",\"name\":\"one__open\"},\"argument\":{\"name\":\"a\",\"value\":\"\"}}}",
+        };
+        struct world *w = guarded_world();
+        struct upstream *u =
+                world_server(w, "one", NULL, MCP_ERA_LEGACY, "{\"prompts\":{},\"resources\":{\"subscribe\":true},\"completions\":{}}");
+        char *id = agent_session(w);
+
+        for (size_t i = 0; i < ELEMENTSOF(bodies); i++) {
+                struct exchange *x = agent_post(w, id, bodies[i]);
+
+                assert_true(x->over);
+                assert_null(fake_call(u, NULL));
+        }
+        free(id);
+        world_free(w);
+        buf_deinit(&notes);
+}
+
+/* One server's yes is not the next one's. */
+static void test_decided_for_another_server(_unused_ void **state)
+{
+        struct world *w = guarded_world();
+        struct upstream *one = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS),
+                        *two = world_server(w, "two", NULL, MCP_ERA_LEGACY, CAPS);
+        char *id = agent_session(w);
+        struct exchange *x = agent_post(w, id, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/read\",\"params\":{\"uri\":\"f:x\"}}");
+
+        fake_error(fake_call(one, "resources/read"), "{\"code\":-32002,\"message\":\"Resource not found\"}");
+        assert_null(fake_call(two, "resources/read"));
+        assert_true(x->over);
+        assert_non_null(strstr(x->answer, "approval is needed"));
+        assert_string_equal(notes.data, "one f:x, two f:x");
+        free(id);
+        world_free(w);
+        buf_deinit(&notes);
+}
+
+/* A server that came later takes its names back. */
+static void test_names_of_later_ones(_unused_ void **state)
+{
+        struct world *w = guarded_world();
+        struct upstream *bad = world_server(w, "bad", "", MCP_ERA_LEGACY, CAPS);
+        char *id = agent_session(w);
+
+        agent_post(w, id, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"x\"}}");
+        fake_result(fake_call(bad, "tools/list"), "{\"tools\":[{\"name\":\"good__send\"},{\"name\":\"x\"}]}");
+        assert_non_null(strstr(notes.data, "bad has [{\"name\":\"good__send\"},{\"name\":\"x\"}]"));
+        world_server(w, "good", NULL, MCP_ERA_LEGACY, CAPS);
+        assert_non_null(strstr(notes.data, "bad has [{\"name\":\"x\"}]"));
+        free(id);
+        world_free(w);
+        buf_deinit(&notes);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -340,6 +483,9 @@ int main(void)
                 cmocka_unit_test(test_long_tool_names),
                 cmocka_unit_test(test_flood_of_changes),
                 cmocka_unit_test(test_flood_of_sessions),
+                cmocka_unit_test(test_decided_by_another_name),
+                cmocka_unit_test(test_decided_for_another_server),
+                cmocka_unit_test(test_names_of_later_ones),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
