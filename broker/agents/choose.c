@@ -64,6 +64,21 @@ static void add_member(struct buf *out, const char *key, const char *value)
         mcp_add_string(out, value, strlen(value));
 }
 
+/* Callers choose names, of things that do not exist too, and nobody may push the log's older lines out with a few long ones. */
+#define MAX_NAME 512U
+
+static void add_name(struct buf *out, const char *name)
+{
+        size_t n = strlen(name), cut = MIN(n, (size_t)MAX_NAME);
+
+        while (cut < n && cut > 0 && ((unsigned char)name[cut] & 0xc0) == 0x80) /* not in the middle of a character */
+                cut--;
+        buf_adds(out, ",\"name\":");
+        mcp_add_string(out, name, cut);
+        if (cut < n)
+                buf_addf(out, ",\"name_bytes\":%zu", n);
+}
+
 static void add_head(struct buf *out, const char *event, uint64_t number, const char *agent, const char *run)
 {
         uint64_t now = clock_us(CLOCK_REALTIME);
@@ -85,7 +100,7 @@ static int log_decision(struct door *d, const struct gateway_question *q, const 
         add_member(&line, "door", q->request ? "http" : "mcp");
         add_member(&line, "kind", policy_kind_name(q->kind));
         add_member(&line, "server", q->server);
-        add_member(&line, "name", q->name);
+        add_name(&line, q->name);
         add_member(&line, "outcome", policy_outcome_name(decision->outcome));
         add_member(&line, "rule", decision->rule ? decision->rule : "");
         if (*decision->why)

@@ -246,10 +246,17 @@ static void begin(struct door *d, struct exchange *x, const struct verb *verb)
         struct plain *p = NEW(struct plain);
         _cleanup_err_ struct err *why = NULL;
         struct mcp_slice body;
+        size_t n;
 
         *p = (struct plain){.door = d, .x = x, .who = principal_ref(exchange_identity(x)), .verb = verb};
         list_add(&d->plain, &p->in_door);
         exchange_on_left(x, on_left, p);
+        (void)exchange_body(x, &n);
+        if (!gateway_has_room(d->gateway, n)) {
+                p->retry_after_ms = 1000;
+                fail(p, 503, "failed", "too many large requests are under way: try again");
+                return;
+        }
         exchange_take_body(x, &p->body);
         body = (struct mcp_slice){p->body.data ? p->body.data : "", p->body.len};
         while (body.n && strchr(" \t\r\n", *body.at))

@@ -97,6 +97,8 @@ struct call;
 struct call *gateway_call(struct gateway *g, const struct gateway_request *request);
 /* Nobody wants it any more; done() is not called. */
 void gateway_call_cancel(struct call *c);
+/* Is there room for a request of n bytes more? All callers of all doors share it. */
+bool gateway_has_room(const struct gateway *g, size_t n);
 /* Calls then(user) when the tools of all servers that who may see are known, or will not be soon. May be at once: then NULL. */
 struct call *gateway_learn(struct gateway *g, struct principal *who, void (*then)(void *user), void *user);
 

@@ -221,7 +221,6 @@ struct call *call_new(struct gateway *g, struct reply *r, struct session *sessio
 void call_take(struct call *c, struct buf *text, const struct mcp_message *m);
 /* c keeps n more bytes of its client's. false: all clients keep too much already. Short ones always fit: their number is bounded. */
 bool call_charge(struct call *c, size_t n);
-bool gateway_has_room(const struct gateway *g, size_t n);
 /* Unlinks and frees; what is under way at the server is cancelled. */
 struct call *call_free(struct call *c);
 void call_send(struct call *c);

@@ -181,7 +181,9 @@ struct call *gateway_call(struct gateway *g, const struct gateway_request *reque
         o->request = *request;
         o->starting = true;
         c->user = request->user;
-        if (become(c, mcp_slice_of("1"), request->name, request->arguments))
+        if (!call_charge(c, request->name.n + request->arguments.n))
+                call_error(c, MCP_INTERNAL_ERROR, "too many large requests are under way: try again", NO_DATA);
+        else if (become(c, mcp_slice_of("1"), request->name, request->arguments))
                 route_call(c);
         else
                 call_error(c, MCP_INVALID_PARAMS, "the name or the arguments are not JSON as it must be", NO_DATA);

@@ -352,6 +352,15 @@ class Denied(AgentTest):
                 self.assertIn(self.send("POST", path, INITIALIZE, self.tokens[agent])[0], (400, 404), path)
         self.assertFalse([d for d in self.decisions() if d.get("outcome") == "allow"])
 
+    def test_long_names_do_not_push_the_log_out(self):
+        self.begin()
+        session = self.session_of("nobody")
+        for name in ("x" * 1000000, "\u00e9" * 500000):
+            self.assertIn("error", self.rpc("nobody", "tools/call", {"name": name}, session))
+            self.assertEqual(self.v1("nobody", "call", {"name": name})[0], 404)
+        self.assertEqual([d["name_bytes"] for d in self.decisions()], [1000000] * 4)
+        self.assertLess((self.state / "decisions.jsonl").stat().st_size, 8192)
+
     def test_time_tells_nothing(self):
         self.begin()
         connection = http.client.HTTPConnection("127.0.0.1", self.door, timeout=20)
