@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/text.h"
 
 #define RETRY_MIN_MS 100U
 #define RETRY_MAX_MS 5000U
@@ -21,6 +22,7 @@ struct uplink {
         uid_t controller;
         struct gateway *gateway;
         struct channel *channel;
+        struct uplink_calls calls;
         sd_event_source *retry;
         uint64_t retry_ms;
         bool greeted, synced; /* on this channel */
@@ -105,6 +107,57 @@ static void greet(struct uplink *u, const struct channel_message *m)
         disconnect(u, why);
 }
 
+/* -- calls that wait for a human --------------------------------------------------------------------------------------------- */
+
+static void done(struct uplink *u, unsigned serial, const struct err *why)
+{
+        _cleanup_free_ char *safe = why ? text_escape(err_msg(why)) : NULL;
+        const struct channel_message m = {.kind = CHANNEL_DONE, .serial = serial, .why = safe};
+
+        channel_send(u->channel, &m, -1);
+}
+
+struct telling {
+        struct uplink *u;
+        unsigned serial;
+};
+
+static void tell_call(const char *text, void *to)
+{
+        const struct telling *t = to;
+        const struct channel_message m = {.kind = CHANNEL_CALL, .serial = t->serial, .text = (char *)(uintptr_t)text};
+        struct channel_message read = {0};
+        _cleanup_free_ char *packet = channel_format(&m);
+
+        /* What the controller would not take for a message ends the link: rather one call is not shown. */
+        if (channel_parse(&read, packet, strlen(packet), NULL) < 0) {
+                log_warning("a call that waits for a human cannot be shown to one");
+                return;
+        }
+        channel_message_deinit(&read);
+        channel_send(t->u->channel, &m, -1);
+}
+
+static void list_calls(struct uplink *u, unsigned serial)
+{
+        struct telling t = {u, serial};
+
+        if (u->calls.list)
+                u->calls.list(tell_call, &t, u->calls.user);
+        done(u, serial, NULL);
+}
+
+static void decide_call(struct uplink *u, const struct channel_message *m)
+{
+        _cleanup_err_ struct err *err = NULL;
+
+        if (!u->calls.decide)
+                (void)err_set(&err, ERR_UNAVAILABLE, "the broker serves no agents");
+        else if (u->calls.decide(m->call, m->approve, m->valid_ms, m->by, u->calls.user, &err) == 0)
+                log_info("a call was decided", "call", m->call, "as", m->approve ? "approved" : "rejected", "by", m->by);
+        done(u, m->serial, err);
+}
+
 static void on_message(_unused_ struct channel *c, const struct channel_message *m, int fd, void *user)
 {
         struct uplink *u = user;
@@ -132,10 +185,18 @@ static void on_message(_unused_ struct channel *c, const struct channel_message 
         case CHANNEL_REFUSED:
                 gateway_refused(u->gateway, m->entry.name, m->why);
                 break;
+        case CHANNEL_CALLS:
+                list_calls(u, m->serial);
+                break;
+        case CHANNEL_DECIDE:
+                decide_call(u, m);
+                break;
         case CHANNEL_HELLO: /* once more: means nothing */
         case CHANNEL_START: /* the channel lets none of these in */
         case CHANNEL_STOP:
         case CHANNEL_RENEW:
+        case CHANNEL_CALL:
+        case CHANNEL_DONE:
                 break;
         }
 }
@@ -247,6 +308,11 @@ struct uplink *uplink_free(struct uplink *u)
         free(u->path);
         free(u);
         return NULL;
+}
+
+void uplink_serve_calls(struct uplink *u, const struct uplink_calls *calls)
+{
+        u->calls = *calls;
 }
 
 bool uplink_is_up(const struct uplink *u)

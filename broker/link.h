@@ -15,5 +15,15 @@ _must_check_ int uplink_start(struct uplink *u, struct gateway *gateway, struct 
 struct uplink *uplink_free(struct uplink *u);
 DEFINE_FREEP(struct uplink *, uplink_free)
 
+/* What the controller's people ask about calls that wait for a human. */
+struct uplink_calls {
+        /* Calls each(text, to) for every one of them: a JSON object. */
+        void (*list)(void (*each)(const char *text, void *to), void *to, void *user);
+        int (*decide)(const char *id, bool approve, uint64_t valid_ms, const char *by, void *user, struct err **err);
+        void *user;
+};
+/* Copied. Without, there are none. */
+void uplink_serve_calls(struct uplink *u, const struct uplink_calls *calls);
+
 bool uplink_is_up(const struct uplink *u);      /* connected, and all there is was told */
 bool uplink_was_synced(const struct uplink *u); /* all there is was told at least once */

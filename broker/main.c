@@ -247,7 +247,10 @@ static int make_door(struct broker *b, unsigned callers, struct err **err)
                             "directory", c->broker_state);
                 return 0;
         }
-        return door_new(&b->door, b->loop, c, b->gateway, callers, err);
+        if (door_new(&b->door, b->loop, c, b->gateway, callers, err) < 0)
+                return -1;
+        uplink_serve_calls(b->uplink, &(struct uplink_calls){.list = door_list_calls, .decide = door_decide_call, .user = b->door});
+        return 0;
 }
 
 /* The directory of a file that is read again, if it is there. */

@@ -84,5 +84,12 @@ json_object *cli_request(const char *verb);
 _must_check_ int cli_call(struct cli *c, json_object *request, unsigned timeout_s, json_object **result, struct err **err);
 /* Tells a running daemon to look again. A daemon that is down will look when it starts. */
 void cli_poke(struct cli *c);
+/* Is it the id of a call that waits, and not of a record? */
+static inline bool cli_is_call(const char *id)
+{
+        return str_has_prefix(id, "c-");
+}
+/* Decides about a call of an agent, through the daemon. valid: a duration, or NULL: once. An exit code, or -1. */
+int cli_decide_call(struct cli *c, const char *id, bool approve, const char *valid, struct err **err);
 /* The caller's user name, or "uid-N"; owned. */
 char *cli_user(void);

@@ -169,7 +169,7 @@ int cmd_approve(struct cli *c, int argc, char **argv, struct err **err)
         const struct opt opts[] = {
                 {"key", OPT_STRING, &o.key, "FILE", "private key, or public key whose private half ssh-agent holds"},
                 {"expires", OPT_STRING, &o.expires, "DURATION",
-                 "how long it is valid (default " EXPIRES_DEFAULT ", with --yes " EXPIRES_YES ")"},
+                 "how long it is valid (default " EXPIRES_DEFAULT ", with --yes " EXPIRES_YES "; a call: once)"},
                 {"as", OPT_STRING, &o.as, "PRINCIPAL", "who signs, where allowed_signers gives the key several names"},
                 {"reason", OPT_STRING, &o.reason, "TEXT", "why (default: the proposal's)"},
                 {"yes", OPT_FLAG, &o.yes, NULL, "do not ask; the approval then expires within a day unless --expires says otherwise"},
@@ -178,5 +178,7 @@ int cmd_approve(struct cli *c, int argc, char **argv, struct err **err)
 
         if (r != 0)
                 return r < 0 ? -1 : CLI_OK;
+        if (cli_is_call(args[0]))
+                return cli_decide_call(c, args[0], true, o.expires, err);
         return approve(c, args[0], &o, err);
 }

@@ -20,7 +20,7 @@ static int parse(struct cli *c, struct options *o, bool may_name_server, int arg
 
         if (r != 0)
                 return r;
-        if (!o->reason || !*o->reason)
+        if ((!o->reason || !*o->reason) && !(!may_name_server && *args && cli_is_call((*args)[0])))
                 return cli_usage(c, err, "--reason is needed: whoever reads this later will want it");
         return 0;
 }
@@ -59,6 +59,8 @@ int cmd_reject(struct cli *c, int argc, char **argv, struct err **err)
 
         if (r != 0)
                 return r < 0 ? -1 : CLI_OK;
+        if (cli_is_call(args[0]))
+                return cli_decide_call(c, args[0], false, NULL, err);
         if (records_read(c, &view, err) < 0 || records_find(view, args[0], &item, err) < 0)
                 return -1;
         if (item->record->kind != RECORD_PROPOSAL)

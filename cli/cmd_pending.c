@@ -63,10 +63,59 @@ static void print(struct out *o, json_object *list)
                 out_line(o, STYLE_DIM, "nothing waits for a decision");
 }
 
+/* Objects out of the texts that agents' calls come as. */
+static json_object *calls_of(json_object *result)
+{
+        json_object *texts = json_get(result, "calls"), *list = json_object_new_array();
+        size_t n = json_object_is_type(texts, json_type_array) ? json_object_array_length(texts) : 0;
+
+        for (size_t i = 0; i < n; i++) {
+                const char *text = json_object_get_string(json_object_array_get_idx(texts, i));
+                json_object *o = NULL;
+
+                if (json_parse(&o, text, strlen(text), "call", NULL, NULL) == 0)
+                        json_object_array_add(list, o);
+        }
+        return list;
+}
+
+static void print_calls(struct out *o, json_object *list)
+{
+        static const char *const headers[] = {"CALL", "STATE", "AGENT", "RUN", "TOOL", "UNTIL", "ARGUMENTS"};
+        _cleanup_table_ struct table *t = table_new(headers, ELEMENTSOF(headers));
+
+        for (size_t i = 0; i < json_object_array_length(list); i++) {
+                json_object *call = json_object_array_get_idx(list, i);
+                const char *state = json_str(call, "state"), *server = json_str(call, "server"), *tool = json_str(call, "tool");
+                _cleanup_free_ char *name = mem_printf("%s:%s", server ? server : "", tool ? tool : "");
+
+                table_cell(t, STYLE_PLAIN, json_str(call, "id"));
+                table_cell(t, str_eq(state, "waits") ? STYLE_YELLOW : STYLE_PLAIN, state);
+                table_cell(t, STYLE_BOLD, json_str(call, "agent"));
+                table_cell(t, STYLE_PLAIN, json_str(call, "run"));
+                table_cell(t, STYLE_BOLD, name);
+                table_cell(t, STYLE_PLAIN, json_str(call, "expires_at"));
+                table_cell(t, STYLE_PLAIN, json_str(call, "arguments"));
+        }
+        if (table_rows(t))
+                table_print(t, o);
+}
+
+/* A daemon that is down, or may not be asked by this user, has no say about proposals: those are shown all the same. */
+static json_object *read_calls(struct cli *c)
+{
+        _cleanup_json_ json_object *request = cli_request("calls"), *result = NULL;
+        int before = c->exit_code;
+
+        if (cli_call(c, request, 0, &result, NULL) < 0)
+                c->exit_code = before;
+        return calls_of(result);
+}
+
 int cmd_pending(struct cli *c, int argc, char **argv, struct err **err)
 {
         _cleanup_(forge_view_freep) struct forge_view *view = NULL;
-        _cleanup_json_ json_object *list = json_object_new_array();
+        _cleanup_json_ json_object *list = json_object_new_array(), *calls = NULL;
         _cleanup_strv_ char **args = NULL;
         int r = opts_parse(c, NULL, 0, argc, argv, 0, 0, &args, err);
 
@@ -79,9 +128,14 @@ int cmd_pending(struct cli *c, int argc, char **argv, struct err **err)
                 if (p && p->kind == RECORD_PROPOSAL && !records_decision(view, p->id))
                         json_object_array_add(list, describe(c->conf, &view->items[i]));
         }
+        calls = read_calls(c);
+        for (size_t i = 0; c->json && i < json_object_array_length(calls); i++)
+                json_object_array_add(list, json_object_get(json_object_array_get_idx(calls, i)));
         if (c->json)
                 out_json(&c->out, list);
-        else
+        else if (json_object_array_length(list) || !json_object_array_length(calls))
                 print(&c->out, list);
+        if (!c->json)
+                print_calls(&c->out, calls);
         return CLI_OK;
 }

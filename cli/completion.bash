@@ -5,7 +5,7 @@ _bulkhead_servers() {
 }
 
 _bulkhead_pending() {
-        bulkhead pending --json 2>/dev/null | sed -n 's/^ *"id": *"\(f-[0-9a-f]*\)".*/\1/p'
+        bulkhead pending --json 2>/dev/null | sed -n 's/^ *"id": *"\([cf]-[0-9a-f]*\)".*/\1/p'
 }
 
 _bulkhead_agents() {

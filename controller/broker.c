@@ -9,6 +9,7 @@
 
 #include "common/log.h"
 #include "common/text.h"
+#include "controller/calls.h"
 #include "controller/catalogue.h"
 #include "controller/controller.h"
 
@@ -29,6 +30,7 @@ struct broker {
         struct channel_listener *listener; /* NULL: see error */
         char *error;
         struct channel *channel; /* NULL: nobody is linked */
+        struct calls *calls;
         uint64_t alone_since_ms; /* 0 = linked */
         time_t linked_at;
         uint64_t refused_logged_ms;
@@ -234,8 +236,13 @@ static void on_message(_unused_ struct channel *channel, const struct channel_me
 {
         struct broker *b = user;
         struct controller *c = b->c;
-        const struct desired_server *s = desired_find(c->desired, m->entry.name);
+        const struct desired_server *s;
 
+        if (m->kind == CHANNEL_CALL || m->kind == CHANNEL_DONE) {
+                calls_answer(b->calls, m);
+                return;
+        }
+        s = desired_find(c->desired, m->entry.name);
         if (!s || !(s->may_run || s->may_stay)) {
                 refuse(b, m->entry.name, "no server of that name may be called");
                 return;
@@ -266,6 +273,7 @@ static void unlink_broker(struct broker *b)
         struct controller *c = b->c;
 
         b->channel = channel_free(b->channel);
+        calls_end(b->calls);
         b->alone_since_ms = controller_now_ms();
         forget_told(b);
         for (size_t i = 0; i < c->n_keys; i++) {
@@ -342,6 +350,7 @@ struct broker *broker_new(struct controller *c)
         struct broker *b = NEW(struct broker);
 
         *b = (struct broker){.c = c, .alone_since_ms = controller_now_ms(), .have_user = user, .peer = user ? user->pw_uid : (uid_t)-1};
+        b->calls = calls_new();
         broker_listen(b);
         return b;
 }
@@ -350,12 +359,51 @@ struct broker *broker_free(struct broker *b)
 {
         if (!b)
                 return NULL;
+        calls_free(b->calls);
         channel_free(b->channel);
         channel_listener_free(b->listener);
         forget_told(b);
         free(b->error);
         free(b);
         return NULL;
+}
+
+static void ask_broker(struct broker *b, struct link_conn *conn, struct channel_message *m)
+{
+        if (!broker_linked(b)) {
+                link_fail(conn, 69, "the broker is not linked: calls wait there");
+                return;
+        }
+        m->serial = calls_asked(b->calls, conn);
+        channel_send(b->channel, m, -1);
+}
+
+void broker_ask_calls(struct broker *b, struct link_conn *conn)
+{
+        struct channel_message m = {.kind = CHANNEL_CALLS};
+
+        ask_broker(b, conn, &m);
+}
+
+void broker_decide_call(struct broker *b, struct link_conn *conn, json_object *request)
+{
+        struct channel_message m = {.kind = CHANNEL_DECIDE,
+                                    .call = (char *)(uintptr_t)json_str(request, "id"),
+                                    .by = (char *)(uintptr_t)json_str(request, "by"),
+                                    .approve = json_flag(request, "approve", false),
+                                    .valid_ms = (uint64_t)MAX(json_int(request, "valid_ms", 0), (int64_t)0)};
+        _cleanup_free_ char *text = NULL;
+        struct channel_message read = {0};
+
+        m.serial = 1;
+        text = channel_format(&m);
+        /* Only what the broker will take for a message goes out: else the link would end. */
+        if (!m.call || !m.by || channel_parse(&read, text, strlen(text), NULL) < 0) {
+                link_fail(conn, 64, "a call's id is \"c-\" and 16 hexadecimal digits");
+                return;
+        }
+        channel_message_deinit(&read);
+        ask_broker(b, conn, &m);
 }
 
 bool broker_linked(const struct broker *b)

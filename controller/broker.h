@@ -12,6 +12,7 @@
 
 #include "common/json.h"
 #include "common/link/channel.h"
+#include "common/link/link.h"
 
 struct broker;
 struct controller;
@@ -44,5 +45,9 @@ uint64_t broker_alone_since_ms(const struct controller *c);
 void broker_tell(struct controller *c, bool ends_only);
 /* The server has started: its stream goes to the broker. */
 void broker_hand_over(struct key *key);
+/* Which calls of agents wait for a human: conn is answered {"calls": [text, …]}, each a JSON object that nobody here has read. */
+void broker_ask_calls(struct broker *b, struct link_conn *conn);
+/* {"id", "approve", "valid_ms", "by"} */
+void broker_decide_call(struct broker *b, struct link_conn *conn, json_object *request);
 /* For `status` and `doctor`. Owned. */
 json_object *broker_json(const struct controller *c);

@@ -72,6 +72,7 @@ bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct d
                                       .path = http ? e->path : NULL,
                                       .prefix = e->prefix,
                                       .per_session = e->sharing == SHARING_PER_SESSION,
+                                      .manifest = s->record->manifest_sha256,
                                       .tools = s->record->tools,
                                       .idle_ms = on_demand ? e->idle_timeout_ms : 0};
         if (!f->plan)

@@ -5,6 +5,7 @@
 #include "controller/controller.h"
 
 #include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -166,10 +167,20 @@ static void verb_doctor(struct controller *c, struct link_conn *conn, _unused_ j
         link_answer(conn, doctor_json(c));
 }
 
+static void verb_calls(struct controller *c, struct link_conn *conn, _unused_ json_object *request)
+{
+        broker_ask_calls(c->broker, conn);
+}
+
+static void verb_decide(struct controller *c, struct link_conn *conn, json_object *request)
+{
+        broker_decide_call(c->broker, conn, request);
+}
+
 static const struct verb verbs[] = {
         {"status", RIGHT_READ, verb_status},  {"plan", RIGHT_READ, verb_plan},      {"doctor", RIGHT_READ, verb_doctor},
         {"egress", RIGHT_READ, verb_egress},  {"apply", RIGHT_OPERATE, verb_apply}, {"reload", RIGHT_OPERATE, verb_reload},
-        {"smoke", RIGHT_OPERATE, verb_smoke},
+        {"smoke", RIGHT_OPERATE, verb_smoke}, {"calls", RIGHT_READ, verb_calls},    {"decide", RIGHT_OPERATE, verb_decide},
 };
 
 static bool in_named_group(const struct link_peer *peer, const char *name)
@@ -197,6 +208,10 @@ static void on_request(struct link_conn *conn, const struct link_peer *peer, jso
                 if (!str_eq(verbs[i].name, name))
                         continue;
                 if (may(c, peer, verbs[i].right)) {
+                        /* Who it is, the kernel says. */
+                        const struct passwd *pw = getpwuid(peer->uid);
+                        _cleanup_free_ char *by = pw ? mem_strdup(pw->pw_name) : mem_printf("uid-%u", (unsigned)peer->uid);
+                        json_add_str(request, "by", by);
                         verbs[i].run(c, conn, request);
                         return;
                 }

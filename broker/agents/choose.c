@@ -2,6 +2,7 @@
  * The guard: what the gateway asks about an agent, answered by the policy, counted by the ledger, written down by the decision log.
  */
 #include <inttypes.h>
+#include <stdio.h>
 #include <time.h>
 
 #include "broker/agents/internal.h"
@@ -90,8 +91,8 @@ static void add_head(struct buf *out, const char *event, uint64_t number, const 
         add_member(out, "run", run);
 }
 
-static int log_decision(struct door *d, const struct gateway_question *q, const struct policy_decision *decision, uint64_t number,
-                        uint64_t took_us, struct err **err)
+static int log_decision(struct door *d, const struct gateway_question *q, const struct policy_decision *decision, const char *approval,
+                        uint64_t number, uint64_t took_us, struct err **err)
 {
         _cleanup_buf_ struct buf line = {0};
 
@@ -105,6 +106,8 @@ static int log_decision(struct door *d, const struct gateway_question *q, const 
         add_member(&line, "rule", decision->rule ? decision->rule : "");
         if (*decision->why)
                 add_member(&line, "why", decision->why);
+        if (*approval)
+                add_member(&line, "approval", approval);
         buf_addf(&line, ",\"arguments_bytes\":%zu,\"took_us\":%" PRIu64 "}\n", q->arguments.n, took_us);
         return decision_log_write(d->log, line.data, line.len, err);
 }
@@ -121,10 +124,18 @@ static void log_end(struct door *d, const struct pass *p, size_t bytes, uint64_t
                 log_error("the end of a call was not logged", "why", err_msg(err));
 }
 
+uint64_t door_now_ms(const struct door *d)
+{
+        return MAX(clock_us(CLOCK_REALTIME) / 1000, (uint64_t)gate_now(d->gate) * 1000);
+}
+
 /* -- what may be done ------------------------------------------------------------------------------------------------------------ */
 /* What the agent is told of a decision against it: a JSON object. */
-static void refusal_text(struct buf *out, const struct gateway_question *q, const struct policy_decision *decision)
+static void refusal_text(struct buf *out, const struct gateway_question *q, const struct policy_decision *decision,
+                         const struct pending_view *asked)
 {
+        char at[TEXT_TIME_MAX];
+
         buf_addf(out, "{\"status\":\"%s\"", policy_outcome_name(decision->outcome));
         add_member(out, "server", q->server);
         add_member(out, "name", q->name);
@@ -132,6 +143,11 @@ static void refusal_text(struct buf *out, const struct gateway_question *q, cons
                 add_member(out, "where", decision->where);
         if (decision->retry_after_ms)
                 buf_addf(out, ",\"retry_after_ms\":%" PRIu64, decision->retry_after_ms);
+        if (*asked->id) {
+                add_member(out, "id", asked->id);
+                add_member(out, "state", asked->state == PENDING_REJECTED ? "rejected" : "waits");
+                add_member(out, "expires_at", text_format_time(at, (time_t)(asked->expires_ms / 1000)));
+        }
         add_member(out, "message", decision->why);
         buf_addc(out, '}');
 }
@@ -167,7 +183,7 @@ static void on_settle(void *ticket, size_t bytes, bool failed, void *user)
         pass_settle(user, ticket, bytes, failed);
 }
 
-static void make_decision(struct door *d, const struct gateway_question *q, struct policy_decision *decision)
+static void make_decision(struct door *d, const struct gateway_question *q, bool approved, struct policy_decision *decision)
 {
         const struct tool *t = q->kind == POLICY_TOOL ? catalogue_find(d->catalogue, q->server, q->name) : NULL;
         const struct policy_request r = {.agent = q->who->agent,
@@ -177,12 +193,14 @@ static void make_decision(struct door *d, const struct gateway_question *q, stru
                                          .tool = t ? t->policy : NULL,
                                          .exists = *q->server != '\0',
                                          .arguments = q->arguments,
+                                         .approved = approved,
                                          .now_ms = clock_us(CLOCK_REALTIME) / 1000};
 
         decide(d->decider, &r, decision);
 }
 
-static enum gateway_verdict refused(const struct gateway_question *q, const struct policy_decision *decision, struct buf *answer)
+static enum gateway_verdict refused(const struct gateway_question *q, const struct policy_decision *decision,
+                                    const struct pending_view *asked, struct buf *answer)
 {
         _cleanup_buf_ struct buf text = {0};
 
@@ -191,7 +209,7 @@ static enum gateway_verdict refused(const struct gateway_question *q, const stru
                         plain_decided(q->request, decision, (struct mcp_slice){0});
                 return GATEWAY_UNKNOWN;
         }
-        refusal_text(&text, q, decision);
+        refusal_text(&text, q, decision, asked);
         if (q->request)
                 plain_decided(q->request, decision, (struct mcp_slice){text.data, text.len});
         if (q->kind == POLICY_TOOL && decision->outcome != POLICY_FAILED) {
@@ -202,15 +220,63 @@ static enum gateway_verdict refused(const struct gateway_question *q, const stru
         return GATEWAY_ERROR;
 }
 
+static int arguments_hash(char hash[SHA256_HEX], struct mcp_slice arguments, struct err **err)
+{
+        const struct json_limits limits = {.max_bytes = PENDING_SHOWN, .max_depth = 64};
+        _cleanup_json_ json_object *o = NULL;
+
+        if (json_parse(&o, mcp_has(arguments) ? arguments.at : "{}", mcp_has(arguments) ? arguments.n : 2, "arguments", &limits, err) < 0)
+                return -1;
+        json_sha256(hash, o);
+        return 0;
+}
+
+/* What a human has said about this very call, or is asked now. Where that lets the call pass, it is decided again as an approved one. */
+static void ask_human(struct door *d, const struct gateway_question *q, struct policy_decision *decision, struct pending_view *asked)
+{
+        const struct tool *t = catalogue_find(d->catalogue, q->server, q->name);
+        _cleanup_free_ char *text = mcp_has(q->arguments) ? mem_strndup(q->arguments.at, q->arguments.n) : mem_strdup("{}");
+        _cleanup_err_ struct err *err = NULL;
+        char hash[SHA256_HEX];
+        const struct pending_call call = {.agent = q->who->agent,
+                                          .run = q->who->run,
+                                          .server = q->server,
+                                          .tool = q->name,
+                                          .manifest = t ? policy_tool_manifest(t->policy) : "",
+                                          .arguments = text,
+                                          .hash = hash};
+
+        if (arguments_hash(hash, q->arguments, &err) < 0 ||
+            (!pending_find(d->pending, &call, door_now_ms(d), asked) && pending_ask(d->pending, &call, door_now_ms(d), asked, &err) < 0)) {
+                snprintf(decision->why, sizeof(decision->why), "a human has to approve this call, and cannot be asked: %s", err_msg(err));
+                return;
+        }
+        if (asked->state == PENDING_REJECTED)
+                strcpy(decision->why, "a human rejected this call");
+        if (asked->state != PENDING_APPROVED)
+                return;
+        make_decision(d, q, true, decision);
+        if (decision->outcome != POLICY_ALLOWED || pending_use(d->pending, asked->id, &err) == 0)
+                return;
+        log_error("an approval could not be used", "id", asked->id, "why", err_msg(err));
+        if (decider_settle(d->decider, decision, 0, NULL) < 0)
+                log_error("and what it reserved stays counted");
+        decision->outcome = POLICY_FAILED;
+        strcpy(decision->why, "the broker cannot write down that an approval was used");
+}
+
 static enum gateway_verdict on_decide(const struct gateway_question *q, void **ticket, struct buf *answer, void *user)
 {
         struct door *d = user;
         struct policy_decision decision;
+        struct pending_view asked = {0};
         _cleanup_err_ struct err *err = NULL;
         uint64_t begun = clock_us(CLOCK_MONOTONIC), number = ++d->calls;
 
-        make_decision(d, q, &decision);
-        if (log_decision(d, q, &decision, number, clock_us(CLOCK_MONOTONIC) - begun, &err) < 0) {
+        make_decision(d, q, false, &decision);
+        if (decision.outcome == POLICY_APPROVAL_REQUIRED)
+                ask_human(d, q, &decision, &asked);
+        if (log_decision(d, q, &decision, asked.id, number, clock_us(CLOCK_MONOTONIC) - begun, &err) < 0) {
                 log_error("a call was refused, because its decision cannot be logged", "why", err_msg(err));
                 if (decision.outcome == POLICY_ALLOWED && decider_settle(d->decider, &decision, 0, NULL) < 0)
                         log_error("and what it reserved stays counted");
@@ -220,11 +286,51 @@ static enum gateway_verdict on_decide(const struct gateway_question *q, void **t
                 }
         }
         if (decision.outcome != POLICY_ALLOWED)
-                return refused(q, &decision, answer);
+                return refused(q, &decision, &asked, answer);
         *ticket = pass_new(q, &decision, number);
         if (q->request)
                 plain_decided(q->request, &decision, (struct mcp_slice){0});
         return GATEWAY_PASS;
+}
+
+/* -- humans -------------------------------------------------------------------------------------------------------------------- */
+void door_list_calls(void (*each)(const char *text, void *to), void *to, void *door)
+{
+        struct door *d = door;
+        _cleanup_json_ json_object *list = pending_list(d->pending, NULL, door_now_ms(d));
+
+        for (size_t i = 0; i < json_object_array_length(list); i++) {
+                json_object *o = json_object_array_get_idx(list, i);
+                _cleanup_buf_ struct buf text = {0};
+
+                /* DEL is fine in JSON, and in no message between programs. */
+                for (const char *s = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE); *s; s++)
+                        if (*s == 0x7f)
+                                buf_adds(&text, "\\u007f");
+                        else
+                                buf_addc(&text, *s);
+                each(text.data, to);
+        }
+}
+
+static int log_human(struct door *d, const char *id, bool approve, uint64_t valid_ms, const char *by, struct err **err)
+{
+        _cleanup_buf_ struct buf line = {0};
+
+        add_head(&line, approve ? "approved" : "rejected", d->calls, "", "");
+        add_member(&line, "approval", id);
+        add_member(&line, "by", by);
+        buf_addf(&line, ",\"valid_ms\":%" PRIu64 "}\n", valid_ms);
+        return decision_log_write(d->log, line.data, line.len, err);
+}
+
+int door_decide_call(const char *id, bool approve, uint64_t valid_ms, const char *by, void *door, struct err **err)
+{
+        struct door *d = door;
+
+        return log_human(d, id, approve, valid_ms, by, err) < 0
+                       ? -1
+                       : pending_decide(d->pending, id, approve, valid_ms, by, door_now_ms(d), err);
 }
 
 /* -- tools --------------------------------------------------------------------------------------------------------------------- */

@@ -191,7 +191,8 @@ static int open_state(struct door *d, struct err **err)
         _cleanup_free_ char *counters = mem_printf("%s/counters", state);
 
         if (dir_make(counters, 0700, err) < 0 || gate_new(&d->gate, d->conf->agents_file, d->conf->audience, state, err) < 0 ||
-            ledger_open(&d->ledger, counters, err) < 0 || decision_log_open(&d->log, state, err) < 0)
+            ledger_open(&d->ledger, counters, err) < 0 || decision_log_open(&d->log, state, err) < 0 ||
+            pending_open(&d->pending, state, err) < 0)
                 return err_wrap(err, "broker.state %s", state);
         return policy_first(d, err);
 }
@@ -280,6 +281,7 @@ struct door *door_free(struct door *d)
         decider_free(d->decider);
         ledger_free(d->ledger);
         decision_log_free(d->log);
+        pending_free(d->pending);
         gate_free(d->gate);
         catalogue_free(d->catalogue);
         shown_free(d->shown);

@@ -24,6 +24,10 @@ void door_stop(struct door *d);
 struct door *door_free(struct door *d);
 DEFINE_FREEP(struct door *, door_free)
 
+/* Calls that wait for a human, for the link: each(text, to) with a JSON object; and what one says about one. */
+void door_list_calls(void (*each)(const char *text, void *to), void *to, void *door);
+_must_check_ int door_decide_call(const char *id, bool approve, uint64_t valid_ms, const char *by, void *door, struct err **err);
+
 uint16_t door_port(const struct door *d); /* of the first address */
 /* Prometheus text, for the operator's port; appended. */
 void door_metrics(const struct door *d, struct buf *out);

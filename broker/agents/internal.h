@@ -14,6 +14,7 @@
 #include "broker/agents/decision_log.h"
 #include "broker/agents/door.h"
 #include "broker/agents/gate.h"
+#include "broker/agents/pending.h"
 #include "broker/gateway/gateway.h"
 #include "broker/gateway/list.h"
 
@@ -29,6 +30,7 @@ struct door {
         struct ledger *ledger;
         struct decider *decider;
         struct decision_log *log;
+        struct pending *pending;
         struct shown *shown;
         struct front_authenticator authenticator;
         char *challenge;
@@ -47,6 +49,9 @@ void guard_init(struct door *d);
 enum policy_access tool_access(const struct door *d, const struct principal *who, const struct tool *t);
 /* By any of its names, if this agent may see it. */
 const struct tool *tool_seen(const struct door *d, const struct principal *who, const char *name);
+
+/* Since the epoch, in ms; never before what the gate has seen. */
+uint64_t door_now_ms(const struct door *d);
 
 /* -- tools.c: the four tools ------------------------------------------------------------------------------------------------------- */
 bool harness_is(const char *name);

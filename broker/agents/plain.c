@@ -226,12 +226,21 @@ static void start_call(struct plain *p)
                 p->call = c;
 }
 
+/* Its own, and no others. */
+static void start_pending(struct plain *p)
+{
+        _cleanup_json_ json_object *o = json_object_new_object();
+        struct buf out = {0};
+
+        json_add(o, "pending", pending_list(p->door->pending, p->who->agent, door_now_ms(p->door)));
+        buf_adds(&out, json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN | JSON_C_TO_STRING_NOSLASHESCAPE));
+        respond(p, 200, &out);
+}
+
 /* -- requests ------------------------------------------------------------------------------------------------------------------ */
 static const struct verb verbs[] = {
-        {"/v1/search", start_search},
-        {"/v1/describe", start_describe},
-        {"/v1/load", start_load},
-        {"/v1/call", start_call},
+        {"/v1/search", start_search}, {"/v1/describe", start_describe}, {"/v1/load", start_load},
+        {"/v1/call", start_call},     {"/v1/pending", start_pending},
 };
 
 static bool is_json(const char *type)

@@ -12,7 +12,8 @@
 #include "common/err.h"
 #include "common/registry/registry.h"
 
-#define CHANNEL_VERSION      1
+#define CHANNEL_VERSION      2
+#define CHANNEL_MAX_TEXT     (24U << 10)
 #define CHANNEL_MAX_PACKET   (64U << 10)
 #define CHANNEL_MAX_QUEUED   (4U << 20) /* bytes that wait for a peer that does not read; then it is closed */
 #define CHANNEL_STALL_MS     30000U     /* and so is one that takes nothing for this long */
@@ -26,10 +27,14 @@ enum channel_kind {
         CHANNEL_SYNCED,  /* all there is was told */
         CHANNEL_STREAM,  /* name, instance, and the descriptor of a fresh attach stream, after its parsed 101 */
         CHANNEL_REFUSED, /* name, why: what was asked for will not happen */
+        CHANNEL_CALLS,   /* serial: which calls wait for a human? */
+        CHANNEL_DECIDE,  /* serial, call, approve, valid_ms, by: what a human says about one */
         /* broker -> controller */
         CHANNEL_START, /* name: somebody calls an on-demand server */
         CHANNEL_STOP,  /* name: nobody has called it for its idle time */
         CHANNEL_RENEW, /* name, instance: its stream is lost or its session is broken; a fresh instance is wanted */
+        CHANNEL_CALL,  /* serial, text: one of them. JSON that the controller hands on unread */
+        CHANNEL_DONE,  /* serial, why: that was all; or what went wrong */
 };
 
 enum server_readiness {
@@ -52,6 +57,7 @@ struct channel_entry {
         char *path;
         char *prefix;     /* of its tools' names where several servers share an endpoint; NULL = "name__"; "" = none */
         bool per_session; /* a session of its own for every client (HTTP servers), else one for all */
+        char *manifest;   /* SHA-256 of the approved one, 64 hex; NULL when the record has none */
         char **tools;     /* names that were approved, others are withheld (an empty list: all). NULL = not bound by the record */
         uint64_t idle_ms;
 };
@@ -63,7 +69,13 @@ struct channel_message {
         enum channel_kind kind;
         unsigned version;           /* CHANNEL_HELLO */
         struct channel_entry entry; /* CHANNEL_SERVER: all of it; others: name and instance only */
-        char *why;                  /* CHANNEL_REFUSED */
+        char *why;                  /* CHANNEL_REFUSED; CHANNEL_DONE: NULL when all went well */
+        unsigned serial;            /* from 1; the broker answers with the number that it was asked with */
+        char *call;                 /* "c-…" */
+        bool approve;               /* CHANNEL_DECIDE */
+        uint64_t valid_ms;          /* CHANNEL_DECIDE: as often as is liked, for so long; 0: once */
+        char *by;                   /* CHANNEL_DECIDE: who says so */
+        char *text;                 /* CHANNEL_CALL; at most CHANNEL_MAX_TEXT bytes */
 };
 void channel_message_deinit(struct channel_message *m);
 /*

@@ -13,9 +13,10 @@
 #define MAX_INTEGER (INT64_C(1) << 53)
 
 static const char *const kind_words[] = {
-        [CHANNEL_HELLO] = "hello",   [CHANNEL_SERVER] = "server",   [CHANNEL_GONE] = "gone",   [CHANNEL_SYNCED] = "synced",
-        [CHANNEL_STREAM] = "stream", [CHANNEL_REFUSED] = "refused", [CHANNEL_START] = "start", [CHANNEL_STOP] = "stop",
-        [CHANNEL_RENEW] = "renew",   [CHANNEL_RENEW + 1] = NULL,
+        [CHANNEL_HELLO] = "hello",   [CHANNEL_SERVER] = "server",   [CHANNEL_GONE] = "gone",     [CHANNEL_SYNCED] = "synced",
+        [CHANNEL_STREAM] = "stream", [CHANNEL_REFUSED] = "refused", [CHANNEL_START] = "start",   [CHANNEL_STOP] = "stop",
+        [CHANNEL_RENEW] = "renew",   [CHANNEL_CALLS] = "calls",     [CHANNEL_DECIDE] = "decide", [CHANNEL_CALL] = "call",
+        [CHANNEL_DONE] = "done",     [CHANNEL_DONE + 1] = NULL,
 };
 static const char *const transport_words[] = {"stdio", "streamable-http", "sse", NULL};
 static const char *const lifecycle_words[] = {"always-on", "on-demand", NULL};
@@ -56,6 +57,27 @@ static bool is_path(const char *s)
         return s[0] == '/' && is_clean(s, MAX_PATH) && !strchr(s, ' ');
 }
 
+static bool is_manifest(const char *s)
+{
+        return str_is_hex(s, 64);
+}
+
+static bool is_call(const char *s)
+{
+        return str_has_prefix(s, "c-") && str_is_hex(s + 2, 16);
+}
+
+static bool is_by(const char *s)
+{
+        return is_clean(s, 128);
+}
+
+/* JSON on one line. */
+static bool is_text(const char *s)
+{
+        return is_clean(s, CHANNEL_MAX_TEXT);
+}
+
 static bool is_tool(const char *s)
 {
         return is_clean(s, MAX_TOOL);
@@ -79,13 +101,21 @@ struct member {
 #define NAMED                                                                                                                              \
         (IN(CHANNEL_SERVER) | IN(CHANNEL_GONE) | IN(CHANNEL_STREAM) | IN(CHANNEL_REFUSED) | IN(CHANNEL_START) | IN(CHANNEL_STOP) |         \
          IN(CHANNEL_RENEW))
+#define NUMBERED  (IN(CHANNEL_CALLS) | IN(CHANNEL_DECIDE) | IN(CHANNEL_CALL) | IN(CHANNEL_DONE))
 #define AT(field) offsetof(struct channel_message, field)
 static const struct member members[] = {
         {"version", SHAPE_NUMBER32, AT(version), IN(CHANNEL_HELLO), IN(CHANNEL_HELLO), .min = 1, .max = 1000000},
         {"name", SHAPE_TEXT, AT(entry.name), NAMED, NAMED, registry_name_valid},
         {"instance", SHAPE_TEXT, AT(entry.instance), IN(CHANNEL_STREAM) | IN(CHANNEL_RENEW),
          IN(CHANNEL_STREAM) | IN(CHANNEL_RENEW) | IN(CHANNEL_SERVER), is_instance},
-        {"why", SHAPE_TEXT, AT(why), IN(CHANNEL_REFUSED), IN(CHANNEL_REFUSED), is_why},
+        {"why", SHAPE_TEXT, AT(why), IN(CHANNEL_REFUSED), IN(CHANNEL_REFUSED) | IN(CHANNEL_DONE), is_why},
+        {"serial", SHAPE_NUMBER32, AT(serial), NUMBERED, NUMBERED, .min = 1, .max = UINT32_MAX},
+        {"call", SHAPE_TEXT, AT(call), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE), is_call},
+        {"approve", SHAPE_FLAG, AT(approve), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE)},
+        {"valid_ms", SHAPE_NUMBER64, AT(valid_ms), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE), .min = 0, .max = MAX_INTEGER},
+        {"by", SHAPE_TEXT, AT(by), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE), is_by},
+        {"text", SHAPE_TEXT, AT(text), IN(CHANNEL_CALL), IN(CHANNEL_CALL), is_text},
+        {"manifest", SHAPE_TEXT, AT(entry.manifest), 0, IN(CHANNEL_SERVER), is_manifest},
         {"transport", SHAPE_WORD, AT(entry.transport), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .words = transport_words},
         {"lifecycle", SHAPE_WORD, AT(entry.lifecycle), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .words = lifecycle_words},
         {"readiness", SHAPE_WORD, AT(entry.readiness), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .words = readiness_words},
@@ -296,6 +326,7 @@ void channel_entry_deinit(struct channel_entry *e)
         free(e->address);
         free(e->path);
         free(e->prefix);
+        free(e->manifest);
         strv_free(e->tools);
         *e = (struct channel_entry){0};
 }
@@ -322,6 +353,7 @@ void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e
         ret->address = mem_strdup(e->address);
         ret->path = mem_strdup(e->path);
         ret->prefix = mem_strdup(e->prefix);
+        ret->manifest = mem_strdup(e->manifest);
         ret->tools = copy_list(e->tools);
 }
 
@@ -330,12 +362,15 @@ bool channel_entry_equal(const struct channel_entry *a, const struct channel_ent
         return str_eq(a->name, b->name) && a->transport == b->transport && a->lifecycle == b->lifecycle && a->readiness == b->readiness &&
                str_eq(a->why, b->why) && str_eq(a->instance, b->instance) && str_eq(a->address, b->address) && a->port == b->port &&
                str_eq(a->path, b->path) && str_eq(a->prefix, b->prefix) && a->per_session == b->per_session &&
-               strv_equal(a->tools, b->tools) && a->idle_ms == b->idle_ms;
+               str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) && a->idle_ms == b->idle_ms;
 }
 
 void channel_message_deinit(struct channel_message *m)
 {
         channel_entry_deinit(&m->entry);
         free(m->why);
+        free(m->call);
+        free(m->by);
+        free(m->text);
         *m = (struct channel_message){0};
 }

@@ -136,7 +136,7 @@ static void collect_fds(struct arrival *a, struct msghdr *h)
 
 static bool from_controller(enum channel_kind kind)
 {
-        return kind <= CHANNEL_REFUSED;
+        return kind <= CHANNEL_DECIDE;
 }
 
 /* One packet, checked as far as one can tell without knowing servers. */

@@ -4,7 +4,7 @@
  *
  * Says what happens on standard output, a JSON object a line: {"event":"ready"}, {"event":"connected"}, {"event":"closed","why":…},
  * {"event":"up","name":…,"instance":…,"pid":…}, {"event":"exited","name":…,"pid":…},
- * {"event":"asked","kind":"start"|"stop"|"renew","name":…}.
+ * {"event":"asked","kind":"start"|"stop"|"renew","name":…}, {"event":"call","text":…}, {"event":"done","why":…}.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -207,6 +207,11 @@ static void on_message(struct channel *c, const struct channel_message *m, int f
         static const char *const words[] = {[CHANNEL_START] = "start", [CHANNEL_STOP] = "stop", [CHANNEL_RENEW] = "renew"};
 
         (void)c, (void)fd;
+        if (m->kind == CHANNEL_CALL || m->kind == CHANNEL_DONE) {
+                say(m->kind == CHANNEL_CALL ? "call" : "done", NULL, m->kind == CHANNEL_CALL ? "text" : "why",
+                    m->kind == CHANNEL_CALL ? m->text : m->why, 0);
+                return;
+        }
         say("asked", m->entry.name, "kind", words[m->kind], 0);
         if (!s)
                 return;
@@ -344,11 +349,29 @@ static int add(struct host *h, json_object *entry, struct err **err)
         return 0;
 }
 
+/* As the control socket's verbs do. */
+static void ask_about_calls(struct host *h, json_object *o)
+{
+        const struct channel_message m = {.kind = json_get(o, "call") ? CHANNEL_DECIDE : CHANNEL_CALLS,
+                                          .serial = 1,
+                                          .call = (char *)(uintptr_t)json_str(o, "call"),
+                                          .approve = json_flag(o, "approve", false),
+                                          .valid_ms = (uint64_t)json_int(o, "valid_ms", 0),
+                                          .by = (char *)(uintptr_t) "alice"};
+
+        if (h->link)
+                channel_send(h->link, &m, -1);
+}
+
 static int obey(struct host *h, json_object *o, struct err **err)
 {
         struct hosted *s = find(h, json_str(o, "name"));
         const char *what = json_str(o, "do");
 
+        if (str_eq(what, "calls") || str_eq(what, "decide")) {
+                ask_about_calls(h, o);
+                return 0;
+        }
         if (str_eq(what, "add"))
                 return add(h, json_get(o, "entry"), err);
         if (str_eq(what, "close")) {
@@ -411,7 +434,8 @@ static int usage(void)
               "link's message \"server\"; also \"delay_ms\" before each start, and \"refuse\": why it is never started when asked for.\n"
               "Commands, one a line: {\"do\":\"add\",\"entry\":…}, "
               "{\"do\":\"remove\"|\"kill\"|\"down\"|\"up\"|\"refuse\",\"name\":…,\"why\":…},\n"
-              "{\"do\":\"close\"} (the link). Ends, with all servers, at the end of standard input.\n",
+              "{\"do\":\"calls\"}, {\"do\":\"decide\",\"call\":…,\"approve\":…,\"valid_ms\":…}, {\"do\":\"close\"} (the link). Ends, with "
+              "all servers, at the end of standard input.\n",
               stderr);
         return 64;
 }

@@ -422,6 +422,89 @@ class Counting(AgentTest):
         self.assertGreaterEqual(allowed, 100 - 64)  # what was admitted and never logged is at most what was under way
 
 
+class Approvals(AgentTest):
+    agents = {"bob": {"ask": ["echo:echo"]}, "eve": {"ask": ["echo:echo"]}}
+    CALL = {"name": "echo:echo", "arguments": {"text": "please", "n": 1}}
+
+    def decide(self, call, approve=True, **more):
+        self.tell_host(do="decide", call=call, approve=approve, **more)
+
+    def ask_for(self, agent="bob", **arguments):
+        return self.v1(agent, "call", {**self.CALL, "arguments": {**self.CALL["arguments"], **arguments}})
+
+    def pending(self, agent="bob"):
+        return {c["id"]: c["state"] for c in self.v1(agent, "pending", {})[1]["pending"]}
+
+    def test_once_and_bound_to_what_was_asked(self):
+        self.begin()
+        status, answer, _ = self.ask_for()
+        self.assertEqual((status, answer["status"], answer["state"]), (202, "approval_required", "waits"))
+        call = answer["id"]
+        self.assertRegex(call, "^c-[0-9a-f]{16}$")
+        self.assertEqual(self.ask_for()[1]["id"], call)  # the same question, also with members in another order
+        self.assertEqual(self.v1("bob", "call", {"arguments": {"n": 1, "text": "please"}, "name": "echo__echo"})[1]["id"], call)
+        other = self.ask_for("eve")[1]["id"]
+        different = self.ask_for(text="other")[1]["id"]
+        self.assertEqual(len({call, other, different}), 3)
+        self.assertEqual((set(self.pending()), set(self.pending("eve"))), ({call, different}, {other}))
+        self.decide(call)
+        eventually(lambda: self.pending()[call] == "approved")
+        self.assertEqual([self.ask_for("eve")[0], self.ask_for(text="other")[0]], [202, 202])
+        status, answer, _ = self.ask_for()
+        self.assertEqual((status, answer["result"]["content"][0]["text"]), (200, "please"))
+        self.assertEqual([d["approval"] for d in self.decisions() if d.get("outcome") == "allow"], [call])
+        self.assertNotEqual(self.ask_for()[1]["id"], call)  # used up
+
+    def test_over_mcp_and_over_a_restart(self):
+        self.begin()
+        asked = self.rpc("bob", "tools/call", self.CALL, self.session_of("bob"))["result"]
+        self.assertTrue(asked["isError"])
+        call = asked["structuredContent"]["id"]
+        self.broker.kill()
+        self.broker.wait()
+        self.again()
+        self.assertEqual(self.pending(), {call: "waits"})
+        self.decide(call, valid_ms=60000)
+        eventually(lambda: self.pending()[call] == "approved")
+        self.broker.kill()
+        self.broker.wait()
+        self.again()
+        for _ in range(3):  # for a time, as often as is liked
+            self.assertNotIn("isError", json.dumps(self.rpc("bob", "tools/call", self.CALL, self.session_of("bob"))).replace('"isError": false', ""))
+
+    def test_once_is_once_also_when_many_try(self):
+        self.begin()
+        self.decide(self.ask_for()[1]["id"])
+        eventually(lambda: "approved" in self.pending().values())
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            answers = list(pool.map(lambda _: self.ask_for()[0], range(32)))
+        self.assertEqual((answers.count(200), answers.count(202)), (1, 31))
+
+    def test_rejected_and_over(self):
+        self.begin()
+        call = self.ask_for()[1]["id"]
+        self.decide(call, approve=False)
+        eventually(lambda: self.pending()[call] == "rejected")
+        self.assertEqual((self.ask_for()[0], self.ask_for()[1]["state"]), (202, "rejected"))
+        brief = self.ask_for(text="brief")[1]["id"]
+        self.decide(brief, valid_ms=300)
+        eventually(lambda: self.pending()[brief] == "approved")
+        eventually(lambda: brief not in self.pending())
+        self.assertEqual(self.ask_for(text="brief")[0], 202)
+
+    def test_bounded(self):
+        self.begin()
+        answers = [self.ask_for(n=n)[1] for n in range(40)]
+        self.assertEqual([("id" in a) for a in answers], [True] * 32 + [False] * 8)
+        self.assertIn("too many", answers[-1]["message"])
+        self.assertIn("are more than", self.ask_for("eve", text="x" * 9000)[1]["message"])
+        self.assertIn("id", self.ask_for("eve", text="\x7f\u2028 \"\\")[1])
+        self.tell_host(do="calls")  # all fit through the link, which is still there
+        self.decide(answers[0]["id"])
+        eventually(lambda: self.pending()[answers[0]["id"]] == "approved")
+        self.assertEqual(self.readiness()["controller"], "connected")
+
+
 class Policy(AgentTest):
     def test_reload_and_what_is_bad(self):
         self.begin()

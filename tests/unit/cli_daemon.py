@@ -50,6 +50,15 @@ class Daemon(CliTest):
     def answer(self, verb, result, *progress):
         self.answers[verb] = [*({"progress": p} for p in progress), {"ok": True, "result": result}]
 
+    def test_calls_of_agents(self):
+        call = "c-0123456789abcdef"
+        self.assertIn("approved: " + call, self.run_cli("approve", call).out)
+        self.assertEqual(self.asked[-1], {"verb": "decide", "id": call, "approve": True, "valid_ms": 0})
+        self.run_cli("approve", call, "--expires", "2h")
+        self.assertEqual(self.asked[-1]["valid_ms"], 7200000)
+        self.assertEqual(self.run_cli("reject", call, "--json").json(), {"id": call, "decision": "rejected"})
+        self.assertEqual(self.asked[-1]["approve"], False)
+
     def test_status(self):
         self.answer("status", STATUS)
         shown = self.run_cli("status").out

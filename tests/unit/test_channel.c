@@ -85,6 +85,11 @@ static void test_kinds(_unused_ void **state)
                 "{\"kind\":\"start\",\"name\":\"a\"}",
                 "{\"kind\":\"stop\",\"name\":\"a\"}",
                 "{\"kind\":\"renew\",\"name\":\"a\",\"instance\":\"0123456789ab\"}",
+                "{\"kind\":\"calls\",\"serial\":1}",
+                "{\"kind\":\"decide\",\"serial\":7,\"call\":\"c-0123456789abcdef\",\"approve\":true,\"valid_ms\":0,\"by\":\"alice\"}",
+                "{\"kind\":\"call\",\"serial\":7,\"text\":\"{}\"}",
+                "{\"kind\":\"done\",\"serial\":7,\"why\":\"no such call\"}",
+                "{\"kind\":\"done\",\"serial\":7}",
                 STDIO ",\"readiness\":\"asleep\"}",
                 STDIO ",\"readiness\":\"down\",\"down_why\":\"not approved\"}",
                 HTTP ",\"readiness\":\"coming\",\"port\":80,\"path\":\"/mcp\"}",
@@ -119,6 +124,10 @@ static void test_refused_texts(_unused_ void **state)
         refuse("{\"kind\":\"start\",\"name\":\"a\",\"tools\":[]}", "does not go with");
         refuse("{\"kind\":\"start\",\"name\":\"a\",\"instance\":\"0123456789ab\"}", "does not go with");
         refuse("{\"kind\":\"renew\",\"name\":\"a\"}", "\"instance\" is missing");
+        refuse("{\"kind\":\"calls\"}", "\"serial\" is missing");
+        refuse("{\"kind\":\"decide\",\"serial\":7,\"call\":\"f-0123456789abcdef\",\"approve\":true,\"valid_ms\":0,\"by\":\"a\"}",
+               "\"call\"");
+        refuse("{\"kind\":\"call\",\"serial\":7,\"text\":\"a\\nb\"}", "\"text\"");
         refuse("{\"kind\":\"renew\",\"name\":\"a\",\"instance\":\"0123456789AB\"}", "\"instance\"");
         refuse("{\"kind\":\"refused\",\"name\":\"a\",\"why\":\"a\\u001b[2J\"}", "\"why\"");
         refuse(STDIO "}", "\"readiness\" is missing");
