@@ -60,7 +60,7 @@ void tools_free(struct server *s)
 
 void tools_changed(struct server *s)
 {
-        if (s->tools && s->tools->loader)
+        if (s->tools && s->tools->loader && s->tools->loader->leg) /* else it has not even been asked for */
                 s->tools->changed = true;
         if (s->tools)
                 s->tools->valid = false;

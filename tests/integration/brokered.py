@@ -14,7 +14,6 @@ import json
 import os
 import pathlib
 import pwd
-import select
 import shutil
 import signal
 import socket

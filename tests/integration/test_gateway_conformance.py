@@ -3,16 +3,14 @@
 Both revisions of the suite against servers of both eras, over both transports, alone and split over four servers that share an endpoint. The fixture scores
 30 of 30 and 37 of 37 without us. What cannot be passed across eras stands below, each with its reason, and in docs/gateway.md."""
 import json
-import os
 import pathlib
 import re
-import shutil
 import tempfile
 import unittest
 
 import yaml
 
-from brokered import BUILD, LEGACY, MODERN, Gateway, fixture, http_server, node, npm, stdio
+from brokered import LEGACY, MODERN, Gateway, fixture, http_server, node, npm, stdio
 from rig import run
 
 SUITE = "@modelcontextprotocol/conformance"
