@@ -27,6 +27,7 @@ struct stdio {
         bool full;       /* the socket took less than there was */
         uint64_t turn;   /* of the loop, in which something was sent last */
         sd_event_source *io;
+        sd_event_source *later; /* flush() is due */
         struct attach_frames frames;
         struct buf line; /* the beginning of a line; none of it has a line break */
         struct buf out;  /* from out_at on it waits for the server */
@@ -175,7 +176,9 @@ static void flush(struct stdio *s)
                         continue;
                 if (n < 0) {
                         s->full = errno == EAGAIN;
-                        if (!s->full)
+                        if (s->full)
+                                (void)watch(s, EPOLLIN | EPOLLOUT);
+                        else
                                 cannot_write(s, errno);
                         return;
                 }
@@ -201,7 +204,10 @@ static void enqueue(struct stdio *s, const struct iovec *v, size_t n_parts, size
                 buf_add(&s->out, (const char *)v[i].iov_base + k, v[i].iov_len - k);
                 skip -= k;
         }
-        (void)watch(s, EPOLLIN | EPOLLOUT);
+        if (s->full)
+                (void)watch(s, EPOLLIN | EPOLLOUT);
+        else
+                (void)sd_event_source_set_enabled(s->later, SD_EVENT_ONESHOT);
 }
 
 static bool has_line_break(const struct outgoing *m)
@@ -298,6 +304,12 @@ static int on_io(_unused_ sd_event_source *source, _unused_ int fd, uint32_t rev
         return 0;
 }
 
+static int on_later(_unused_ sd_event_source *source, void *user)
+{
+        flush(user);
+        return 0;
+}
+
 static void stdio_settle(struct upstream *u)
 {
         struct outgoing o = {0};
@@ -323,6 +335,7 @@ static void stdio_close(struct upstream *u)
         struct stdio *s = u->transport;
 
         s->io = sd_event_source_disable_unref(s->io);
+        s->later = sd_event_source_disable_unref(s->later);
         if (s->fd >= 0)
                 close(TAKE_FD(s->fd));
 }
@@ -396,6 +409,10 @@ int upstream_stdio_new(struct upstream **ret, sd_event *loop, const struct upstr
         u->ops = &stdio_ops;
         u->transport = s;
         r = sd_event_add_io(loop, &s->io, config->fd, EPOLLIN, on_io, s);
+        if (r >= 0)
+                r = sd_event_add_defer(loop, &s->later, on_later, s);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(s->later, SD_EVENT_OFF);
         if (r < 0)
                 return err_sys(err, r, "event loop for server %s", u->name);
         s->fd = config->fd;
