@@ -3,7 +3,7 @@
 #
 # Installs what is missing, builds Bulkhead, starts an Engine and a loopback registry where none runs, brings controller and broker up
 # with docker-compose, takes one real MCP server from npm through the whole gate (proposed, smoke-tested, approved by you, promoted, running), and
-# calls one of its tools through the gateway.
+# calls one of its tools as an agent that may use this tool and no other.
 # --yes answers the one question for you; what was approved without a human then expires in 24 hours.
 #
 # Run it again whenever you like: what is done stays as it is. deploy/teardown.sh undoes it.
@@ -36,6 +36,10 @@ conf=/etc/bulkhead/bulkhead.conf
 # What a program shows to the gateway. Bulkhead itself has only its hash.
 token=/etc/bulkhead/gateway.token
 gateway=http://127.0.0.1:8080
+# The first agent, and where agents call.
+agent=demo
+policy=/etc/bulkhead/security_policy.json
+door=http://127.0.0.1:8000
 
 install_packages() {
         step "Packages"
@@ -219,6 +223,7 @@ main() {
         configure_host
         stack_up
         gate
+        agents
         call
         result
 }
@@ -300,21 +305,41 @@ gate() {
         }
 }
 
-# ask METHOD PARAMS [NAME]: one request of MCP revision 2026-07-28, which needs no session. The token is not on a command line.
-ask() {
-        printf 'Authorization: Bearer %s\n' "$(cat "$token")" |
-                curl -sS --noproxy '*' --max-time 60 -H @- -H 'Content-Type: application/json' -H 'Accept: application/json, text/event-stream' \
-                        -H 'MCP-Protocol-Version: 2026-07-28' -H "Mcp-Method: $1" ${3:+-H "Mcp-Name: $3"} "$gateway/servers/$server/mcp" \
-                        -d "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"$1\",\"params\":{\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":{}}$2}}"
+# An agent with one tool, and a policy that says so. No call waits for a human (tool_approval_required), because that one tool only echoes.
+agents() {
+        step "An agent, and what it may do"
+        if [ ! -e "$policy" ]; then
+                cat >"$policy.new" <<-EOF
+		{
+		  "version": "1.0",
+		  "rate_limits": [{"tools": ["*:*"], "max_calls": 120, "window_seconds": 60}],
+		  "budgets": {"period": "day", "max_api_calls": 5000},
+		  "tool_approval_required": [],
+		  "agents": {"$agent": {"allow": ["$server:echo"]}}
+		}
+		EOF
+                chmod 0644 "$policy.new" && mv "$policy.new" "$policy"
+        fi
+        bulkhead agent list | grep -q "^$agent " || run "See the messages above" bulkhead agent add "$agent"
+        say "$agent may call $server:echo and nothing else ($policy)"
 }
-answers() { ask tools/call ',"name":"echo","arguments":{"message":"hello from a sealed server"}' echo >"$work/call.json" 2>"$work/last.log" && grep -q 'hello from a sealed server' "$work/call.json"; }
+
+# The token is on no command line: curl reads the header from its standard input.
+call_door() {
+        printf 'Authorization: Bearer %s\n' "$(bulkhead token "$agent" --ttl 5m)" |
+                curl -sS --noproxy '*' --max-time 60 -H @- -H 'Content-Type: application/json' "$door/v1/call" -d "{\"name\":\"$server:$1\",\"arguments\":$2}"
+}
+answers() {
+        call_door echo '{"message":"hello from a sealed server"}' >"$work/call.json" 2>"$work/last.log" && grep -q 'Echo: hello from a sealed server' "$work/call.json"
+}
 call() {
-        step "A call through the gateway"
+        step "A call, as that agent"
         wait_for 30 answers || {
                 cat "$work/call.json" "$work/last.log" >&2 2>/dev/null || true
-                die "the tool echo of $server gave no answer through $gateway" "The broker's log: docker logs bulkhead-broker"
+                die "$server:echo gave no answer through $door" "The broker's log: docker logs bulkhead-broker"
         }
-        say "tools/call echo: $(sed -n 's/.*"text": *"\([^"]*\)".*/\1/p' "$work/call.json" | head -n 1)"
+        say "$server:echo -> Echo: hello from a sealed server"
+        say "$server:get-env -> $(call_door get-env '{}' 2>/dev/null | sed -n 's/.*"message":"\([^"]*\)".*/\1/p')"
 }
 
 result() {
@@ -323,7 +348,8 @@ result() {
         bulkhead plan || die "there is more to do than expected" "Look at: bulkhead status"
         say ""
         say "Try it: docker kill \$(docker ps -qf label=io.bulkhead.server=$server), or nft delete table inet bulkhead; then bulkhead status."
-        say "Any MCP client reaches it at $gateway/servers/$server/mcp with the token in $token, all servers together at $gateway/mcp."
+        say "Agents call $door/mcp with a token of their own: bulkhead token $agent. Add more: bulkhead agent add NAME, then a line in $policy."
+        say "Your own MCP clients reach it at $gateway/servers/$server/mcp with the token in $token, all servers together at $gateway/mcp."
         say "Undo all of it: deploy/teardown.sh"
 }
 

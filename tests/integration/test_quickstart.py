@@ -152,7 +152,9 @@ class Quickstart(unittest.TestCase):
         self.assertTrue(self.is_running(), output)
         self.assertEqual(len(self.servers()), 1)
         self.host.run("bulkhead", "plan")
-        self.assertIn("tools/call echo: Echo: hello from a sealed server", output)
+        self.assertIn("everything:echo -> Echo: hello from a sealed server", output)
+        # What the agent was not given does not exist for it.
+        self.assertRegex(output, r"everything:get-env -> .*(no|not|unknown)")
 
     def test_2_server_is_sealed(self):
         (server,) = self.servers()
@@ -173,7 +175,7 @@ class Quickstart(unittest.TestCase):
         self.assertEqual(field("NoNewPrivs"), "1")
         # No TCP listener of the controller's: in this network there is nobody but the registry and the gateway.
         listeners = self.host.run("ss", "-Hltn").stdout.split("\n")
-        self.assertEqual(sorted(line.split()[3] for line in listeners if line), ["127.0.0.1:5000", "127.0.0.1:8080"])
+        self.assertEqual(sorted(line.split()[3] for line in listeners if line), ["127.0.0.1:5000", "127.0.0.1:8000", "127.0.0.1:8080"])
 
     def test_3_broker_can_change_nothing(self):
         pid = int(self.docker("inspect", "-f", "{{.State.Pid}}", "bulkhead-broker"))
@@ -184,13 +186,16 @@ class Quickstart(unittest.TestCase):
             self.assertEqual(int(field(name), 16), 0, f"{name} {field(name)}")
         self.assertEqual((field("NoNewPrivs"), field("Seccomp")), ("1", "2"))
         mounts = json.loads(self.docker("inspect", "-f", "{{json .Mounts}}", "bulkhead-broker"))
-        self.assertFalse([m for m in mounts if "docker.sock" in m["Source"] or "approvals" in m["Source"]])
+        self.assertFalse([m for m in mounts if "docker.sock" in m["Source"] or "approvals" in m["Source"] or m["RW"] and m["Source"].startswith("/etc")])
 
     def test_3_gateway_wants_the_token(self):
         url = "http://127.0.0.1:8080/servers/everything/mcp"
         status = self.host.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "-d", "{}", url).stdout
         self.assertEqual(status, "401")
-        self.assertEqual(self.host.run("stat", "-c", "%a %U", "/etc/bulkhead/gateway.token").stdout.strip(), "600 root")
+        for name in ("gateway.token", "agents.key"):
+            self.assertEqual(self.host.run("stat", "-c", "%a %U", f"/etc/bulkhead/{name}").stdout.strip(), "600 root")
+        status = self.host.run("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--noproxy", "*", "-d", "{}", "http://127.0.0.1:8000/v1/call").stdout
+        self.assertEqual(status, "401")
 
     def test_4_key_is_for_root_only(self):
         mode = self.host.run("stat", "-c", "%a %U", "/etc/bulkhead/operator_key").stdout.strip()
