@@ -141,6 +141,7 @@ struct leg {
         struct list calls, asks;
         struct upstream_call *listen; /* modern: our own subscription */
         sd_event_source *listen_timer;
+        uint64_t listened_ms;
         enum level level; /* legacy: what the server was told last */
         /* Of whom the server may still be at work, although nobody waits: ask.c. */
         uint64_t left_client, left_ms;
@@ -422,6 +423,8 @@ void listen_event(struct listen *l, const struct mcp_message *m);
 void listens_free(struct gateway *g, const struct server *s);
 /* Tells a modern server anew what it is to report. */
 void leg_listen(struct leg *l);
+/* The same for what changed: soon, and once for many changes. */
+void leg_listen_anew(struct leg *l);
 
 /* -- level.c, capability.c --------------------------------------------------------------------------------------------------------- */
 void level_request(struct call *c);

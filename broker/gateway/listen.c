@@ -5,6 +5,7 @@
 #include "broker/gateway/internal.h"
 
 #define RELISTEN_MS 1000U
+#define GATHER_MS   20U /* what changes in this time is told together: every time all of it is told */
 #define MAX_URIS    256U
 
 static void listen_free(struct listen *l)
@@ -209,6 +210,14 @@ static bool may_listen(const struct leg *l)
         return false;
 }
 
+void leg_listen_anew(struct leg *l)
+{
+        if (now_ms(l->server->g->loop) - l->listened_ms >= GATHER_MS)
+                leg_listen(l);
+        else
+                timer_arm(&l->listen_timer, l->server->g->loop, GATHER_MS, on_relisten, l);
+}
+
 void leg_listen(struct leg *l)
 {
         _cleanup_buf_ struct buf params = {0};
@@ -216,6 +225,8 @@ void leg_listen(struct leg *l)
         struct upstream_request request = {
                 .method = MCP_M_LISTEN, .notification = on_listen_notification, .done = on_listen_done, .user = l};
 
+        timer_off(l->listen_timer);
+        l->listened_ms = now_ms(l->server->g->loop);
         if (l->ready && may_listen(l)) {
                 listen_params(&params, l);
                 request.params = slice_of_buf(&params);

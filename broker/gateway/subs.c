@@ -59,7 +59,7 @@ static void tell_server(struct sub *sub, enum mcp_method method)
         if (!l || !l->ready)
                 return;
         if (l->era == MCP_ERA_MODERN) {
-                leg_listen(l);
+                leg_listen_anew(l);
                 return;
         }
         params = mem_printf("{\"uri\":%s}", sub->uri);

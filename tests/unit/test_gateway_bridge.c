@@ -388,6 +388,7 @@ static void test_modern_listen(_unused_ void **state)
         assert_int_equal(first->request.timeout_ms, 0);
         x = legacy(w, id, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/subscribe\",\"params\":{\"uri\":\"f:a\"}}");
         assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+        world_run(w, 30); /* changes are told together */
         assert_true(first->cancelled);
         assert_non_null(strstr(fake_call(u, "subscriptions/listen")->params, "\"resourceSubscriptions\":[\"f:a\"]"));
         fake_notify(u, fake_call(u, "subscriptions/listen"),

@@ -324,6 +324,29 @@ static void test_flood_of_sessions(_unused_ void **state)
         world_free(w);
 }
 
+/* Every change of a subscription is told with all others: many changes are told together. */
+static void test_flood_of_subscriptions(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_MODERN, CAPS);
+        char *id = session(w, ONE, "2025-11-25");
+        size_t before = u->n_calls;
+
+        for (unsigned i = 0; i < 200; i++) {
+                char *body =
+                        mem_printf("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/subscribe\",\"params\":{\"uri\":\"f:%u\"}}", i);
+
+                assert_int_equal(post(w, ONE, id, body)->status, 200);
+                free(body);
+        }
+        run(w, fake_exchange("DELETE", ONE, NULL, id, NULL));
+        world_run(w, 50);
+        assert_in_range(u->n_calls - before, 1, 10);
+        assert_null(strstr(fake_call(u, "subscriptions/listen")->params, "f:"));
+        free(id);
+        world_free(w);
+}
+
 /* -- agents ------------------------------------------------------------------------------------------------------------------- */
 /* The guard's notes: "server name, …" of all decisions. */
 static struct buf notes;
@@ -483,6 +506,7 @@ int main(void)
                 cmocka_unit_test(test_long_tool_names),
                 cmocka_unit_test(test_flood_of_changes),
                 cmocka_unit_test(test_flood_of_sessions),
+                cmocka_unit_test(test_flood_of_subscriptions),
                 cmocka_unit_test(test_decided_by_another_name),
                 cmocka_unit_test(test_decided_for_another_server),
                 cmocka_unit_test(test_names_of_later_ones),

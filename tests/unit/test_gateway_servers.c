@@ -296,11 +296,13 @@ static void test_per_session_modern(_unused_ void **state)
                                  ACCEPT, id, NULL));
         assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
         assert_int_equal(n_fake_upstreams, 1);
+        world_run(w, 30);
         assert_non_null(strstr(fake_call(fake_upstreams[0], "subscriptions/listen")->params, "\"resourceSubscriptions\":[\"f:a\"]"));
         x = run(w, fake_exchange("POST", "/servers/h/mcp",
                                  "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"resources/unsubscribe\",\"params\":{\"uri\":\"f:a\"}}", JSON,
                                  ACCEPT, id, NULL));
         assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":2,\"result\":{}}");
+        world_run(w, 30);
         assert_null(strstr(fake_call(fake_upstreams[0], "subscriptions/listen")->params, "f:a"));
         /* Another instance: its era is not known yet, and the session makes one of its own beside the shared one. */
         instance[0] = 'b';
