@@ -20,8 +20,10 @@
 #define HTTP_BYE_MS      2000U
 #define HTTP_MAX_BYES    64U /* at once; sessions that end beside them end without a word */
 #define HTTP_CONNECT_MS  5000U
-#define HTTP_MAX_LOST    5U   /* connections of a handshake that were cut off without an answer */
-#define HTTP_MAX_SESSION 1024 /* bytes of Mcp-Session-Id */
+#define HTTP_MAX_LOST    5U          /* connections of a handshake that were cut off without an answer */
+#define HTTP_MAX_SESSION 1024        /* bytes of Mcp-Session-Id */
+#define HTTP_MAX_PARTIAL 16U         /* times max_message: of all answers that have come in part */
+#define HTTP_SMALL       (64U << 10) /* so much of each is always taken */
 
 enum stream_kind {
         STREAM_CALL,   /* POST of a request */
@@ -59,9 +61,11 @@ struct http_stream {
         /* the answer, as far as it came */
         size_t header_bytes;
         bool looked, is_events, over_limit;
+        bool over_share; /* there was no room for it beside others */
         long status;
         struct buf in;
         struct sse_reader sse;
+        size_t counted; /* of both, in pool->partial */
         bool finished;
         CURLcode code;
         unsigned linger; /* ticks of the session's timer; 0 = it does not */
@@ -98,6 +102,7 @@ struct upstream_pool {
         size_t n_idle;
         struct http_stream *due, **due_end; /* have something to deliver */
         struct http_stream *byes;
+        size_t partial; /* bytes of answers that are not complete */
         unsigned n_byes;
         unsigned held;
         bool dead;
@@ -122,6 +127,8 @@ void stream_start(struct http_stream *s);
 /* The same request, or the rest of its stream, after a while. */
 void stream_again(struct http_stream *s, uint64_t delay_ms);
 void stream_close(struct http_stream *s);
+/* pool->partial is as much as there is. */
+void stream_count(struct http_stream *s);
 /* What came is taken. Runs callbacks. */
 void stream_deliver(struct http_stream *s);
 /* It belongs to nobody any more, and may end by itself, so that its connection can be used again. */

@@ -79,6 +79,8 @@ static struct err *broken(const struct http_stream *s)
 
         if (s->over_limit && s->header_bytes > HTTP_MAX_HEADER)
                 err_set(&err, ERR_LIMIT, "the headers of its HTTP answer are over %u bytes", HTTP_MAX_HEADER);
+        else if (s->over_share)
+                err_set(&err, ERR_LIMIT, "too many large answers come in at once: try again");
         else if (s->over_limit)
                 err_set(&err, ERR_LIMIT, "its answer is over %zu bytes (gateway.max_message)", s->http->upstream->limits.max_message);
         else if (s->refused)

@@ -107,6 +107,14 @@ static void stream_stop(struct http_stream *s)
         pool_give(s->pool, TAKE_PTR(s->easy));
 }
 
+void stream_count(struct http_stream *s)
+{
+        size_t n = s->in.len + s->sse.data.len;
+
+        s->pool->partial += n - s->counted;
+        s->counted = n;
+}
+
 /* What came of the answer is gone, but for the last event's id and what goes with it. */
 static void forget_answer(struct http_stream *s)
 {
@@ -116,8 +124,9 @@ static void forget_answer(struct http_stream *s)
         sse_reader_deinit(&s->sse);
         s->sse = fresh;
         buf_deinit(&s->in);
+        stream_count(s);
         s->header_bytes = 0;
-        s->looked = s->is_events = s->over_limit = s->finished = false;
+        s->looked = s->is_events = s->over_limit = s->over_share = s->finished = false;
         s->status = 0;
 }
 
@@ -148,6 +157,7 @@ void stream_again(struct http_stream *s, uint64_t delay_ms)
 
 static void stream_free(struct http_stream *s)
 {
+        s->pool->partial -= s->counted;
         free_own_headers(s);
         curl_slist_free_all(s->bye_headers);
         sse_reader_deinit(&s->sse);
@@ -265,9 +275,11 @@ static void feed(struct http_stream *s)
         if (!s->dead && s->in.len == 0 && taken.cap <= UPSTREAM_KEEP) {
                 taken.len = 0;
                 s->in = taken;
+                stream_count(s);
                 return;
         }
         buf_deinit(&taken);
+        stream_count(s);
 }
 
 void stream_deliver(struct http_stream *s)

@@ -67,6 +67,11 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *user)
                 return 0;
         }
         buf_add(&s->in, bytes, n);
+        stream_count(s);
+        if (s->counted > HTTP_SMALL && s->pool->partial > HTTP_MAX_PARTIAL * max) {
+                s->over_limit = s->over_share = true;
+                return 0;
+        }
         if (s->is_events)
                 pool_due(s->pool, s);
         return n;

@@ -210,6 +210,53 @@ static void test_many(_unused_ void **state)
         assert_true(w.n_conns <= N + 2);
 }
 
+static void web_half(_unused_ struct web *w, struct web_request *q)
+{
+        if (!str_eq(q->rpc, "tools/call")) {
+                web_decent(w, q);
+                return;
+        }
+        char *text = mem_alloc(900001);
+
+        memset(text, 'x', 900000);
+        web_stream(q->conn);
+        web_put(q->conn, "e1000\r\ndata: ", 13); /* a chunk of more than will come */
+        web_put(q->conn, text, 900000);
+        free(text);
+}
+
+/* Answers that begin, large, and do not end: there is a bound for all of them, and others go on. */
+static void test_many_halves(_unused_ void **state)
+{
+        enum { N = 40 };
+        _cleanup_web_ struct web w = {.discover = MODERN, .script = web_half};
+        _cleanup_rig_ struct rig *r = rig_new();
+        struct asked a[N] = {0};
+        unsigned refused = 0;
+
+        web_session_ready(r, &w);
+        for (int i = 0; i < N; i++)
+                rig_ask(r, &a[i], "{}");
+        for (uint64_t until = now_us() + 20000000; refused < N - 18 && now_us() < until;) {
+                rig_run(r, 20);
+                refused = 0;
+                for (int i = 0; i < N; i++)
+                        refused += a[i].over;
+        }
+        assert_true(refused >= N - 18 && refused < N);
+        for (int i = 0; i < N; i++) {
+                if (a[i].over)
+                        assert_says(a[i].why, "too many large answers");
+                asked_deinit(&a[i]);
+        }
+        struct asked small = {0};
+        w.script = web_decent;
+        rig_ask(r, &small, "{}");
+        rig_wait(r, &small.over);
+        assert_non_null(small.result);
+        asked_deinit(&small);
+}
+
 /* Streams that stay open behind their answer are closed after a while, and there are not many of them. */
 static void test_linger(_unused_ void **state)
 {
@@ -361,13 +408,21 @@ static void test_free_in_ended(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_bad_answers),    cmocka_unit_test(test_error_answers),
-                cmocka_unit_test(test_too_large),      cmocka_unit_test(test_lost_connection),
-                cmocka_unit_test(test_split),          cmocka_unit_test(test_late_server),
-                cmocka_unit_test(test_no_server),      cmocka_unit_test(test_hangs_up),
-                cmocka_unit_test(test_settle_refused), cmocka_unit_test(test_many),
-                cmocka_unit_test(test_linger),         cmocka_unit_test(test_large),
-                cmocka_unit_test(test_bad_config),     cmocka_unit_test(test_free_in_callbacks),
+                cmocka_unit_test(test_bad_answers),
+                cmocka_unit_test(test_error_answers),
+                cmocka_unit_test(test_too_large),
+                cmocka_unit_test(test_lost_connection),
+                cmocka_unit_test(test_split),
+                cmocka_unit_test(test_late_server),
+                cmocka_unit_test(test_no_server),
+                cmocka_unit_test(test_hangs_up),
+                cmocka_unit_test(test_settle_refused),
+                cmocka_unit_test(test_many),
+                cmocka_unit_test(test_many_halves),
+                cmocka_unit_test(test_linger),
+                cmocka_unit_test(test_large),
+                cmocka_unit_test(test_bad_config),
+                cmocka_unit_test(test_free_in_callbacks),
                 cmocka_unit_test(test_free_in_ended),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
