@@ -55,6 +55,8 @@ static bool is_too_long(const struct channel_entry *e)
 
         for (char **t = e->tools; t && *t; t++)
                 names += strlen(*t) + 3;
+        for (char **a = e->actions; a && *a; a++)
+                names += strlen(*a) + 3;
         return names > CHANNEL_MAX_PACKET / 4 && !channel_fits(&whole);
 }
 
@@ -74,6 +76,7 @@ bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct d
                                       .per_session = e->sharing == SHARING_PER_SESSION,
                                       .manifest = s->record->manifest_sha256,
                                       .tools = s->record->tools,
+                                      .actions = e->actions,
                                       .idle_ms = on_demand ? e->idle_timeout_ms : 0};
         if (!f->plan)
                 not_looked_at(ret, s);
@@ -88,7 +91,7 @@ bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct d
 
         if (is_too_long(ret)) {
                 /* Without its list, what was never approved would be offered too. */
-                ret->tools = NULL;
+                ret->tools = ret->actions = NULL;
                 ret->instance = ret->address = NULL;
                 say_why(ret, text, "its approval names more tools than the gateway takes (64 KiB of names)");
         }

@@ -305,7 +305,7 @@ gate() {
         }
 }
 
-# An agent with one tool, and a policy that says so. No call waits for a human (tool_approval_required), because that one tool only echoes.
+# An agent with one tool, and a policy that says so. Its calls wait for no human, because the entry says what that tool does: "read".
 agents() {
         step "An agent, and what it may do"
         if [ ! -e "$policy" ]; then
@@ -314,7 +314,6 @@ agents() {
 		  "version": "1.0",
 		  "rate_limits": [{"tools": ["*:*"], "max_calls": 120, "window_seconds": 60}],
 		  "budgets": {"period": "day", "max_api_calls": 5000},
-		  "tool_approval_required": [],
 		  "agents": {"$agent": {"allow": ["$server:echo"]}}
 		}
 		EOF

@@ -106,6 +106,20 @@ static void shelf_remove(struct catalogue *c, const char *server)
         c->n--;
 }
 
+/* As the approved entry has it: "read TOOL". What it does not tell is not guessed. */
+static enum action_class action_of(const struct channel_entry *server, const char *tool)
+{
+        for (char **a = server->actions; a && *a; a++) {
+                const char *space = strchr(*a, ' ');
+                _cleanup_free_ char *word = space && str_eq(space + 1, tool) ? mem_strndup(*a, (size_t)(space - *a)) : NULL;
+                int action = word ? action_class_parse(word) : -1;
+
+                if (action >= 0)
+                        return (enum action_class)action;
+        }
+        return ACTION_UNKNOWN;
+}
+
 /* -- one tool ------------------------------------------------------------------------------------------------------------------ */
 static void tool_add(struct catalogue *c, struct shelf *s, const struct channel_entry *server, struct mcp_slice item)
 {
@@ -120,7 +134,7 @@ static void tool_add(struct catalogue *c, struct shelf *s, const struct channel_
         t.name = mem_strdup(t.full + strlen(s->prefix));
         t.description = mcp_string(mcp_object_get(item, "description"));
         t.listed = mem_strndup(item.at, item.n);
-        t.policy = policy_tool_new(s->server, t.name, ACTION_UNKNOWN, schema.at ? schema.at : "{}", schema.at ? schema.n : 2,
+        t.policy = policy_tool_new(s->server, t.name, action_of(server, t.name), schema.at ? schema.at : "{}", schema.at ? schema.n : 2,
                                    server->manifest ? server->manifest : "");
         if (policy_tool_fault(t.policy))
                 log_warning("a tool that agents cannot call: its schema is not understood", "server", server->name, "tool", t.name, "why",

@@ -274,7 +274,8 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 s = server_new(g, entry->name);
         old = s->entry;
         channel_entry_copy(&s->entry, entry);
-        approval = !str_eq(old.manifest, entry->manifest) || !strv_equal(old.tools, entry->tools) || !str_eq(old.prefix, entry->prefix);
+        approval = !str_eq(old.manifest, entry->manifest) || !strv_equal(old.tools, entry->tools) ||
+                   !strv_equal(old.actions, entry->actions) || !str_eq(old.prefix, entry->prefix);
         renamed |= !str_eq(old.prefix, entry->prefix);
         other = old.transport != entry->transport || !str_eq(old.address, entry->address) || old.port != entry->port ||
                 !str_eq(old.path, entry->path) || old.per_session != entry->per_session;

@@ -59,6 +59,7 @@ struct channel_entry {
         bool per_session; /* a session of its own for every client (HTTP servers), else one for all */
         char *manifest;   /* SHA-256 of the approved one, 64 hex; NULL when the record has none */
         char **tools;     /* names that were approved, others are withheld (an empty list: all). NULL = not bound by the record */
+        char **actions;   /* "read TOOL": classes as the approved entry tells them; NULL = it tells none */
         uint64_t idle_ms;
 };
 void channel_entry_deinit(struct channel_entry *e);

@@ -83,6 +83,14 @@ static bool is_tool(const char *s)
         return is_clean(s, MAX_TOOL);
 }
 
+/* "CLASS TOOL" */
+static bool is_action(const char *s)
+{
+        const char *space = strchr(s, ' ');
+
+        return space && space > s && strspn(s, "abcdefghijklmnopqrstuvwxyz") == (size_t)(space - s) && is_tool(space + 1);
+}
+
 /* -- the table ------------------------------------------------------------------------------------------------------------------ */
 
 enum shape { SHAPE_TEXT, SHAPE_WORD, SHAPE_NUMBER16, SHAPE_NUMBER32, SHAPE_NUMBER64, SHAPE_FLAG, SHAPE_LIST };
@@ -126,6 +134,7 @@ static const struct member members[] = {
         {"prefix", SHAPE_TEXT, AT(entry.prefix), 0, IN(CHANNEL_SERVER), registry_prefix_valid},
         {"per_session", SHAPE_FLAG, AT(entry.per_session), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER)},
         {"tools", SHAPE_LIST, AT(entry.tools), 0, IN(CHANNEL_SERVER), is_tool},
+        {"actions", SHAPE_LIST, AT(entry.actions), 0, IN(CHANNEL_SERVER), is_action},
         {"idle_ms", SHAPE_NUMBER64, AT(entry.idle_ms), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .min = 0, .max = MAX_INTEGER},
 };
 #undef AT
@@ -328,6 +337,7 @@ void channel_entry_deinit(struct channel_entry *e)
         free(e->prefix);
         free(e->manifest);
         strv_free(e->tools);
+        strv_free(e->actions);
         *e = (struct channel_entry){0};
 }
 
@@ -355,6 +365,7 @@ void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e
         ret->prefix = mem_strdup(e->prefix);
         ret->manifest = mem_strdup(e->manifest);
         ret->tools = copy_list(e->tools);
+        ret->actions = copy_list(e->actions);
 }
 
 bool channel_entry_equal(const struct channel_entry *a, const struct channel_entry *b)
@@ -362,7 +373,8 @@ bool channel_entry_equal(const struct channel_entry *a, const struct channel_ent
         return str_eq(a->name, b->name) && a->transport == b->transport && a->lifecycle == b->lifecycle && a->readiness == b->readiness &&
                str_eq(a->why, b->why) && str_eq(a->instance, b->instance) && str_eq(a->address, b->address) && a->port == b->port &&
                str_eq(a->path, b->path) && str_eq(a->prefix, b->prefix) && a->per_session == b->per_session &&
-               str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) && a->idle_ms == b->idle_ms;
+               str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) && strv_equal(a->actions, b->actions) &&
+               a->idle_ms == b->idle_ms;
 }
 
 void channel_message_deinit(struct channel_message *m)

@@ -124,6 +124,14 @@ static const struct key tool_keys[] = {
         {.name = "action", .parse = parse_action},
 };
 
+static void add_action(struct registry_entry *e, const char *tool, const char *action)
+{
+        _cleanup_free_ char *text = action ? mem_printf("%s %s", action, tool) : NULL;
+
+        if (text)
+                e->actions = strv_append(e->actions, text);
+}
+
 int parse_tools(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err)
 {
         if (!json_object_is_type(value, json_type_object))
@@ -135,6 +143,7 @@ int parse_tools(const struct reader *r, const struct place *at, json_object *val
                         return reader_fail(r, PLACE_KEY(at, name), err, "a tool's name is 1 to 128 bytes long; correct it");
                 if (READ_OBJECT(r, PLACE_KEY(at, name), tool, tool_keys, entry, err) < 0)
                         return -1;
+                add_action(entry, name, json_str(tool, "action"));
         }
         return 0;
 }

@@ -56,8 +56,8 @@ class AgentTest(process.BrokerTest):
         fresh.write_text(json.dumps({"version": "1.0", **self.policy, "agents": self.agents, **changes}))
         fresh.rename(self.dir / "policy.json")
 
-    def begin(self):
-        self.start_host()
+    def begin(self, **entry):
+        self.start_host(**entry)
         self.start()
         eventually(lambda: self.readiness()["controller"] == "connected")
         self.tokens = {agent: self.token_of(agent) for agent in self.agents}
@@ -380,6 +380,24 @@ class Denied(AgentTest):
         denied, unknown = (sorted(taken) for taken in times.values())
         for quantile in (100, 250, 500, 750):
             self.assertLess(abs(denied[quantile] - unknown[quantile]), 0.15 * unknown[quantile], (quantile, denied[quantile], unknown[quantile]))
+
+
+class Classes(AgentTest):
+    """What class a tool is of, the approved entry says; what it does not say is taken for the worst."""
+    policy = {"tool_approval_required": ["exec"], "rate_limits": [], "budgets": {"max_api_calls": 1000}}
+
+    def outcome(self, *actions):
+        self.begin(**({"actions": list(actions)} if actions else {}))
+        return self.v1("bob", "call", {"name": "echo:echo", "arguments": {"text": "x"}})[0]
+
+    def test_read(self):
+        self.assertEqual(self.outcome("exec other", "read echo"), 200)
+
+    def test_exec(self):
+        self.assertEqual(self.outcome("exec echo"), 202)
+
+    def test_not_told(self):
+        self.assertEqual(self.outcome(), 202)
 
 
 class Counting(AgentTest):

@@ -83,8 +83,8 @@ class BrokerTest(unittest.TestCase):
             process.kill()
         process.wait()
 
-    def start_host(self):
-        entry = {"name": "echo", "transport": "stdio", "command": [str(BUILD / "tests/rig/servers/mcp_echo")]}
+    def start_host(self, **more):
+        entry = {"name": "echo", "transport": "stdio", "command": [str(BUILD / "tests/rig/servers/mcp_echo")], **more}
         self.host = subprocess.Popen([BUILD / "tests/rig/link_host", "--socket", self.socket, "--broker-uid", str(NOBODY if os.geteuid() == 0 else os.geteuid()),
                                       "--entry", json.dumps(entry)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         self.addCleanup(self.stop, self.host)

@@ -35,7 +35,7 @@ static void refuse(const char *text, const char *part)
 
 static void test_roundtrip(_unused_ void **state)
 {
-        char *tools[] = {"echo", "a \"quoted\" one", NULL}, *none[] = {NULL};
+        char *tools[] = {"echo", "a \"quoted\" one", NULL}, *none[] = {NULL}, *actions[] = {"read echo", "exec a tool", NULL};
         struct channel_message m = {.kind = CHANNEL_SERVER,
                                     .entry = {.name = "web",
                                               .transport = TRANSPORT_STREAMABLE_HTTP,
@@ -48,6 +48,7 @@ static void test_roundtrip(_unused_ void **state)
                                               .prefix = "",
                                               .per_session = true,
                                               .tools = tools,
+                                              .actions = actions,
                                               .idle_ms = 600000}};
         _cleanup_(channel_message_deinit) struct channel_message back = {0};
         _cleanup_(channel_entry_deinit) struct channel_entry copy = {0};
@@ -58,6 +59,10 @@ static void test_roundtrip(_unused_ void **state)
         assert_true(channel_entry_equal(&m.entry, &back.entry));
         channel_entry_copy(&copy, &back.entry);
         assert_true(channel_entry_equal(&m.entry, &copy));
+
+        m.entry.actions = NULL;
+        assert_false(channel_entry_equal(&m.entry, &copy));
+        m.entry.actions = actions;
 
         /* No tool approved is not the same as none withheld, on the wire and in a copy. */
         m.entry.tools = none;
@@ -137,6 +142,8 @@ static void test_refused_texts(_unused_ void **state)
         refuse(STDIO ",\"readiness\":\"asleep\",\"port\":80}", "HTTP server only");
         refuse(STDIO ",\"readiness\":\"asleep\",\"tools\":[1]}", "\"tools\"");
         refuse(STDIO ",\"readiness\":\"asleep\",\"tools\":\"echo\"}", "\"tools\"");
+        refuse(STDIO ",\"readiness\":\"asleep\",\"actions\":[\"echo\"]}", "\"actions\"");
+        refuse(STDIO ",\"readiness\":\"asleep\",\"actions\":[\" echo\"]}", "\"actions\"");
         refuse(STDIO ",\"readiness\":\"asleep\",\"prefix\":\"a b\"}", "\"prefix\"");
         refuse(HTTP ",\"readiness\":\"up\",\"instance\":\"0123456789ab\"}", "a place");
         refuse(HTTP ",\"readiness\":\"coming\",\"address\":\"localhost\"}", "\"address\"");

@@ -103,6 +103,8 @@ static void reads_everything(_unused_ void **state)
         assert_string_equal(e->env[0].name, "A");
         assert_string_equal(e->env[0].value, "");
         assert_string_equal(e->secrets[0], "T1");
+        assert_string_equal(e->actions[0], "write make");
+        assert_null(e->actions[1]);
         assert_int_equal(e->n_mounts, 2);
         assert_true(e->mounts[0].writable);
         assert_false(e->mounts[1].writable);
