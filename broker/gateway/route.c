@@ -32,8 +32,11 @@ void route_learn(struct gateway *g, struct mcp_slice key, struct server *s)
                 g->routes = mem_alloc(ROUTE_SLOTS * sizeof(struct route));
         hash = route_hash(g, key);
         r = &g->routes[hash % ROUTE_SLOTS];
-        /* The first server, in the order of names, keeps what two of them claim. */
-        if (r->hash == hash && r->server && strcmp(r->server->entry.name, s->entry.name) < 0)
+        /*
+         * The first server, in the order of names, keeps what two of them claim. It keeps the slot too: else one that lists enough to
+         * push everything out could claim it then.
+         */
+        if (r->server && strcmp(r->server->entry.name, s->entry.name) < 0)
                 return;
         *r = (struct route){.hash = hash, .server = s};
 }

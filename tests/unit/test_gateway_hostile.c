@@ -152,6 +152,30 @@ static void test_names_of_others(_unused_ void **state)
         world_free(w);
 }
 
+/* A server that lists very much does not get what a server before it has listed. */
+static void test_resources_of_others(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *good = world_server(w, "good", NULL, MCP_ERA_LEGACY, CAPS),
+                        *rude = world_server(w, "rude", NULL, MCP_ERA_LEGACY, CAPS);
+        char *id = session(w, "/mcp", "2025-11-25");
+        struct buf list = {0};
+
+        post(w, "/mcp", id, "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"resources/list\"}");
+        fake_result(fake_call(good, "resources/list"), "{\"resources\":[{\"uri\":\"f:mine\"}]}");
+        buf_adds(&list, "{\"resources\":[");
+        for (unsigned i = 0; i < 60000; i++)
+                buf_addf(&list, "{\"uri\":\"f:%u\"},", i);
+        buf_adds(&list, "{\"uri\":\"f:mine\"}]}");
+        fake_result(fake_call(rude, "resources/list"), list.data);
+        post(w, "/mcp", id, "{\"jsonrpc\":\"2.0\",\"id\":6,\"method\":\"resources/read\",\"params\":{\"uri\":\"f:mine\"}}");
+        assert_non_null(fake_call(good, "resources/read"));
+        assert_null(fake_call(rude, "resources/read"));
+        buf_deinit(&list);
+        free(id);
+        world_free(w);
+}
+
 /* -- questions ---------------------------------------------------------------------------------------------------------------- */
 #define CALL(id) "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"prompts/get\",\"params\":{\"name\":\"p\"}}"
 #define ASK(id)  "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"elicitation/create\",\"params\":{\"message\":\"who?\"}}"
@@ -499,6 +523,7 @@ int main(void)
                 cmocka_unit_test(test_subscribe_to_nothing),
                 cmocka_unit_test(test_subscribe_to_much),
                 cmocka_unit_test(test_names_of_others),
+                cmocka_unit_test(test_resources_of_others),
                 cmocka_unit_test(test_question_of_a_cancelled_call),
                 cmocka_unit_test(test_large_requests),
                 cmocka_unit_test(test_large_questions),
