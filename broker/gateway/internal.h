@@ -383,6 +383,8 @@ void tools_free(struct server *s);
 /* The array of the last list, also when it may have changed since; absent: never read. */
 struct mcp_slice tools_text(const struct server *s);
 bool tools_know(struct server *s, struct mcp_slice name);
+/* Is it one that clients must reject, by basic/transports/streamable-http, "Schema Extension"? */
+bool tools_broken(struct server *s, struct mcp_slice name);
 const struct mcp_params *tools_params(struct server *s, struct mcp_slice name);
 
 /* -- subs.c: what servers tell without being asked, and who hears it -------------------------------------------------------------- */

@@ -263,9 +263,22 @@ void call_send(struct call *c)
         call_request(c, params);
 }
 
+static void call_unknown(struct call *c)
+{
+        _cleanup_free_ char *name = mcp_string(c->m.name);
+        _cleanup_free_ char *safe = text_escape(name ? name : "");
+        _cleanup_free_ char *message = mem_printf("Unknown tool: %s", safe);
+
+        call_error(c, MCP_INVALID_PARAMS, message, (struct mcp_slice){0});
+}
+
 static void dispatch_known(struct call *c)
 {
-        server_want(c->server, c, call_send);
+        /* It is in no list either. */
+        if (tools_broken(c->server, c->name ? mcp_slice_of(c->name) : c->m.name))
+                call_unknown(c);
+        else
+                server_want(c->server, c, call_send);
 }
 
 /* The headers that a modern server behind HTTP wants are known only with its tools. */
@@ -279,15 +292,10 @@ static void dispatch_ready(struct call *c)
 
 void call_dispatch(struct call *c)
 {
-        if (c->method == MCP_M_TOOLS_CALL && !server_has_tool(c->server, c->name ? mcp_slice_of(c->name) : c->m.name)) {
-                _cleanup_free_ char *name = mcp_string(c->m.name);
-                _cleanup_free_ char *safe = text_escape(name ? name : "");
-                _cleanup_free_ char *message = mem_printf("Unknown tool: %s", safe);
-
-                call_error(c, MCP_INVALID_PARAMS, message, (struct mcp_slice){0});
-                return;
-        }
-        server_want(c->server, c, dispatch_ready);
+        if (c->method == MCP_M_TOOLS_CALL && !server_has_tool(c->server, c->name ? mcp_slice_of(c->name) : c->m.name))
+                call_unknown(c);
+        else
+                server_want(c->server, c, dispatch_ready);
 }
 
 /* -- to the client ------------------------------------------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@
 struct tool {
         char *name;
         struct mcp_params params;
+        bool broken; /* its annotations break the rules */
 };
 
 struct tools {
@@ -105,6 +106,13 @@ const struct mcp_params *tools_params(struct server *s, struct mcp_slice name)
         return t && t->params.n ? &t->params : NULL;
 }
 
+bool tools_broken(struct server *s, struct mcp_slice name)
+{
+        const struct tool *t = tool_find(s->tools, name);
+
+        return t && t->broken;
+}
+
 bool tools_know(struct server *s, struct mcp_slice name)
 {
         return tool_find(s->tools, name) != NULL;
@@ -159,8 +167,10 @@ static void tool_add(struct tools *t, struct mcp_slice item)
         tool.name = mcp_string(name);
         /* What is kept of annotations is up to some thirty times as long as they are. */
         if (memmem(item.at, item.n, "x-mcp-header", sizeof("x-mcp-header") - 1) && (t->annotated += item.n) <= MAX_TEXT &&
-            mcp_params_from_schema(&tool.params, mcp_object_get(item, "inputSchema"), &err) < 0)
+            mcp_params_from_schema(&tool.params, mcp_object_get(item, "inputSchema"), &err) < 0) {
                 log_debug("tool with wrong annotations", "server", t->server->entry.name, "why", err_msg(err));
+                tool.broken = true;
+        }
         if ((t->n & (t->n + 1)) == 0)
                 t->items = mem_realloc(t->items, 2 * (t->n + 1), sizeof(struct tool));
         t->items[t->n++] = tool;

@@ -318,6 +318,33 @@ static void test_per_session_modern(_unused_ void **state)
         world_free(w);
 }
 
+/* A tool whose annotations break the rules is not called over HTTP either. */
+static void test_broken_tool(_unused_ void **state)
+{
+        struct world *w = world_new();
+        char name[] = "h", address[] = "127.0.0.1", instance[] = "aaaaaaaaaaaa";
+        struct channel_entry e = {.name = name,
+                                  .transport = TRANSPORT_STREAMABLE_HTTP,
+                                  .readiness = READINESS_UP,
+                                  .address = address,
+                                  .port = 1,
+                                  .instance = instance};
+        struct exchange *x;
+
+        gateway_server(w->g, &e);
+        fake_ready(fake_upstreams[0], MCP_ERA_MODERN, "{\"capabilities\":{\"tools\":{}}}");
+        x = modern(w, "/servers/h/mcp", "tools/call", "broken", "\"name\":\"broken\"");
+        fake_result(fake_call(fake_upstreams[0], "tools/list"),
+                    "{\"tools\":[{\"name\":\"broken\",\"inputSchema\":{\"type\":\"object\",\"properties\":{\"a\":{\"type\":\"number\","
+                    "\"x-mcp-header\":\"A\"}}}},{\"name\":\"good\",\"inputSchema\":{\"type\":\"object\"}}]}");
+        assert_non_null(strstr(x->answer, "-32602"));
+        assert_null(fake_call(fake_upstreams[0], "tools/call"));
+        x = modern(w, "/servers/h/mcp", "tools/call", "good", "\"name\":\"good\"");
+        fake_result(fake_call(fake_upstreams[0], "tools/call"), "{}");
+        assert_true(x->over);
+        world_free(w);
+}
+
 static void test_metrics(_unused_ void **state)
 {
         struct world *w = world_new();
@@ -340,7 +367,7 @@ int main(void)
                 cmocka_unit_test(test_dies),        cmocka_unit_test(test_merged_lists),
                 cmocka_unit_test(test_routes),      cmocka_unit_test(test_gone),
                 cmocka_unit_test(test_per_session), cmocka_unit_test(test_per_session_modern),
-                cmocka_unit_test(test_metrics),
+                cmocka_unit_test(test_broken_tool), cmocka_unit_test(test_metrics),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
