@@ -252,12 +252,25 @@ class Client:
         self.version = self.opened["protocolVersion"]
         self.post({"jsonrpc": "2.0", "method": "notifications/initialized"})
 
-    def post(self, message):
+    def send(self, message):
         headers = self.gateway.headers(Content_Type="application/json", Accept=BOTH)
         if self.session:
             headers |= {"Mcp-Session-Id": self.session, "MCP-Protocol-Version": self.version}
         self.connection.request("POST", self.path, json.dumps(message), headers)
-        answer = self.connection.getresponse()
+        return self.connection.getresponse()
+
+    def stream(self, message):
+        """The messages of its answer, each as it comes."""
+        answer = self.send(message)
+        if "text/event-stream" not in (answer.headers.get("Content-Type") or ""):
+            yield from messages(answer.headers, answer.read().decode())
+            return
+        for line in answer:
+            if line.startswith(b"data:") and line[5:].strip():
+                yield json.loads(line[5:])
+
+    def post(self, message):
+        answer = self.send(message)
         text = answer.read().decode()
         if answer.status not in (200, 202):
             raise Refused(answer.status, text)
