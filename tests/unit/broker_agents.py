@@ -165,6 +165,24 @@ class Tools(AgentTest):
 
 
 class Plain(AgentTest):
+    def test_end_with_things_under_way(self):
+        self.begin()
+        session = self.session_of("alice")
+        stream = http.client.HTTPConnection("127.0.0.1", self.door, timeout=20)
+        stream.request("GET", "/mcp", headers={**dict(session), "Accept": "text/event-stream", "Authorization": f"Bearer {self.tokens['alice']}"})
+        self.assertEqual(stream.getresponse().status, 200)
+        for agent in self.agents:
+            self.rpc(agent, "tools/call", {"name": "harness_load_tools", "arguments": {"names": ["echo:echo"]}}, self.session_of(agent))
+            self.v1(agent, "call", {"name": "echo:echo", "arguments": {"text": "x"}})
+        self.tell_host(do="down", name="echo", why="a test")  # calls wait, or fail
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            for _ in range(8):
+                pool.submit(lambda: self.v1("alice", "call", {"name": "echo:echo", "arguments": {"text": "x"}}))
+            self.broker.terminate()
+            self.assertEqual(self.broker.wait(10), 0, self.log()[-3000:])
+        stream.close()
+        self.assertNotIn("ERROR", self.log())
+
     def test_verbs(self):
         self.begin()
         status, found, _ = self.v1("bob", "search", {"query": "echo"})
