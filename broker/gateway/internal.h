@@ -36,6 +36,7 @@
 #define HELD_MS           (10U * 60U * 1000U)
 #define BACKOFF_MIN_MS    250U
 #define BACKOFF_MAX_MS    (60U * 1000U)
+#define SERVER_GONE       "it is not in the catalogue any more"
 
 enum capability_bit { CAP_SAMPLING = 1, CAP_ELICITATION = 2, CAP_ELICITATION_URL = 4, CAP_ROOTS = 8 };
 /* Severity of logging; LEVEL_NONE: nothing is sent. */
@@ -84,6 +85,7 @@ struct server {
         sd_event_source *wait_timer, *retry_timer, *idle_timer;
         uint64_t backoff_ms, used_ms;
         bool asked;         /* for a start */
+        bool gone;          /* from the catalogue: what fails now is not to be tried again */
         bool legacy_only;   /* it ended on server/discover */
         bool known;         /* it was up once: */
         unsigned lacks;     /* kinds of things that it does not have */

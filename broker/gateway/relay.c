@@ -193,10 +193,15 @@ static void on_notification(struct upstream_call *up, const struct mcp_message *
 static void on_done(_unused_ struct upstream_call *up, const struct mcp_message *answer, const struct err *why, void *user)
 {
         struct call *c = user;
+        _cleanup_err_ struct err *gone = NULL;
 
         c->up = NULL;
         call_left_server(c);
         c->answered += answer ? answer->n : 0;
+        if (why && c->server->gone) {
+                (void)err_set(&gone, ERR_NOT_FOUND, "server %s: %s", c->server->entry.name, SERVER_GONE);
+                why = gone;
+        }
         if (why) {
                 c->failed = true;
                 c->server->failed++;

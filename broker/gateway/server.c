@@ -4,7 +4,6 @@
 #include "broker/gateway/internal.h"
 #include "common/log.h"
 
-#define GONE       "it is not in the catalogue any more"
 #define HEALTHY_MS 60000U /* a session that lived so long was no failed start */
 
 static int on_retry(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user);
@@ -325,9 +324,12 @@ static struct session *session_of(const struct server *s)
 struct server *server_free(struct server *s)
 {
         struct gateway *g = s->g;
+        enum err_code code = g->freeing ? ERR_UNAVAILABLE : ERR_NOT_FOUND;
+        const char *why = g->freeing ? "the broker ends: try again" : SERVER_GONE;
         struct session *session;
         struct call *c;
 
+        s->gone = !g->freeing;
         route_forget(g, s);
         for (size_t i = 0; i < g->n_servers; i++)
                 if (g->servers[i] == s) {
@@ -336,9 +338,9 @@ struct server *server_free(struct server *s)
                         break;
                 }
         legs_free(s);
-        wait_failed(s, ERR_NOT_FOUND, GONE);
+        wait_failed(s, code, why);
         while ((c = call_of(s)))
-                wait_fail(c, ERR_NOT_FOUND, GONE);
+                wait_fail(c, code, why);
         while ((session = session_of(s)))
                 session_free(session);
         listens_free(g, s);

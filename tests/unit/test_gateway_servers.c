@@ -222,6 +222,7 @@ static void test_gone(_unused_ void **state)
         gateway_server_gone(w->g, "a");
         assert_true(a->freed);
         assert_true(y->over);
+        assert_non_null(strstr(y->answer, "\"retryable\":false"));
         fake_result(fake_call(b, "tools/list"), "{\"tools\":[{\"name\":\"t\"}]}");
         assert_non_null(strstr(x->answer, "b__t"));
         fake_result(fake_call(b, "resources/read"), "{\"contents\":[]}");
