@@ -1,4 +1,5 @@
-"""One Bulkhead on the rig's host: configuration, signing key, approvals repository, registry file, controller, and the command line as an operator types it.
+"""One Bulkhead on the rig's host: configuration, signing key, approvals repository, registry file, controller, broker, and the command line as an operator
+types it.
 
     with Host() as host:
         host.start()
@@ -20,6 +21,7 @@ import time
 
 import yaml
 
+from callers import Port
 from rig import eventually, rig, run
 
 ROOT = pathlib.Path(os.environ.get("BULKHEAD_ROOT", "/"))
@@ -56,6 +58,7 @@ class Host:
         self.repository = self.dir / "approvals.git"
         self.key = self.dir / "key"
         self.log_path = self.dir / "controller.log"
+        self.broker_log_path = self.dir / "broker.log"
         self.state_dir = self.dir / "state"
         # In a folder of its own, as everything that is watched: what a test writes beside it must not wake the controller.
         self.allowed_signers = self.dir / "trust/allowed_signers"
@@ -78,7 +81,7 @@ class Host:
             "helpers": str(ROOT / "usr/libexec/bulkhead"),
         }
         self.settings.update(conf or {})
-        self.controller = None
+        self.controller = self.broker = None
         self.began = time.time()
         self._make(prototype)
 
@@ -156,11 +159,15 @@ class Host:
         log = open(self.log_path, "ab")
         self.controller = subprocess.Popen(self.controller_argv(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
         log.close()
-        stat = pathlib.Path(f"/proc/{self.controller.pid}/stat").read_text()
-        (self.dir / "controller.pid").write_text(f"{self.controller.pid} {stat.rsplit(')', 1)[1].split()[19]}\n")
+        self._record("controller", self.controller)
         if wait:
             eventually(f"the controller answers (log: {self.log_tail()})", 15, self.answers)
         return self
+
+    def _record(self, name, process):
+        """So that the rig's end finds it, whatever becomes of us."""
+        stat = pathlib.Path(f"/proc/{process.pid}/stat").read_text()
+        (self.dir / f"{name}.pid").write_text(f"{process.pid} {stat.rsplit(')', 1)[1].split()[19]}\n")
 
     def init_state(self):
         """A new host's first step, as quickstart does it; harmless when done before."""
@@ -171,16 +178,20 @@ class Host:
             raise RuntimeError(f"controller ended with {self.controller.returncode}:\n{self.log_tail()}")
         return self.cli("status", "--json", check=False).returncode == 0
 
-    def stop(self, how=signal.SIGTERM):
-        if self.controller and self.controller.poll() is None:
-            self.controller.send_signal(how)
+    @staticmethod
+    def _end(name, process, how):
+        if process and process.poll() is None:
+            process.send_signal(how)
             try:
-                self.controller.wait(10)
+                process.wait(10)
             except subprocess.TimeoutExpired:
-                self.controller.kill()
-                self.controller.wait(10)
-                raise AssertionError("the controller did not end within 10 s of SIGTERM") from None
-        self.controller = None
+                process.kill()
+                process.wait(10)
+                raise AssertionError(f"the {name} did not end within 10 s of SIGTERM") from None
+
+    def stop(self, how=signal.SIGTERM):
+        process, self.controller = self.controller, None
+        self._end("controller", process, how)
 
     def kill(self):
         self.stop(signal.SIGKILL)
@@ -193,6 +204,39 @@ class Host:
 
     def log_tail(self, n=30):
         return "\n".join(self.log().splitlines()[-n:])
+
+    # -- broker --------------------------------------------------------------------------------------------------------
+    def start_broker(self, linked=True):
+        """bulkhead-broker as its unit runs it: no group, no capability, nothing to be gained by exec. linked: until the controller told it all."""
+        user = self.rig.env["RIG_BROKER"]
+        with open(self.broker_log_path, "ab") as log:
+            self.broker = subprocess.Popen(self.rig.in_host("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all",
+                                                            "--no-new-privs", self._program("bulkhead-broker"), "--config", str(self.conf_path)),
+                                           stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+        self._record("broker", self.broker)
+        if linked:
+            self.wait_linked()
+        return self
+
+    def wait_linked(self, seconds=15):
+        def check():
+            if self.broker.poll() is not None:
+                raise RuntimeError(f"broker ended with {self.broker.returncode}:\n{self.broker_log()}")
+            status, _, text = self.gateway.request("GET", "/readyz")
+            return status == 200 and json.loads(text)["controller"] == "connected"
+        eventually("the broker is linked", seconds, check)
+
+    def stop_broker(self, how=signal.SIGTERM):
+        process, self.broker = self.broker, None
+        self._end("broker", process, how)
+
+    def broker_log(self):
+        return self.broker_log_path.read_text(errors="replace") if self.broker_log_path.exists() else ""
+
+    @property
+    def gateway(self):
+        """Its port, with the operator's token."""
+        return Port(self.settings.get("gateway.listen", "127.0.0.1:8080"), TOKEN)
 
     # -- command line --------------------------------------------------------------------------------------------------
     def cli(self, *args, check=True, timeout=60, input=None, user=None):
@@ -384,6 +428,7 @@ class Host:
     # -- the end -----------------------------------------------------------------------------------------------------------
     def close(self):
         try:
+            self.stop_broker(signal.SIGKILL)
             self.stop(signal.SIGKILL)
             self.clean_engine()
         finally:
