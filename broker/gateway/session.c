@@ -73,12 +73,34 @@ static bool make_room(struct gateway *g)
         return false;
 }
 
+/* When half of all are taken, an agent that has many gives up its own, and nobody else's: the one that was silent for longest. */
+static bool make_room_among_own(struct gateway *g, const struct principal *who)
+{
+        struct session *s, *oldest = NULL;
+        unsigned own = 0;
+
+        if (!who || g->n_sessions < g->config.max_sessions / 2)
+                return true;
+        LIST_FOREACH (s, &g->idle, struct session, in_idle) {
+                if (!guard_same(g, s->who, who))
+                        continue;
+                own++;
+                if (!oldest && session_is_idle(s))
+                        oldest = s;
+        }
+        if (own < g->config.max_sessions / 8)
+                return true;
+        if (oldest)
+                session_free(oldest);
+        return oldest != NULL;
+}
+
 struct session *session_new(struct gateway *g, struct server *server, struct principal *who)
 {
         unsigned char raw[16];
         struct session *s;
 
-        if (!make_room(g))
+        if (!make_room_among_own(g, who) || !make_room(g))
                 return NULL;
         s = NEW(struct session);
         s->g = g;

@@ -338,6 +338,18 @@ class Tokens(AgentTest):
         self.assertEqual(self.send("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, self.token_of("bob"), session)[0], 200)
 
 
+class Neighbours(AgentTest):
+    def test_many_sessions_of_one_cost_others_none(self):
+        conf = json.loads(self.conf.read_text())
+        conf["gateway"]["max_sessions"] = 16
+        self.conf.write_text(json.dumps(conf))
+        self.begin()
+        session = self.session_of("bob")
+        for _ in range(40):
+            self.session_of("alice")
+        self.assertEqual(self.send("POST", "/mcp", {"jsonrpc": "2.0", "id": 1, "method": "ping"}, self.tokens["bob"], session)[0], 200)
+
+
 class Denied(AgentTest):
     agents = {"bob": {"allow": ["echo:*"], "deny": ["echo:echo"]}, "nobody": {}, "alice": ALLOW_ALL}
 
