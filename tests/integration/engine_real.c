@@ -392,7 +392,8 @@ int main(int argc, char **argv)
                 }
         }
         /* At the end: an Engine that is slow to come up has said by now who it is. */
-        printf("   Engine %s%s, API 1.%u\n", engine_version(r.engine), engine_is_podman(r.engine) ? " (Podman)" : "", engine_api_minor(r.engine));
+        printf("   Engine %s%s, API 1.%u\n", engine_version(r.engine), engine_is_podman(r.engine) ? " (Podman)" : "",
+               engine_api_minor(r.engine));
         clean_up(&r);
         printf("%u failed\n", r.failed);
         return r.failed > 0;

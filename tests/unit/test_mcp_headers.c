@@ -17,7 +17,8 @@ static void values_are_encoded_as_the_specification_shows(_unused_ void **state)
         assert_coded("line1\nline2", "=?base64?bGluZTEKbGluZTI=?=");
         assert_coded("=?base64?literal?=", "=?base64?PT9iYXNlNjQ/bGl0ZXJhbD89?=");
         assert_coded("=?base64?=", "=?base64?PT9iYXNlNjQ/PQ==?=");
-        assert_coded("", "=?base64?" "?=");
+        assert_coded("", "=?base64?"
+                         "?=");
         assert_coded("a b", "a b");
         assert_coded("a\tb", "=?base64?YQli?=");
         assert_coded("a\x7f", "=?base64?YX8=?=");
@@ -145,7 +146,10 @@ static void values_and_headers_agree(_unused_ void **state)
                 {"{\"a\":{\"b\":true}}", "true", "=?base64?dHJ1ZQ==?=", "True"},
                 {"{\"a\":{\"b\":false}}", "false", NULL, NULL},
                 {"{\"a\":{\"b\":\"42\"}}", "42", NULL, "42.0"},
-                {"{\"a\":{\"b\":\"\"}}", "=?base64?" "?=", "", NULL},
+                {"{\"a\":{\"b\":\"\"}}",
+                 "=?base64?"
+                 "?=",
+                 "", NULL},
                 {"{\"a\":{\"b\":null}}", NULL, NULL, "null"},
                 {"{\"a\":{\"b\":{}}}", NULL, NULL, "{}"},
                 {"{\"a\":7}", NULL, NULL, "7"},
