@@ -117,14 +117,17 @@ static void done(struct uplink *u, unsigned serial, const struct err *why)
         channel_send(u->channel, &m, -1);
 }
 
+/* So much of a list may wait for the controller: what it has no room for must not end the link. */
+#define MAX_LISTED (CHANNEL_MAX_QUEUED / 2)
+
 struct telling {
         struct uplink *u;
-        unsigned serial;
+        unsigned serial, left_out;
 };
 
 static void tell_call(const char *text, void *to)
 {
-        const struct telling *t = to;
+        struct telling *t = to;
         const struct channel_message m = {.kind = CHANNEL_CALL, .serial = t->serial, .text = (char *)(uintptr_t)text};
         struct channel_message read = {0};
         _cleanup_free_ char *packet = channel_format(&m);
@@ -135,15 +138,20 @@ static void tell_call(const char *text, void *to)
                 return;
         }
         channel_message_deinit(&read);
-        channel_send(t->u->channel, &m, -1);
+        if (channel_queued(t->u->channel) + strlen(packet) > MAX_LISTED)
+                t->left_out++;
+        else
+                channel_send(t->u->channel, &m, -1);
 }
 
 static void list_calls(struct uplink *u, unsigned serial)
 {
-        struct telling t = {u, serial};
+        struct telling t = {u, serial, 0};
 
         if (u->calls.list)
                 u->calls.list(tell_call, &t, u->calls.user);
+        if (t.left_out)
+                log_warning("too many long calls wait for a human: the newest are not listed");
         done(u, serial, NULL);
 }
 

@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import pwd
+import re
 import socket
 import subprocess
 import sys
@@ -468,6 +469,35 @@ class Counting(AgentTest):
         allowed = sum(d.get("outcome") == "allow" for d in self.decisions())
         self.assertLessEqual(allowed, 100)
         self.assertGreaterEqual(allowed, 100 - 64)  # what was admitted and never logged is at most what was under way
+
+
+class ManyApprovals(AgentTest):
+    agents = {f"bob{i}": {"ask": ["echo:echo"]} for i in range(6)}
+
+    def test_a_long_list_does_not_end_the_link(self):
+        self.begin()
+        for agent in self.agents:
+            for i in range(32):
+                self.assertEqual(self.v1(agent, "call", {"name": "echo:echo", "arguments": {"text": "\\" * 3500, "n": i}})[0], 202)
+        self.stop(self.host)
+        self.socket.unlink()
+        version = re.search(r"CHANNEL_VERSION +(\d+)", (pathlib.Path(__file__).resolve().parents[2] / "common/link/channel.h").read_text()).group(1)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:  # a controller that reads slowly
+            listener.bind(str(self.socket))
+            self.socket.chmod(0o666)
+            listener.listen()
+            listener.settimeout(20)
+            link, _ = listener.accept()
+            with link:
+                link.settimeout(20)
+                for message in (f'{{"kind":"hello","version":{version}}}', '{"kind":"synced"}', '{"kind":"calls","serial":1}'):
+                    link.send(message.encode())
+                eventually(lambda: "not listed" in self.log())
+                kinds = []
+                while not kinds or kinds[-1] == "call":
+                    kinds.append(json.loads(link.recv(1 << 17) or '{"kind":"end"}')["kind"])
+        self.assertEqual(kinds[-1], "done")
+        self.assertGreater(kinds.count("call"), 32)
 
 
 class Approvals(AgentTest):
