@@ -61,6 +61,8 @@ class Port:
         with in_namespace(self.rig.env["RIG_HOST_NS"]):
             s = socket.socket()
         s.settimeout(timeout)
+        # A request's head and body are two packets: the second one must not wait until the first one has been acknowledged.
+        s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         s.connect(self.place)
         return s
 

@@ -80,7 +80,7 @@ class Load(unittest.TestCase):
                 out, err = client.communicate(timeout=120)
                 self.assertEqual(client.returncode, 0, f"server{number}: {err}")
                 self.assertEqual(json.loads(out)["calls"], CLIENTS * CALLS)
-            self.assertGreaterEqual(len(crashes), 3)
+            self.assertGreaterEqual(len(crashes), 2)
             self.assertEqual(len(outcomes), CLIENTS * CALLS)
             self.assertEqual([x for x in outcomes if x not in ("answered", "refused")][:5], [])
             self.assertGreater(outcomes.count("answered"), CLIENTS * CALLS // 2)
