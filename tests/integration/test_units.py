@@ -166,15 +166,35 @@ class Users(unittest.TestCase):
 class Compose(unittest.TestCase):
     FILE = TOP / "compose/docker-compose.yml"
 
-    def controller(self):
+    def services(self):
         import yaml
-        return yaml.safe_load(self.FILE.read_text())["services"]["controller"]
+        return yaml.safe_load(self.FILE.read_text())["services"]
+
+    def controller(self):
+        return self.services()["controller"]
 
     @unittest.skipUnless(shutil.which("docker-compose"), "docker-compose is not installed")
     def test_accepted(self):
-        result = run("docker-compose", "-f", str(self.FILE), "config", "-q")
+        result = run("env", "BULKHEAD_BROKER=990:990", "docker-compose", "-f", str(self.FILE), "config", "-q")
         self.assertEqual(result.returncode, 0, result.stdout)
         self.assertEqual(result.stdout, "")
+
+    @unittest.skipUnless(shutil.which("docker-compose"), "docker-compose is not installed")
+    def test_broker_is_never_root_by_mistake(self):
+        result = run("env", "-u", "BULKHEAD_BROKER", "docker-compose", "-f", str(self.FILE), "config", "-q")
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("BULKHEAD_BROKER", result.stdout)
+
+    def test_broker_has_nothing(self):
+        service = self.services()["broker"]
+        self.assertIs(service["read_only"], True)
+        self.assertEqual(service["cap_drop"], ["ALL"])
+        for key in ("cap_add", "privileged", "ports"):
+            self.assertNotIn(key, service)
+        self.assertIn("no-new-privileges:true", service["security_opt"])
+        writable = {m["target"] for m in service["volumes"] if not m.get("read_only", False)}
+        self.assertEqual(writable, {"/var/lib/bulkhead/broker", "/run/bulkhead/link"})
+        self.assertFalse([m for m in service["volumes"] if "docker.sock" in m["source"] or "approvals" in m["source"]])
 
     def test_hardened(self):
         service = self.controller()
