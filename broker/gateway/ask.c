@@ -212,12 +212,16 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
 
         if (!c)
                 c = leg_only_client(l, &s);
-        if (!s && (!c || c->own || c->era != MCP_ERA_MODERN)) {
+        if (s) {
+                who = s->who;
+                bits = s->capabilities;
+        } else if (c && !c->own && c->era == MCP_ERA_MODERN) {
+                who = c->who;
+                bits = capability_bits(c->m.meta_capabilities);
+        } else {
                 refuse(l, m, NOT_TOLD);
                 return;
         }
-        who = s ? s->who : c->who;
-        bits = s ? s->capabilities : capability_bits(c->m.meta_capabilities);
         /* Also of a modern client: the server may well go on without, so that it is not for us to end the call. If it does not, that is
          * why. */
         if (!(bits & needed) || !guard_may_ask(l->server->g, who, l->server, needed)) {

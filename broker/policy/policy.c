@@ -112,7 +112,9 @@ bool policy_reaches(const struct policy_agent *a, enum policy_kind kind, const c
 {
         if (!a)
                 return false;
-        return selector_reaches(&a->allow[kind], server) | ((kind == POLICY_TOOL) & selector_reaches(&a->ask, server));
+        /* Both are looked at, whatever the first one says: the time tells nothing. */
+        unsigned allowed = selector_reaches(&a->allow[kind], server), asked = selector_reaches(&a->ask, server);
+        return (allowed | (asked & (unsigned)(kind == POLICY_TOOL))) != 0;
 }
 
 bool policy_preloads(const struct policy_agent *a, const char *server, const char *tool, enum action_class action)

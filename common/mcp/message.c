@@ -163,6 +163,17 @@ static int take_method(struct found *f, const char *bad_id, struct err **err)
         return 0;
 }
 
+/* Of an integer that was checked: at most 2^53, and nothing needs to stand behind it. */
+static int64_t integer_of(struct mcp_slice s)
+{
+        bool negative = *s.at == '-';
+        int64_t value = 0;
+
+        for (size_t i = negative; i < s.n; i++)
+                value = 10 * value + (s.at[i] - '0');
+        return negative ? -value : value;
+}
+
 static int take_error(struct found *f, const char *bad_id, struct err **err)
 {
         struct mcp_message *m = f->m;
@@ -176,7 +187,7 @@ static int take_error(struct found *f, const char *bad_id, struct err **err)
                 return invalid(err, "\"error\" has no integer \"code\"");
         if (!mcp_is_string(m->error_message))
                 return invalid(err, "\"error\" has no string \"message\"");
-        m->error_code = strtoll(f->error_code.at, NULL, 10);
+        m->error_code = integer_of(f->error_code);
         m->kind = MCP_ERROR;
         return 0;
 }
