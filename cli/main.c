@@ -9,7 +9,8 @@
 
 const struct verb verbs[] = {
         {"init", "", "Make directories, an empty approvals repository and skeletons of the files people write.", cmd_init},
-        {"validate", "[FILE]", "Check configuration, registry and records; names file, line and column of every error.", cmd_validate},
+        {"validate", "[FILE...]", "Check configuration, registry, policy and records; names file, line and column of every error.",
+         cmd_validate},
         {"plan", "", "Show what apply would do. Exit 0: nothing, 2: something.", cmd_plan},
         {"apply", "[--once]", "Make servers equal to what is declared and approved, and wait for it.", cmd_apply},
         {"status", "[SERVER]", "What is declared, approved, running, and why not.", cmd_status},

@@ -62,11 +62,18 @@ static bool locate(const struct reader *r, const struct place *at, unsigned *lin
         return json_locate(r->loc, pointer.data, line, column);
 }
 
+void reader_spot(const struct reader *r, const struct place *at, unsigned *line, unsigned *column)
+{
+        if (!locate(r, at, line, column))
+                *line = *column = 0;
+}
+
 unsigned reader_line(const struct reader *r, const struct place *at)
 {
         unsigned line = 0, column = 0;
 
-        return locate(r, at, &line, &column) ? line : 0;
+        reader_spot(r, at, &line, &column);
+        return line;
 }
 
 int reader_wrap(const struct reader *r, const struct place *at, struct err **err)

@@ -36,6 +36,8 @@ int reader_wrap(const struct reader *r, const struct place *at, struct err **err
 char *reader_place_text(const struct place *at);
 /* Line of a place; 0 when unknown. */
 unsigned reader_line(const struct reader *r, const struct place *at);
+/* Line and column; both 0 when unknown. */
+void reader_spot(const struct reader *r, const struct place *at, unsigned *line, unsigned *column);
 
 typedef int (*key_parse_fn)(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err);
 struct key {

@@ -8,8 +8,8 @@
 
 #include "broker/gateway/upstream.h"
 #include "broker/http/front.h"
-#include "broker/policy/policy.h"
 #include "common/link/channel.h"
+#include "common/policy/policy.h"
 
 struct gateway;
 

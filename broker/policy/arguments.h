@@ -4,9 +4,9 @@
  */
 #pragma once
 
-#include "broker/policy/normal.h"
-#include "broker/policy/rules.h"
 #include "broker/policy/schema.h"
+#include "common/policy/normal.h"
+#include "common/policy/rules.h"
 
 struct arguments_call {
         const struct policy *policy;

@@ -11,8 +11,8 @@
 #pragma once
 
 #include "broker/policy/ledger.h"
-#include "broker/policy/policy.h"
 #include "common/mcp/message.h"
+#include "common/policy/policy.h"
 
 /* A tool of an approved manifest, with its schema understood once. Immutable; owned by whoever keeps the catalogue. */
 struct policy_tool;

@@ -3,8 +3,8 @@
  */
 #pragma once
 
-#include "broker/policy/normal.h"
-#include "broker/policy/rules.h"
+#include "common/policy/normal.h"
+#include "common/policy/rules.h"
 
 /*
  * normal: the forms of the string. NULL: fine; else why not (static). Every form must be allowed and none denied. A path without a leading

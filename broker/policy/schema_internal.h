@@ -3,8 +3,8 @@
  */
 #pragma once
 
-#include "broker/policy/pattern.h"
 #include "broker/policy/schema.h"
+#include "common/policy/pattern.h"
 
 struct subschema;
 

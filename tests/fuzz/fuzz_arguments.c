@@ -3,8 +3,8 @@
  * every refusal; and no string that is ".." is ever let through.
  */
 #include "broker/policy/decide.h"
-#include "broker/policy/normal.h"
 #include "broker/policy/schema.h"
+#include "common/policy/normal.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

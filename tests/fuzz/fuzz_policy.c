@@ -1,5 +1,5 @@
 /* The loader of the security policy: any bytes are either refused with a message or give a policy that keeps what rules.h promises. */
-#include "broker/policy/rules.h"
+#include "common/policy/rules.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -58,6 +58,17 @@ class Forge(CliTest):
         path.write_text(json.dumps({**entry, "transport": "stdoi"}))
         self.assertIn(f"{path}: servers.echo.transport", self.run_cli("propose", "echo", "--entry", str(path), code=1).err)
 
+    def test_policy_that_names_no_tool_of_an_approval(self):
+        proposal = self.proposal_with_evidence()
+        approval = self.approve(proposal).json()["id"]
+        self.run_cli("promote", approval)
+        self.write_policy({"agents": {"a": {"allow": ["echo:echo", "echo:*", "e*:ehco"], "deny": ["echo:a-prompt"], "prompts": ["echo:p"]}}})
+        warnings = self.run_cli("validate", "--json").json()["warnings"]
+        self.assertEqual(len(warnings), 1, warnings)
+        self.assertIn('"e*:ehco" is for no tool that was approved', warnings[0])
+        self.run_cli("revoke", approval, "--key", self.key, "--reason", "test")
+        self.assertEqual(self.run_cli("validate", "--json").json()["warnings"], [])
+
     def test_approve_promote_revoke(self):
         proposal = self.proposal_with_evidence("--egress", "192.0.2.7:443", "--secret", "TOKEN")
         record = self.approve(proposal).json()

@@ -37,6 +37,7 @@ class CliTest(unittest.TestCase):
         self.dir.chmod(0o755)
         self.conf = self.dir / "etc" / "bulkhead.conf"
         self.registry = self.dir / "etc" / "registry" / "mcp.servers.json"
+        self.policy = self.dir / "etc" / "security_policy.json"
         self.signers = self.dir / "etc" / "allowed_signers"
         self.repository = self.dir / "approvals.git"
         self.socket = self.dir / "control.sock"
@@ -45,10 +46,11 @@ class CliTest(unittest.TestCase):
         self.key = self.make_key("operator", SPEAKER)
         self.registry.parent.mkdir()
         self.write_registry({})
+        self.write_policy({})
 
     def write_conf(self, more=""):
         self.conf.write_text(
-            f'audience: "test.example"\nregistry: "{self.registry}"\n'
+            f'audience: "test.example"\nregistry: "{self.registry}"\npolicy: "{self.policy}"\n'
             f'approvals:\n  repository: "{self.repository}"\n  allowed_signers: "{self.signers}"\n'
             f'controller:\n  socket: "{self.socket}"\n  state: "{self.dir}/state"\n'
             f'engine:\n  socket: "{self.dir}/no-engine.sock"\n'  # never the machine's own
@@ -57,6 +59,9 @@ class CliTest(unittest.TestCase):
 
     def write_registry(self, servers):
         self.registry.write_text(json.dumps({"version": "1.0", "servers": servers}))
+
+    def write_policy(self, content):
+        self.policy.write_text(json.dumps({"version": "1.0", **content}))
 
     def make_key(self, name, principal=None):
         path = self.dir / name

@@ -6,7 +6,7 @@ import unittest
 
 from cli_host import CliTest, PROGRAM, digest
 
-VERBS = "init validate plan apply status propose smoke approve promote reject revoke pending agent token egress doctor".split()
+VERBS = "init validate plan apply status propose smoke approve promote reject revoke pending agent token tools call egress doctor".split()
 
 
 class Usage(CliTest):
@@ -56,7 +56,7 @@ class Validate(CliTest):
     def test_sound(self):
         self.write_registry({"a": {"source": "docker_image", "image": "127.0.0.1:5000/x@" + digest("x"), "transport": "stdio"}})
         self.run_cli("validate")
-        self.assertEqual(self.run_cli("validate", "--json").json(), {"ok": True, "errors": []})
+        self.assertEqual(self.run_cli("validate", "--json").json(), {"ok": True, "errors": [], "warnings": []})
 
     def test_registry(self):
         place = lambda line, column: f"{self.registry}:{line}:{column}"
@@ -72,6 +72,62 @@ class Validate(CliTest):
             self.broken(str(self.registry), part=part, place=where)
         errors = self.run_cli("validate", "--json", code=1).json()["errors"]
         self.assertEqual(len(errors), 1)
+
+    def test_policy(self):
+        place = lambda line, column: f"{self.policy}:{line}:{column}"
+        for text, part, where in (
+            ("{", "", place(1, 2)),
+            ('{"version": "1.0",\n "agents": {},\n "agents": {}}', "agents", place(3, 2)),
+            ('{"version": "1.0", "agents": {"a":\n {"alow": ["x:*"]}}}', "agents.a.alow: unknown key", place(2, 3)),
+            ('{"version": "1.0",\n "blocked_patterns": [{"pattern": "(a)\\\\1"}]}', "not a regular expression", place(2, 24)),
+            ('{"version": "1.0",\n "forge_approval_required": false}', "would open the gate", place(2, 2)),
+        ):
+            self.policy.write_text(text)
+            self.broken(part=part, place=where)
+            self.broken(str(self.policy), part=part, place=where)
+        self.write_policy({})
+        self.policy.chmod(0o666)
+        self.broken(part=str(self.policy))
+
+    def test_every_file_in_one_run(self):
+        self.registry.write_text("{")
+        self.policy.write_text("[]")
+        for args in ([], [str(self.registry), str(self.policy)]):
+            answer = self.run_cli("validate", "--json", *args, code=1).json()
+            self.assertEqual([e.split(":")[0] for e in answer["errors"]], [str(self.registry), str(self.policy)], answer)
+
+    def test_policy_that_is_not_there(self):
+        self.policy.unlink()
+        answer = self.run_cli("validate", "--json").json()
+        self.assertTrue(answer["ok"])
+        self.assertEqual(len(answer["warnings"]), 1)
+        self.assertIn(str(self.policy), answer["warnings"][0])
+        self.broken(str(self.policy), part=str(self.policy))  # asked for by name it has to be there
+
+    def test_names_that_nothing_has(self):
+        self.write_registry({"git-hub": {"source": "docker_image", "image": "127.0.0.1:5000/x@" + digest("x"), "transport": "stdio"}})
+        text = (
+            '{"version": "1.0",\n"rate_limits": [{"tools": ["*:*", "githbu:x"], "max_calls": 1, "window_seconds": 1}],\n'
+            '"tool_approval_required": ["exec"],\n'
+            '"agents": {"a": {"allow": ["git-hub:*", "git-*:get_x", "g*t:*"],\n "sampling": ["other"],\n "deny": ["*:drop", "x?:y"]}}}'
+        )
+        self.policy.write_text(text)
+        # Of tools nothing is known here: the server has no approval.
+        expected = []
+        for line, written, glob in ((2, "githbu:x", "githbu:x"), (4, "g*t:*", "g*t:*"), (5, "other", "other:*"), (6, "x?:y", "x?:y")):
+            expected.append((line, text.splitlines()[line - 1].index(f'"{written}"') + 1, glob))
+        for args in ([], [str(self.policy), str(self.registry)]):
+            answer = self.run_cli("validate", "--json", *args).json()
+            self.assertTrue(answer["ok"])
+            self.assertEqual(
+                answer["warnings"],
+                [f'{self.policy}:{line}:{column}: "{glob}" is for no server of the registry: correct the name, or take it out'
+                 for line, column, glob in expected],
+            )
+        shown = self.run_cli("validate")
+        self.assertIn("warning: ", shown.err)
+        self.assertIn("no errors", shown.out)
+        self.assertEqual(self.run_cli("validate", "--json", str(self.policy)).json()["warnings"], [])  # compared with nothing
 
     def test_registry_that_others_may_write(self):
         self.registry.chmod(0o666)

@@ -6,9 +6,9 @@
 #include <unistr.h>
 
 #include "broker/policy/decide.h"
-#include "broker/policy/fold.h"
-#include "broker/policy/normal.h"
 #include "common/file.h"
+#include "common/policy/fold.h"
+#include "common/policy/normal.h"
 #include "tests/unit/test.h"
 
 #define DATA TEST_DATA "/unit/data/arguments/"

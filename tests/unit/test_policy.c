@@ -1,9 +1,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "broker/policy/policy.h"
-#include "broker/policy/rules.h"
 #include "common/file.h"
+#include "common/policy/policy.h"
+#include "common/policy/rules.h"
 #include "tests/unit/test.h"
 
 static int parse(struct policy **p, const char *text, struct err **err)

@@ -1,11 +1,11 @@
 /*
- * The parts of a loaded policy, as the deciding functions read them. Only for broker/policy. Every rule carries its own text for logs:
- * "rate_limits[0] (line 12)".
+ * The parts of a loaded policy, as the deciding functions read them. Only for this folder and broker/policy. Every rule carries its own
+ * text for logs: "rate_limits[0] (line 12)".
  */
 #pragma once
 
-#include "broker/policy/pattern.h"
-#include "broker/policy/policy.h"
+#include "common/policy/pattern.h"
+#include "common/policy/policy.h"
 #include "common/reader.h"
 
 #define POLICY_MAX_LIMITS   16U /* that apply to one agent, shared ones and its own: they are what its memory is spent on */
@@ -102,6 +102,8 @@ int parse_patterns_off(const struct reader *r, const struct place *at, json_obje
 int parse_path_rules(const struct reader *r, const struct place *at, json_object *value, void *policy, struct err **err);
 int parse_agents(const struct reader *r, const struct place *at, json_object *value, void *policy, struct err **err);
 int parse_selector(const struct reader *r, const struct place *at, json_object *value, void *selector, struct err **err);
+/* Adds one class or glob, and keeps where it stands. */
+_must_check_ int read_selector_item(const struct reader *r, const struct place *at, const char *text, struct selector *s, struct err **err);
 /* Compiles the blocked patterns, when all of them are read. */
 _must_check_ int patterns_finish(const struct reader *r, struct policy *p, struct err **err);
 /* Gives every agent its limits and its budget, when all else is read. */

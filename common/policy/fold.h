@@ -1,7 +1,7 @@
 /*
  * NFKC with case folding, without controls and what nobody sees: the Unicode part of normal forms. libunistring does the work, but takes up
  * to a microsecond for a character; so what folding leaves alone, which is nearly all of any honest text, is copied, and only the
- * characters around the others go through it. Pure. Used by broker/policy/normal.c.
+ * characters around the others go through it. Pure. Used by common/policy/normal.c.
  */
 #pragma once
 

@@ -1,4 +1,4 @@
-#include "broker/policy/selector.h"
+#include "common/policy/selector.h"
 
 #include <ctype.h>
 
@@ -74,7 +74,7 @@ int selector_add(struct selector *s, const char *text, struct err **err)
                                shown);
         }
         s->globs = mem_realloc(s->globs, s->n_globs + 1, sizeof(*s->globs));
-        s->globs[s->n_globs++] = (struct glob){mem_strndup(text, (size_t)(colon - text)), mem_strdup(colon + 1)};
+        s->globs[s->n_globs++] = (struct glob){mem_strndup(text, (size_t)(colon - text)), mem_strdup(colon + 1), 0, 0};
         return 0;
 }
 

@@ -1,7 +1,8 @@
 /*
  * security_policy.json: what agents may do, how often, at what cost, and with which arguments. A loaded policy never changes; it is
  * counted, so that a new one can take its place while calls under the old one are still being decided. It is the whole file or an error:
- * whoever reloads keeps the last good one. Format: registry/security_policy.schema.json and security_policy.json(5). Used by the broker.
+ * whoever reloads keeps the last good one. Format: registry/security_policy.schema.json and security_policy.json(5). Used by the broker,
+ * and by the CLI to check the file.
  */
 #pragma once
 
@@ -9,8 +10,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "broker/policy/selector.h"
 #include "common/err.h"
+#include "common/policy/selector.h"
 
 #define POLICY_MAX_BYTES  (4U << 20)
 #define POLICY_MAX_AGENTS 1024U
@@ -55,6 +56,13 @@ bool policy_reaches(const struct policy_agent *a, enum policy_kind kind, const c
 bool policy_preloads(const struct policy_agent *a, const char *server, const char *tool, enum action_class action);
 /* The same of any tool of a server. */
 bool policy_preloads_server(const struct policy_agent *a, const char *server);
+
+/*
+ * Calls back for every glob on servers and names in the file, for whoever wants to know whether there is such a thing: kind is what the
+ * name is of, or POLICY_KINDS where it may be of any. Texts are borrowed from the policy.
+ */
+typedef void (*policy_name_fn)(const char *server, const char *name, unsigned kind, unsigned line, unsigned column, void *user);
+void policy_names(const struct policy *p, policy_name_fn fn, void *user);
 
 /* -- what others need to know ------------------------------------------------------------------------------------------------- */
 /* Is the value of an argument of this name to be left out of logs? Case does not matter. */

@@ -1,4 +1,4 @@
-#include "broker/policy/pattern.h"
+#include "common/policy/pattern.h"
 
 extern "C" {
 #include "common/err.h"

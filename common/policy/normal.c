@@ -1,11 +1,11 @@
-#include "broker/policy/normal.h"
+#include "common/policy/normal.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <unistr.h>
 
-#include "broker/policy/fold.h"
+#include "common/policy/fold.h"
 
 /* What a byte may make necessary. */
 enum { SEEN_UPPER = 1, SEEN_PERCENT = 2, SEEN_BACKSLASH = 4, SEEN_WIDE = 8, SEEN_CONTROL = 16, SEEN_SPACE = 32, SEEN_SLASH = 64 };

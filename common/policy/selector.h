@@ -1,6 +1,6 @@
 /*
  * Which tools a rule is for: action classes and globs on server:tool. Values, made by the loader of the policy and never changed after.
- * Used by broker/policy only.
+ * Used by the loader and by broker/policy.
  *
  * A glob has a server part and a tool part, split at the first colon (a server's name has none). '*' is any run of characters, '?' is one
  * byte; nothing else is special. Upper and lower case differ, as they do in MCP.
@@ -28,6 +28,7 @@ struct selector {
         unsigned actions; /* one bit for each class */
         struct glob {
                 char *server, *tool;
+                unsigned line, column; /* in the policy's file; 0: not from there */
         } * globs;
         size_t n_globs;
 };

@@ -1,7 +1,7 @@
 #include <stdio.h>
 
-#include "broker/policy/rules.h"
 #include "common/file.h"
+#include "common/policy/rules.h"
 
 #define POLICY_FORMAT "1.0"
 

@@ -1,6 +1,6 @@
 #include <math.h>
 
-#include "broker/policy/rules.h"
+#include "common/policy/rules.h"
 
 #define MICRO 1000000.0 /* of a dollar */
 
@@ -10,6 +10,17 @@ char *rule_text(const struct reader *r, const struct place *at)
         unsigned line = reader_line(r, at);
 
         return line ? mem_printf("%s (line %u)", place, line) : mem_printf("%s (built in)", place);
+}
+
+int read_selector_item(const struct reader *r, const struct place *at, const char *text, struct selector *s, struct err **err)
+{
+        size_t before = s->n_globs;
+
+        if (selector_add(s, text, err) < 0)
+                return reader_wrap(r, at, err);
+        if (s->n_globs > before)
+                reader_spot(r, at, &s->globs[before].line, &s->globs[before].column);
+        return 0;
 }
 
 int parse_selector(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
@@ -24,8 +35,8 @@ int parse_selector(const struct reader *r, const struct place *at, json_object *
 
                 if (read_string(r, PLACE_ITEM(at, i), json_object_array_get_idx(value, i), SELECTOR_MAX_GLOB, &s, err) < 0)
                         return -1;
-                if (selector_add(selector, s, err) < 0)
-                        return reader_wrap(r, PLACE_ITEM(at, i), err);
+                if (read_selector_item(r, PLACE_ITEM(at, i), s, selector, err) < 0)
+                        return -1;
         }
         return 0;
 }

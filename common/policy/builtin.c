@@ -1,4 +1,4 @@
-#include "broker/policy/rules.h"
+#include "common/policy/rules.h"
 
 /*
  * What is in force where a policy leaves a key out; security_policy.json(5) says the same in words. Text as in a file, read by the same

@@ -1,4 +1,4 @@
-#include "broker/policy/rules.h"
+#include "common/policy/rules.h"
 
 static const char *const kind_names[POLICY_KINDS] = {"tool", "prompt", "resource", "sampling", "elicitation", "roots"};
 

@@ -1,7 +1,7 @@
 /*
  * Regular expressions whose matching takes time linear in the text, whoever wrote expression and text: RE2 behind a C interface
  * (pattern.cc, the only C++ here). Bounded memory; an expression that would need more is refused when it is compiled. No backreferences
- * and no look-around, because they cannot be had at that price. Syntax: RE2's; UTF-8. Used by broker/policy only.
+ * and no look-around, because they cannot be had at that price. Syntax: RE2's; UTF-8. Used by the loader and by broker/policy.
  */
 #pragma once
 

@@ -1,4 +1,4 @@
-#include "broker/policy/fold.h"
+#include "common/policy/fold.h"
 
 #include <unicase.h>
 #include <unictype.h>

@@ -1,5 +1,5 @@
-#include "broker/policy/normal.h"
-#include "broker/policy/rules.h"
+#include "common/policy/normal.h"
+#include "common/policy/rules.h"
 
 static int read_expression(const struct reader *r, const struct place *at, json_object *value, const char **ret, struct err **err)
 {

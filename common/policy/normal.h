@@ -1,6 +1,6 @@
 /*
  * The normal forms of a string: what a tool could make of it when it decodes, folds and resolves as tools do. Patterns and path rules look
- * at every one of them. Pure; used by broker/policy only. security_policy.json(5) says the same to operators.
+ * at every one of them. Pure; used by the loader and by broker/policy. security_policy.json(5) says the same to operators.
  *
  *   raw    as the agent sent it (JSON escapes decoded)
  *   plain  until nothing changes any more: percent-decoded (%2e, %u002e; overlong UTF-8 is read as what it stands for), NFKC and case

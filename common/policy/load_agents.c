@@ -1,4 +1,4 @@
-#include "broker/policy/rules.h"
+#include "common/policy/rules.h"
 
 static int parse_list(const struct reader *r, const struct place *at, json_object *value, struct selector *list, char **rule,
                       struct err **err)
@@ -46,8 +46,8 @@ static int parse_plain(const struct reader *r, const struct place *at, json_obje
                 _cleanup_free_ char *glob = servers ? mem_printf("%s:*", s) : mem_strdup(s);
                 if (action_class_parse(glob) >= 0)
                         return reader_fail(r, PLACE_ITEM(at, i), err, "is an action class, which only tools have; write a glob");
-                if (selector_add(list, glob, err) < 0)
-                        return reader_wrap(r, PLACE_ITEM(at, i), err);
+                if (read_selector_item(r, PLACE_ITEM(at, i), glob, list, err) < 0)
+                        return -1;
         }
         a->rules[kind] = rule_text(r, at);
         return 0;
