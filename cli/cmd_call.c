@@ -1,4 +1,7 @@
-/* bulkhead call: one tool of one server, under an agent's token. For agents that may run one program, and for scripts. */
+/*
+ * bulkhead call: one tool of one server, under an agent's token; or one of the four harness tools. For agents that may run one command and
+ * no other, and for scripts.
+ */
 #include <stdio.h>
 
 #include "cli/door.h"
@@ -43,15 +46,57 @@ static int print_result(struct cli *c, json_object *answer)
         return json_flag(result, "isError", false) ? CLI_FAILED : CLI_OK;
 }
 
+/* What agents have over MCP has the same names and arguments here. */
+static const char *verb_of(const char *tool)
+{
+        static const struct {
+                const char *tool, *verb;
+        } own[] = {
+                {"harness_search_tools", "search"},
+                {"harness_describe_tool", "describe"},
+                {"harness_call_tool", "call"},
+                {"harness_load_tools", "load"},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(own); i++)
+                if (str_eq(own[i].tool, tool))
+                        return own[i].verb;
+        return NULL;
+}
+
+static json_object *named_call(const char *tool, json_object *arguments)
+{
+        json_object *body = json_object_new_object();
+
+        json_add_str(body, "name", tool);
+        json_add(body, "arguments", json_object_get(arguments));
+        return body;
+}
+
+static int ask(struct cli *c, const struct door_options *door, const char *tool, json_object *arguments, struct err **err)
+{
+        _cleanup_json_ json_object *answer = NULL;
+        const char *verb = verb_of(tool);
+        long status = 0;
+
+        if (door_ask(c, door, verb ? verb : "call", verb ? json_object_get(arguments) : named_call(tool, arguments), &answer, &status,
+                     err) < 0)
+                return -1;
+        if (status == 200 && (!verb || str_eq(verb, "call")))
+                return print_result(c, answer);
+        if (status == 200 || c->json)
+                out_json(&c->out, answer);
+        return status == 200 ? CLI_OK : door_refused(c, answer, err);
+}
+
 int cmd_call(struct cli *c, int argc, char **argv, struct err **err)
 {
-        _cleanup_json_ json_object *answer = NULL, *arguments = NULL, *body = NULL;
+        _cleanup_json_ json_object *arguments = NULL;
         _cleanup_strv_ char **args = NULL;
         struct door_options door = {0};
         const char *tool = NULL, *json = NULL;
-        long status = 0;
         const struct opt opts[] = {
-                {"tool", OPT_STRING, &tool, "NAME", "server:tool, or the name that tools search gives"},
+                {"tool", OPT_STRING, &tool, "NAME", "server:tool, the name that tools search gives, or one of the harness tools"},
                 {"json", OPT_STRING, &json, "ARGS", "its arguments, a JSON object (default {}); - reads them from standard input"},
                 DOOR_OPTS(&door)};
         int r = opts_parse(c, opts, ELEMENTSOF(opts), argc, argv, 0, 0, &args, err);
@@ -71,14 +116,5 @@ int cmd_call(struct cli *c, int argc, char **argv, struct err **err)
         }
         if (!json_object_is_type(arguments, json_type_object))
                 return cli_usage(c, err, "--json wants an object, such as '{\"path\": \"/tmp\"}'");
-        body = json_object_new_object();
-        json_add_str(body, "name", tool);
-        json_add(body, "arguments", json_object_get(arguments));
-        if (door_ask(c, &door, "call", TAKE_PTR(body), &answer, &status, err) < 0)
-                return -1;
-        if (status == 200)
-                return print_result(c, answer);
-        if (c->json)
-                out_json(&c->out, answer);
-        return door_refused(c, answer, err);
+        return ask(c, &door, tool, arguments, err);
 }

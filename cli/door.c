@@ -10,18 +10,13 @@
 #define MAX_ANSWER  (64U << 20)
 #define CONNECT_MS  5000L
 
-static const char *setting(const char *option, const char *variable)
-{
-        const char *value = option ? option : getenv(variable);
-
-        return value && *value ? value : NULL;
-}
-
 static int read_token(struct cli *c, const struct door_options *o, char **ret, struct err **err)
 {
-        const char *file = setting(o->token_file, "BULKHEAD_TOKEN_FILE"), *value = getenv("BULKHEAD_TOKEN");
+        const char *file = o->token_file ? o->token_file : getenv("BULKHEAD_TOKEN_FILE"), *value = getenv("BULKHEAD_TOKEN");
         size_t n = 0;
 
+        if (file && !*file)
+                file = NULL;
         if (file && file_read(ret, &n, file, MAX_TOKEN, FILE_ANY, err) < 0)
                 return err_wrap(err, "the token");
         if (!file && (!value || !*value))
@@ -77,13 +72,14 @@ int door_ask(struct cli *c, const struct door_options *o, const char *verb, json
              struct err **err)
 {
         _cleanup_json_ json_object *owned = body;
-        const char *base = setting(o->url, "BULKHEAD_URL");
-        _cleanup_free_ char *url = mem_printf("%s/v1/%s", base ? base : DEFAULT_URL, verb), *token = NULL;
+        _cleanup_free_ char *url = mem_printf("%s/v1/%s", o->url ? o->url : DEFAULT_URL, verb), *token = NULL;
         const struct json_limits limits = {.max_bytes = MAX_ANSWER, .max_depth = 128};
         _cleanup_buf_ struct buf text = {0};
 
         if (read_token(c, o, &token, err) < 0)
                 return -1;
+        /* The libraries below take files to read, to write and to load code from out of the environment, which an agent may have made. */
+        clearenv();
         CURL *curl = curl_easy_init();
         struct curl_slist *headers = make_headers(token);
         sodium_memzero(token, strlen(token));
@@ -110,9 +106,16 @@ int door_ask(struct cli *c, const struct door_options *o, const char *verb, json
 int door_refused(struct cli *c, json_object *answer, struct err **err)
 {
         const char *status = json_str(answer, "status"), *message = json_str(answer, "message"), *where = json_str(answer, "where");
+        const char *id = json_str(answer, "id");
+        int64_t wait_ms = json_int(answer, "retry_after_ms", 0);
+        _cleanup_buf_ struct buf more = {0};
 
         if (str_eq(status, "approval_required"))
                 c->exit_code = CLI_DIFFERENT;
-        return err_set(err, ERR_INVALID, "%s%s%s: %s", status ? status : "failed", where && *where ? " at " : "", where ? where : "",
-                       message ? message : "the broker says no more");
+        if (id)
+                buf_addf(&more, " (%s)", id);
+        if (wait_ms > 0)
+                buf_addf(&more, " (try again in %lld s)", (long long)(wait_ms + 999) / 1000);
+        return err_set(err, ERR_INVALID, "%s%s%s: %s%s", status ? status : "failed", where && *where ? " at " : "", where ? where : "",
+                       message ? message : "the broker says no more", more.data ? more.data : "");
 }

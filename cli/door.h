@@ -7,11 +7,12 @@
 #include "cli/cli.h"
 
 struct door_options {
-        const char *url;        /* --url, $BULKHEAD_URL, http://127.0.0.1:8000 */
+        const char *url;        /* --url, else http://127.0.0.1:8000. Not from the environment: who limits an agent to certain command lines
+                                   also decides whom it can reach */
         const char *token_file; /* --token-file, $BULKHEAD_TOKEN_FILE; without: the token itself from $BULKHEAD_TOKEN */
 };
 #define DOOR_OPTS(o)                                                                                                                       \
-        {"url", OPT_STRING, &(o)->url, "URL", "the broker (default $BULKHEAD_URL, else http://127.0.0.1:8000)"},                           \
+        {"url", OPT_STRING, &(o)->url, "URL", "the broker (default http://127.0.0.1:8000)"},                                               \
         {                                                                                                                                  \
                 "token-file", OPT_STRING, &(o)->token_file, "FILE",                                                                        \
                         "the agent's token (default $BULKHEAD_TOKEN_FILE, else $BULKHEAD_TOKEN)"                                           \

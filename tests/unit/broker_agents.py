@@ -221,8 +221,9 @@ class CommandLine(AgentTest):
     agents = {"bob": {"allow": ["echo:echo"], "ask": ["echo:env"]}}
 
     def agent_cli(self, *argv, token=None, **env):
-        environment = {"PATH": os.environ["PATH"], "BULKHEAD_URL": f"http://127.0.0.1:{self.door}", "BULKHEAD_TOKEN": token or self.tokens["bob"], "http_proxy": "http://127.0.0.1:1", **env}
-        result = subprocess.run([(BUILD / "bulkhead").resolve(), *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20, check=False, env=environment, input=env.get("INPUT"))
+        environment = {"PATH": os.environ["PATH"], "BULKHEAD_TOKEN": token or self.tokens["bob"], "http_proxy": "http://127.0.0.1:1", **env}
+        program = [(BUILD / "bulkhead").resolve(), *argv, *(() if "--url" in argv else ("--url", f"http://127.0.0.1:{self.door}"))]
+        result = subprocess.run(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=20, check=False, env=environment, input=env.get("INPUT"))
         return result.returncode, result.stdout, result.stderr
 
     def test_tools_and_call(self):
@@ -245,7 +246,7 @@ class CommandLine(AgentTest):
             with self.subTest(argv=argv):
                 self.assertEqual(self.agent_cli(*argv)[0], want, self.agent_cli(*argv))
         self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", token="wrong")[0], 77)
-        self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", BULKHEAD_URL="http://127.0.0.1:1")[0], 69)
+        self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", "--url", "http://127.0.0.1:1")[0], 69)
         self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", BULKHEAD_TOKEN="")[0], 64)
         (self.dir / "t").write_text(self.tokens["bob"] + "\n")
         self.assertEqual(self.agent_cli("call", "--tool", "echo:echo", "--json", '{"text": "x"}', "--token-file", str(self.dir / "t"), BULKHEAD_TOKEN="")[0], 0)
