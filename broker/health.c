@@ -1,29 +1,20 @@
 #include "broker/health.h"
 
-#include <inttypes.h>
-
+#include "common/metrics.h"
 #include "config.h"
-
-/* Prometheus, "Exposition formats", text. */
-#define METRICS_TYPE "text/plain; version=0.0.4; charset=utf-8"
-
-static void add_metric(struct buf *b, const char *name, const char *type, const char *help, uint64_t value)
-{
-        buf_addf(b, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", name, help, name, type, name, value);
-}
 
 static void add_front(struct buf *b, const struct front *front)
 {
         struct front_counts c;
 
         front_counts(front, &c);
-        add_metric(b, "bulkhead_http_connections_total", "counter", "Connections of callers.", c.connections);
-        add_metric(b, "bulkhead_http_requests_total", "counter", "Requests of callers.", c.requests);
-        add_metric(b, "bulkhead_http_refused_total", "counter", "Connections and requests that were refused.", c.refused);
-        add_metric(b, "bulkhead_http_slow_total", "counter", "Callers that were dropped because they were too slow.", c.dropped_slow);
-        add_metric(b, "bulkhead_http_connections", "gauge", "Connections now, without streams.", c.open_connections);
-        add_metric(b, "bulkhead_http_exchanges", "gauge", "Requests that are not answered yet.", c.open_exchanges);
-        add_metric(b, "bulkhead_http_streams", "gauge", "Event streams now.", c.open_streams);
+        metric_one(b, "bulkhead_http_connections_total", "counter", "Connections of callers.", c.connections);
+        metric_one(b, "bulkhead_http_requests_total", "counter", "Requests of callers.", c.requests);
+        metric_one(b, "bulkhead_http_refused_total", "counter", "Connections and requests that were refused.", c.refused);
+        metric_one(b, "bulkhead_http_slow_total", "counter", "Callers that were dropped because they were too slow.", c.dropped_slow);
+        metric_one(b, "bulkhead_http_connections", "gauge", "Connections now, without streams.", c.open_connections);
+        metric_one(b, "bulkhead_http_exchanges", "gauge", "Requests that are not answered yet.", c.open_exchanges);
+        metric_one(b, "bulkhead_http_streams", "gauge", "Event streams now.", c.open_streams);
 }
 
 static void add_gateway(struct buf *b, const struct gateway *gateway)
@@ -31,14 +22,14 @@ static void add_gateway(struct buf *b, const struct gateway *gateway)
         struct gateway_counts c;
 
         gateway_counts(gateway, &c);
-        add_metric(b, "bulkhead_calls_total", "counter", "Requests of callers to servers.", c.calls);
-        add_metric(b, "bulkhead_calls_failed_total", "counter", "Requests that got no answer.", c.failed);
-        add_metric(b, "bulkhead_call_timeouts_total", "counter", "Requests that took too long.", c.timeouts);
-        add_metric(b, "bulkhead_starts_total", "counter", "Starts asked of the controller.", c.starts);
-        add_metric(b, "bulkhead_servers", "gauge", "Servers that may be called.", c.servers);
-        add_metric(b, "bulkhead_servers_up", "gauge", "Servers with a session that is ready.", c.servers_up);
-        add_metric(b, "bulkhead_calls_in_flight", "gauge", "Requests that no server has answered yet.", c.calls_in_flight);
-        add_metric(b, "bulkhead_upstreams", "gauge", "Sessions with servers.", c.upstreams);
+        metric_one(b, "bulkhead_calls_total", "counter", "Requests of callers to servers.", c.calls);
+        metric_one(b, "bulkhead_calls_failed_total", "counter", "Requests that got no answer.", c.failed);
+        metric_one(b, "bulkhead_call_timeouts_total", "counter", "Requests that took too long.", c.timeouts);
+        metric_one(b, "bulkhead_starts_total", "counter", "Starts asked of the controller.", c.starts);
+        metric_one(b, "bulkhead_servers", "gauge", "Servers that may be called.", c.servers);
+        metric_one(b, "bulkhead_servers_up", "gauge", "Servers with a session that is ready.", c.servers_up);
+        metric_one(b, "bulkhead_calls_in_flight", "gauge", "Requests that no server has answered yet.", c.calls_in_flight);
+        metric_one(b, "bulkhead_upstreams", "gauge", "Sessions with servers.", c.upstreams);
         gateway_metrics(gateway, b);
 }
 
@@ -48,7 +39,7 @@ static void answer_metrics(const struct health *h, struct exchange *x)
 
         buf_addf(&b, "# HELP bulkhead_broker_info The broker's version.\n# TYPE bulkhead_broker_info gauge\n"
                      "bulkhead_broker_info{version=\"" PACKAGE_VERSION "\"} 1\n");
-        add_metric(&b, "bulkhead_controller_connected", "gauge", "The link to the controller is up.", uplink_is_up(h->uplink));
+        metric_one(&b, "bulkhead_controller_connected", "gauge", "The link to the controller is up.", uplink_is_up(h->uplink));
         add_front(&b, h->front);
         add_gateway(&b, h->gateway);
         if (h->door)

@@ -31,18 +31,25 @@ int cmd_status(struct cli *c, int argc, char **argv, struct err **err)
 {
         _cleanup_json_ json_object *request = cli_request("status"), *status = NULL;
         _cleanup_strv_ char **args = NULL;
-        int r = opts_parse(c, NULL, 0, argc, argv, 0, 1, &args, err);
+        bool metrics = false;
+        const struct opt opts[] = {{"metrics", OPT_FLAG, &metrics, NULL, "print counts for Prometheus"}};
+        int r = opts_parse(c, opts, ELEMENTSOF(opts), argc, argv, 0, 1, &args, err);
 
         if (r != 0)
                 return r < 0 ? -1 : CLI_OK;
+        if (args && metrics)
+                return cli_usage(c, err, "--metrics is about all servers together");
         json_add_str(request, "server", args ? args[0] : NULL);
         if (cli_call(c, request, 0, &status, err) < 0)
                 return -1;
         json_object *servers = json_get(status, "servers");
         if (args && (!json_object_is_type(servers, json_type_array) || json_object_array_length(servers) == 0))
                 return err_set(err, ERR_NOT_FOUND, "no server is called \"%s\"", args[0]);
-        if (c->json) {
-                out_json(&c->out, status);
+        if (c->json || metrics) {
+                if (metrics)
+                        view_metrics(&c->out, status);
+                else
+                        out_json(&c->out, status);
                 return CLI_OK;
         }
         view_alarms(&c->out, status);

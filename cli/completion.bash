@@ -22,6 +22,7 @@ _bulkhead_options() {
         approve) echo "--key --expires --as --reason --yes" ;;
         reject) echo "--key --reason --as" ;;
         revoke) echo "--key --reason --as --server" ;;
+        status) echo "--metrics" ;;
         token) echo "--ttl --run" ;;
         tools) echo "--limit --url --token-file" ;;
         call) echo "--tool --url --token-file" ;;

@@ -13,7 +13,7 @@ const struct verb verbs[] = {
          cmd_validate},
         {"plan", "", "Show what apply would do. Exit 0: nothing, 2: something.", cmd_plan},
         {"apply", "[--once]", "Make servers equal to what is declared and approved, and wait for it.", cmd_apply},
-        {"status", "[SERVER]", "What is declared, approved, running, and why not.", cmd_status},
+        {"status", "[SERVER] [--metrics]", "What is declared, approved, running, and why not.", cmd_status},
         {"propose", "SERVER (--entry FILE | --image REF@DIGEST [OPTIONS])", "Write a proposal. Nothing is pulled or run for it.",
          cmd_propose},
         {"smoke", "ID [--ci [--junit FILE] [--engine SOCKET]]", "Pull a proposal's image and test it in quarantine.", cmd_smoke},

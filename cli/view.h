@@ -17,5 +17,7 @@ void view_servers(struct out *o, json_object *servers, time_t now);
 /* Everything known of one server. */
 void view_server(struct out *o, json_object *server, time_t now);
 void view_actions(struct out *o, json_object *actions);
+/* The whole status as counts for Prometheus. */
+void view_metrics(struct out *o, json_object *status);
 /* Expired or expiring within 24 hours? */
 bool view_expires_soon(json_object *server, time_t now);

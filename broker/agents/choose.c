@@ -172,6 +172,7 @@ static void pass_settle(struct door *d, struct pass *p, size_t bytes, bool faile
 
         if (decider_settle(d->decider, &p->decision, tokens, &err) < 0)
                 log_error("what a call used could not be written: a restart counts what was reserved", "why", err_msg(err));
+        count_end(d, clock_us(CLOCK_MONOTONIC) - p->begun_us, tokens, failed);
         log_end(d, p, bytes, tokens, failed);
         free(p->agent);
         free(p->run);
@@ -285,6 +286,7 @@ static enum gateway_verdict on_decide(const struct gateway_question *q, void **t
                         strcpy(decision.why, "the broker cannot log what it decides, and so decides nothing");
                 }
         }
+        count_decision(d, &decision, clock_us(CLOCK_MONOTONIC) - begun);
         if (decision.outcome != POLICY_ALLOWED)
                 return refused(q, &decision, &asked, answer);
         *ticket = pass_new(q, &decision, number);

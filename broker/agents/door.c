@@ -1,7 +1,6 @@
 #include "broker/agents/door.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <sys/inotify.h>
 
 #include "broker/agents/internal.h"
@@ -39,6 +38,7 @@ static int policy_first(struct door *d, struct err **err)
         _cleanup_err_ struct err *why = NULL;
 
         if (policy_load(&p, d->conf->policy_path, &why) < 0) {
+                d->policy_bad = true;
                 log_warning("agents may do nothing until there is a policy", "why", err_msg(why));
                 if (policy_parse(&p, EMPTY_POLICY, strlen(EMPTY_POLICY), "none", err) < 0)
                         return -1;
@@ -53,11 +53,13 @@ void door_reload(struct door *d)
 {
         _cleanup_err_ struct err *agents = NULL, *policy = NULL;
 
-        if (gate_reload(d->gate, &agents) < 0)
+        d->agents_bad = gate_reload(d->gate, &agents) < 0;
+        if (d->agents_bad)
                 log_error("agents could not be read again: those before count on", "why", err_msg(agents));
         else
                 log_info("agents were read", "file", d->conf->agents_file);
-        if (policy_reload(d, &policy) < 0)
+        d->policy_bad = policy_reload(d, &policy) < 0;
+        if (d->policy_bad)
                 log_error("the policy could not be read again: the one before goes on", "why", err_msg(policy));
         else
                 log_info("the policy was read", "file", d->conf->policy_path);
@@ -295,29 +297,4 @@ struct door *door_free(struct door *d)
 uint16_t door_port(const struct door *d)
 {
         return front_port(d->fronts[0]);
-}
-
-static void add_metric(struct buf *out, const char *name, const char *type, const char *help, uint64_t value)
-{
-        buf_addf(out, "# HELP %s %s\n# TYPE %s %s\n%s %" PRIu64 "\n", name, help, name, type, name, value);
-}
-
-void door_metrics(const struct door *d, struct buf *out)
-{
-        struct front_counts sum = {0};
-
-        for (size_t i = 0; i < d->n_fronts; i++) {
-                struct front_counts c;
-
-                front_counts(d->fronts[i], &c);
-                sum.requests += c.requests;
-                sum.refused += c.refused;
-                sum.open_connections += c.open_connections;
-        }
-        add_metric(out, "bulkhead_agents_requests_total", "counter", "Requests of agents.", sum.requests);
-        add_metric(out, "bulkhead_agents_refused_total", "counter", "Requests that were no good, or without a token that counts.",
-                   sum.refused);
-        add_metric(out, "bulkhead_agents_connections", "gauge", "Connections of agents.", sum.open_connections);
-        add_metric(out, "bulkhead_decisions_total", "counter", "Decisions about calls of agents.", d->calls);
-        add_metric(out, "bulkhead_tools", "gauge", "Tools that are known.", catalogue_n_tools(d->catalogue));
 }

@@ -17,8 +17,14 @@
 #include "broker/agents/pending.h"
 #include "broker/gateway/gateway.h"
 #include "broker/gateway/list.h"
+#include "common/metrics.h"
 
 struct shown;
+
+struct door_counts {
+        uint64_t outcomes[POLICY_OUTCOMES], failed, tokens;
+        struct histogram decisions, calls;
+};
 
 struct door {
         const struct conf *conf;
@@ -40,7 +46,9 @@ struct door {
         sd_event_source *sync;
         sd_event_source *watches[2];
         size_t n_watches;
-        uint64_t calls; /* numbers of log lines */
+        uint64_t calls;              /* numbers of log lines */
+        bool agents_bad, policy_bad; /* the file cannot be read: what it said before is in force */
+        struct door_counts counts;
 };
 
 /* -- choose.c: the gateway's guard ------------------------------------------------------------------------------------------------ */
@@ -52,6 +60,10 @@ const struct tool *tool_seen(const struct door *d, const struct principal *who, 
 
 /* Since the epoch, in ms; never before what the gate has seen. */
 uint64_t door_now_ms(const struct door *d);
+
+/* -- metrics.c ------------------------------------------------------------------------------------------------------------------- */
+void count_decision(struct door *d, const struct policy_decision *decision, uint64_t took_us);
+void count_end(struct door *d, uint64_t took_us, uint64_t tokens, bool failed);
 
 /* -- tools.c: the four tools ------------------------------------------------------------------------------------------------------- */
 bool harness_is(const char *name);

@@ -268,6 +268,16 @@ int pending_decide(struct pending *p, const char *id, bool approve, uint64_t val
         return 0;
 }
 
+size_t pending_waiting(struct pending *p, uint64_t now_ms)
+{
+        size_t n = 0;
+
+        forget_old(p, now_ms);
+        for (size_t i = 0; i < p->n; i++)
+                n += p->items[i].state == PENDING_WAITS;
+        return n;
+}
+
 json_object *pending_list(struct pending *p, const char *agent, uint64_t now_ms)
 {
         json_object *list = json_object_new_array();

@@ -45,5 +45,7 @@ _must_check_ int pending_use(struct pending *p, const char *id, struct err **err
 /* valid_ms: the approval is good for so long and as often as is liked; 0: once. by: who says so. */
 _must_check_ int pending_decide(struct pending *p, const char *id, bool approve, uint64_t valid_ms, const char *by, uint64_t now_ms,
                                 struct err **err);
+/* How many wait. */
+size_t pending_waiting(struct pending *p, uint64_t now_ms);
 /* An array of objects; of one agent, or of all (NULL). Owned. */
 json_object *pending_list(struct pending *p, const char *agent, uint64_t now_ms);

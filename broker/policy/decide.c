@@ -247,6 +247,31 @@ int decider_settle(struct decider *d, struct policy_decision *decision, uint64_t
         return ledger_settle(d->ledger, &decision->ticket, tokens, cost_of(decision, tokens), err);
 }
 
+static bool has_used(uint64_t used, uint64_t max, unsigned percent)
+{
+        return max != POLICY_UNLIMITED && (double)used * 100 >= (double)max * percent;
+}
+
+void decider_use(const struct decider *d, uint64_t now_ms, struct decider_use *ret)
+{
+        static const unsigned percents[DECIDER_SHARES] = {50, 80, 100};
+        struct ledger_usage usage;
+
+        *ret = (struct decider_use){.agents = d->policy->n_agents};
+        for (size_t i = 0; i < d->policy->n_agents; i++) {
+                const struct budget *b = &d->policy->agents[i]->budget;
+
+                ledger_usage(d->ledger, i, now_ms, &usage);
+                ret->calls += usage.calls;
+                ret->tokens += usage.tokens;
+                ret->cost += usage.cost;
+                for (size_t k = 0; k < DECIDER_SHARES; k++)
+                        ret->above[k] += has_used(usage.calls, b->max_calls, percents[k]) ||
+                                         has_used(usage.tokens, b->max_tokens, percents[k]) ||
+                                         has_used(usage.cost, b->max_cost, percents[k]);
+        }
+}
+
 /* -- life ---------------------------------------------------------------------------------------------------------------------- */
 static int declare(struct ledger *ledger, const struct policy *p, struct err **err)
 {

@@ -49,6 +49,7 @@ enum policy_outcome {
         POLICY_BAD_ARGUMENTS,
         POLICY_FAILED, /* our own fault: refuse, and log `why` */
 };
+#define POLICY_OUTCOMES 7
 /* "allow", "does-not-exist", … for logs. Static. */
 const char *policy_outcome_name(enum policy_outcome outcome);
 
@@ -79,6 +80,13 @@ void decide(struct decider *d, const struct policy_request *request, struct poli
  * ledger_settle().
  */
 _must_check_ int decider_settle(struct decider *d, struct policy_decision *decision, uint64_t tokens, struct err **err);
+#define DECIDER_SHARES 3
+struct decider_use {
+        size_t agents;                /* that the policy names */
+        size_t above[DECIDER_SHARES]; /* of them, those that have used at least half, four fifths, all of one of their budgets */
+        uint64_t calls, tokens, cost; /* of all of them, each in its running period; cost in millionths of a dollar */
+};
+void decider_use(const struct decider *d, uint64_t now_ms, struct decider_use *ret);
 /* Four bytes of JSON are taken for one token. */
 static inline uint64_t policy_estimate_tokens(size_t arguments_bytes, size_t result_bytes)
 {

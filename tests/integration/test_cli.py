@@ -43,6 +43,10 @@ class SmokeCi(CliCase):
         self.host.cli("apply")
         self.assertTrue(self.host.plan_is_empty())
         self.host.cli("egress", "verify", "echo")
+        metrics = self.host.cli("status", "--metrics").stdout
+        for line in ('servers{state="running"} 1', 'ok{part="engine"} 1', 'ok{part="registry"} 1', 'ok{part="approvals"} 1', 'ok{part="egress"} 1', 'ok{part="signatures"} 1'):
+            self.assertIn(f"bulkhead_controller_{line}\n", metrics)
+        self.assertRegex(metrics, r"approval_end_timestamp_seconds \d{10}\n")
         self.host.cli("revoke", proposal, "--key", str(self.host.key), "--reason", "test")
         self.host.wait_refused("echo", "revoked")
         self.assertEqual(self.host.cli("apply", check=False).returncode, 2)
