@@ -231,10 +231,8 @@ static int open_fronts(struct door *d, unsigned callers, struct err **err)
 {
         const struct conf_listens *l = &d->conf->broker_listen;
 
-        d->challenge = mem_printf("Bearer resource_metadata=\"http://%s:%u" PATH_METADATA PATH_MCP "\"", l->items[0].address,
-                                  (unsigned)l->items[0].port);
         d->authenticator = (struct front_authenticator){
-                .identify = on_identify, .release = on_release, .is_open = is_open, .challenge = d->challenge, .user = d};
+                .identify = on_identify, .release = on_release, .is_open = is_open, .metadata = PATH_METADATA PATH_MCP, .user = d};
         d->fronts = NEW_N(struct front *, l->n);
         for (size_t i = 0; i < l->n; i++)
                 if (open_front(d, &l->items[i], MAX(callers / (unsigned)l->n, 1U), err) < 0)
@@ -289,7 +287,6 @@ struct door *door_free(struct door *d)
         shown_free(d->shown);
         sd_event_unref(d->loop);
         free(d->fronts);
-        free(d->challenge);
         free(d);
         return NULL;
 }

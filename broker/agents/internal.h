@@ -39,7 +39,6 @@ struct door {
         struct pending *pending;
         struct shown *shown;
         struct front_authenticator authenticator;
-        char *challenge;
         struct front **fronts;
         size_t n_fronts;
         struct list plain; /* requests to /v1 under way */

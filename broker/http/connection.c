@@ -126,6 +126,7 @@ void conn_closed(struct conn *c)
         peers_remove(&f->peers, c->peer);
         f->open--;
         f->counts.open_connections--;
+        free(c->challenge);
         free(c);
         if (x)
                 exchange_lost(x);

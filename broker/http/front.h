@@ -25,7 +25,7 @@ struct front_authenticator {
         void *(*identify)(const char *credential, size_t n, void *user);
         void (*release)(void *identity);
         bool (*is_open)(const char *path); /* paths that need no token; may be NULL */
-        const char *challenge;             /* WWW-Authenticate of a 401; borrowed, must stay */
+        const char *metadata;              /* path of what a 401 names (RFC 9728, 5.1), at the host that the client spoke to; borrowed */
         void *user;
 };
 

@@ -49,7 +49,7 @@ enum refusal_reason {
         REFUSE_HOST,
         REFUSE_ORIGIN,
         REFUSE_TOKEN,
-        REFUSE_IDENTITY, /* the challenge is the authenticator's */
+        REFUSE_IDENTITY, /* the challenge names the authenticator's metadata */
         REFUSE_METHOD_UNKNOWN,
         REFUSE_METHOD,
         REFUSE_BODY_SIZE,

@@ -106,6 +106,7 @@ struct conn {
         bool hung_up; /* the client has ended its side */
         bool drain;   /* the client may still be sending: the socket is drained before it is closed, or the answer would be lost */
         const struct refusal *refusal;
+        char *challenge; /* of a REFUSE_IDENTITY */
         struct exchange *x;
         struct peer *peer;
         sd_event_source *hangup;

@@ -59,13 +59,24 @@ static const struct refusal *judge_target(struct exchange *x, const struct guard
         return origin && !guard_origin(guard, origin) ? refusal_of(REFUSE_ORIGIN) : NULL;
 }
 
+static enum MHD_Result is_access_token(void *found, _unused_ enum MHD_ValueKind kind, const char *key, _unused_ const char *value)
+{
+        _cleanup_free_ char *name = mem_strdup(key);
+
+        /* Arguments come as they were sent, and a name can be written in several ways. */
+        MHD_http_unescape(name);
+        *(bool *)found |= strcasecmp(name, "access_token") == 0;
+        return MHD_YES;
+}
+
 /* The only credential of a request, in the only place where one may be (RFC 6750, section 2); NULL: there is none. */
 static const char *only_credential(const struct exchange *x, size_t *n)
 {
         const char *header = exchange_header(x, "Authorization");
+        bool in_url = false;
 
-        if (exchange_header_count(x, "Authorization") != 1 || strncasecmp(header, "Bearer ", 7) != 0 ||
-            MHD_lookup_connection_value(x->conn->mhd, MHD_GET_ARGUMENT_KIND, "access_token"))
+        MHD_get_connection_values(x->conn->mhd, MHD_GET_ARGUMENT_KIND, is_access_token, &in_url);
+        if (exchange_header_count(x, "Authorization") != 1 || strncasecmp(header, "Bearer ", 7) != 0 || in_url)
                 return NULL;
         header += 7;
         header += strspn(header, " ");
@@ -153,8 +164,8 @@ static void answer_refusal(struct conn *c)
         (void)MHD_add_response_header(response, "Content-Type", "application/json");
         if (r->header)
                 (void)MHD_add_response_header(response, r->header, r->content);
-        else if (r == refusal_of(REFUSE_IDENTITY))
-                (void)MHD_add_response_header(response, "WWW-Authenticate", c->front->authenticator->challenge);
+        else if (c->challenge)
+                (void)MHD_add_response_header(response, "WWW-Authenticate", c->challenge);
         c->front->counts.refused++;
         conn_answer(c, r->status, response);
 }
@@ -170,6 +181,11 @@ static void begin(struct conn *c, const char *url, const char *method, const cha
         deadline_begin(&c->front->receiving, &c->deadline);
         if (!c->refusal)
                 return;
+        /* A listener can have many names; Host is the one under which this client will find what it is told of. */
+        mem_replace(&c->challenge, c->refusal == refusal_of(REFUSE_IDENTITY)
+                                           ? mem_printf("Bearer resource_metadata=\"http://%s%s\"", exchange_header(c->x, "Host"),
+                                                        c->front->authenticator->metadata)
+                                           : NULL);
         exchange_free(TAKE_PTR(c->x));
         c->state = CONN_REFUSED;
         /* Answered when the request is over, so that the connection lives on; but a body is not awaited, and then it ends. */
