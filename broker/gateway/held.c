@@ -234,7 +234,7 @@ void held_resume(struct call *c)
         struct call *old;
 
         if (!h) {
-                call_error(c, MCP_INVALID_PARAMS, "requestState is not valid (any more): call without it", NO_DATA);
+                call_error(c, MCP_INVALID_PARAMS, STATE_IS_BAD, NO_DATA);
                 return;
         }
         old = h->call;

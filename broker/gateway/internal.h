@@ -353,6 +353,18 @@ void down_begin(struct call *c, const struct mcp_message *answer);
 void down_answered(struct ask *a, const struct mcp_message *m);
 void down_free(struct call *c);
 
+/* -- seal.c: what clients keep for us ------------------------------------------------------------------------------------------------ */
+enum seal_kind { SEAL_CURSOR, SEAL_STATE };
+/* A JSON string that c's principal alone can bring back: a cursor for the same list, a state for the same request. Owned. */
+char *seal_make(const struct call *c, enum seal_kind kind, const char *plain, size_t n);
+/* What was sealed, NUL-terminated; owned. NULL: not one of ours, or somebody else's. */
+char *seal_open(const struct call *c, enum seal_kind kind, struct mcp_slice text);
+/* An agent's: appends the result with its requestState sealed. false: there is none to be sealed. */
+bool state_seal(struct buf *out, const struct call *c, struct mcp_slice result);
+/* The way back: c carries the server's own state again. false: it is none of this agent's. */
+bool state_open(struct call *c);
+#define STATE_IS_BAD "requestState is not valid (any more): call without it"
+
 /* -- held.c: a legacy server's requests, for a modern client ------------------------------------------------------------------------- */
 void held_ask(struct ask *a);
 /* c carries a requestState for a legacy server. */

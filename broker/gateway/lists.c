@@ -137,60 +137,19 @@ bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answ
 }
 
 /* -- cursors --------------------------------------------------------------------------------------------------------------- */
-/* A name of a server is nothing for those who may not know of it: cursors are sealed, for one kind of list and one principal each. */
-static void cursor_key(const struct call *c, unsigned char key[crypto_secretbox_KEYBYTES])
-{
-        const char *name = guard_name(c->g, c->who);
-        unsigned char about[2] = {(unsigned char)c->method, c->who != NULL};
-        crypto_generichash_state h;
-
-        crypto_generichash_init(&h, c->g->key, sizeof(c->g->key), crypto_secretbox_KEYBYTES);
-        crypto_generichash_update(&h, about, sizeof(about));
-        crypto_generichash_update(&h, (const unsigned char *)name, strlen(name));
-        crypto_generichash_final(&h, key, crypto_secretbox_KEYBYTES);
-}
-
-#define SEAL_BYTES (crypto_secretbox_NONCEBYTES + crypto_secretbox_MACBYTES)
-
-/* A JSON string. cursor: the server's own, as JSON. */
+/* A name of a server is nothing for those who may not know of it: cursors are sealed. cursor: the server's own, as JSON. Ours, as JSON. */
 static char *cursor_make(struct call *c, const char *server, const char *cursor)
 {
-        unsigned char key[crypto_secretbox_KEYBYTES];
-        size_t name_n = strlen(server) + 1, plain_n = name_n + strlen(cursor), sealed_n = plain_n + SEAL_BYTES;
-        _cleanup_free_ char *plain = mem_printf("%s%c%s", server, 0, cursor), *text = NULL;
-        _cleanup_free_ unsigned char *sealed = mem_alloc(sealed_n);
-        size_t n = sodium_base64_encoded_len(sealed_n, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+        size_t name_n = strlen(server) + 1;
+        _cleanup_free_ char *plain = mem_printf("%s%c%s", server, 0, cursor);
 
-        cursor_key(c, key);
-        randombytes_buf(sealed, crypto_secretbox_NONCEBYTES);
-        crypto_secretbox_easy(sealed + crypto_secretbox_NONCEBYTES, (const unsigned char *)plain, plain_n, sealed, key);
-        text = mem_alloc(n);
-        sodium_bin2base64(text, n, sealed, sealed_n, sodium_base64_VARIANT_URLSAFE_NO_PADDING);
-        return mem_printf("\"%s\"", text);
+        return seal_make(c, SEAL_CURSOR, plain, name_n + strlen(cursor));
 }
 
 /* The server's name, NUL, and its cursor as JSON, NUL-terminated; owned. NULL: not one of ours. */
 static char *cursor_read(struct call *c)
 {
-        struct mcp_slice s = c->m.cursor;
-        unsigned char key[crypto_secretbox_KEYBYTES];
-        _cleanup_free_ unsigned char *sealed = NULL;
-        char *plain;
-        size_t n;
-
-        if (!mcp_is_string(s) || s.n > 65536)
-                return NULL;
-        sealed = mem_alloc(s.n);
-        if (sodium_base642bin(sealed, s.n, s.at + 1, s.n - 2, NULL, &n, NULL, sodium_base64_VARIANT_URLSAFE_NO_PADDING) < 0 ||
-            n <= SEAL_BYTES)
-                return NULL;
-        plain = mem_alloc(n - SEAL_BYTES + 1);
-        cursor_key(c, key);
-        if (crypto_secretbox_open_easy((unsigned char *)plain, sealed + crypto_secretbox_NONCEBYTES, n - crypto_secretbox_NONCEBYTES,
-                                       sealed, key) == 0)
-                return plain;
-        free(plain);
-        return NULL;
+        return c->m.cursor.n > 65536 ? NULL : seal_open(c, SEAL_CURSOR, c->m.cursor);
 }
 
 /* -- merging --------------------------------------------------------------------------------------------------------------------- */

@@ -433,7 +433,7 @@ static void result_modern(struct buf *out, const struct call *c, struct mcp_slic
 
 static void relay_result(struct call *c, const struct mcp_message *answer)
 {
-        _cleanup_buf_ struct buf filtered = {0}, modern = {0};
+        _cleanup_buf_ struct buf filtered = {0}, modern = {0}, sealed = {0};
         struct mcp_slice result = answer->result;
         bool has_type = mcp_has(answer->result_type);
 
@@ -445,6 +445,8 @@ static void relay_result(struct call *c, const struct mcp_message *answer)
                 result_modern(&modern, c, result, has_type);
                 result = slice_of_buf(&modern);
         }
+        if (mcp_is(answer->result_type, "\"input_required\"") && state_seal(&sealed, c, result))
+                result = slice_of_buf(&sealed);
         call_answer(c, result);
 }
 

@@ -397,6 +397,10 @@ void route_call(struct call *c)
                 held_resume(c);
                 return;
         }
+        if (!state_open(c)) {
+                call_error(c, MCP_INVALID_PARAMS, STATE_IS_BAD, NO_DATA);
+                return;
+        }
         if ((c->method == MCP_M_RESOURCES_SUBSCRIBE || c->method == MCP_M_RESOURCES_UNSUBSCRIBE) &&
             (!mcp_is_string(c->m.uri) || c->m.uri.n > MAX_URI)) {
                 call_error(c, MCP_INVALID_PARAMS, "Invalid params: a uri of at most 8192 bytes is needed", NO_DATA);

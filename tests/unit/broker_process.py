@@ -42,6 +42,8 @@ def free_port():
 
 
 class BrokerTest(unittest.TestCase):
+    more_entries = ()  # of other servers, beside the echo server
+
     def setUp(self):
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="bh-broker-"))
         self.addCleanup(shutil.rmtree, self.dir)
@@ -86,7 +88,7 @@ class BrokerTest(unittest.TestCase):
     def start_host(self, **more):
         entry = {"name": "echo", "transport": "stdio", "command": [str(BUILD / "tests/rig/servers/mcp_echo")], **more}
         self.host = subprocess.Popen([BUILD / "tests/rig/link_host", "--socket", self.socket, "--broker-uid", str(NOBODY if os.geteuid() == 0 else os.geteuid()),
-                                      "--entry", json.dumps(entry)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+                                      *(x for e in (entry, *self.more_entries) for x in ("--entry", json.dumps(e)))], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         self.addCleanup(self.stop, self.host)
         self.addCleanup(self.host.stdin.close)
 
