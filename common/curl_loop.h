@@ -1,6 +1,5 @@
 /*
- * libcurl's multi interface inside an sd-event loop: its sockets and its one timer become event sources. Used by the Engine client and by
- * the gateway's sessions with HTTP servers.
+ * libcurl's multi interface inside an sd-event loop: its sockets and its one timer become event sources. Used by the Engine client.
  *
  * Rule that keeps it safe: curl's own callbacks only store bytes and flags. Whatever may run other people's code, or add and remove
  * transfers, runs in turn(), after curl has returned.

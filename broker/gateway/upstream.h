@@ -58,7 +58,7 @@ struct upstream_config {
         const char *path;     /* copied */
         bool sse;             /* HTTP: the older transport, one GET stream and an endpoint */
         char *const *headers; /* HTTP: sent with every request (credentials); copied */
-        /* HTTP: whose connections are used and kept; NULL = its own, which costs 40 KiB and closes without a word. Borrowed. */
+        /* HTTP: whose connections are used and kept; NULL = its own, which closes without a word. Borrowed. */
         struct upstream_pool *pool;
         bool legacy_only; /* begin with initialize: this server took server/discover badly before (upstream_probe_failed()) */
         /* What we declare as a client, legacy and modern: {"sampling":{},"elicitation":{},"roots":{…}}; absent = {}. Copied. */

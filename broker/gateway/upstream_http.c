@@ -1,4 +1,5 @@
 #include <arpa/inet.h>
+#include <strings.h>
 
 #include "broker/gateway/upstream_http.h"
 #include "common/mcp/headers.h"
@@ -8,86 +9,120 @@
  * up, no redirection followed, no proxy asked, and nothing that a server names is connected to.
  */
 
-/* -- headers ------------------------------------------------------------------------------------------------------------------ */
+/* -- requests ------------------------------------------------------------------------------------------------------------------ */
 
-void slist_add(struct curl_slist **list, const char *text)
+static const struct {
+        const char *method;
+        bool has_body, has_revision, has_session;
+} lists[N_LISTS] = {
+        [LIST_MODERN] = {"POST", true, true, true}, [LIST_INITIALIZE] = {"POST", true, false, false},
+        [LIST_LEGACY] = {"POST", true, true, true}, [LIST_EVENTS] = {"GET", false, true, true},
+        [LIST_BYE] = {"DELETE", false, true, true},
+};
+
+static void add_field(struct buf *b, const char *name, const char *value)
 {
-        struct curl_slist *longer = curl_slist_append(*list, text);
-
-        if (!longer)
-                abort();
-        *list = longer;
+        buf_adds(b, name);
+        buf_adds(b, ": ");
+        buf_adds(b, value);
+        buf_adds(b, "\r\n");
 }
 
-static void add_named(struct curl_slist **list, const char *name, const char *value)
+static bool is_named(const char *header, const char *name)
 {
-        _cleanup_free_ char *text = mem_printf("%s: %s", name, value);
+        size_t n = strlen(name);
 
-        slist_add(list, text);
+        return strncasecmp(header, name, n) == 0 && header[n] == ':';
 }
 
-/* Made once for each kind of request, when the handshake has come so far. */
-struct curl_slist *http_list(struct http *h, enum http_list which)
+/* What the configuration says stands instead of it. */
+static void add_default(const struct http *h, struct buf *b, const char *name, const char *value)
 {
-        struct curl_slist **list = &h->lists[which];
+        for (char *const *p = h->extra; p && *p; p++)
+                if (is_named(*p, name))
+                        return;
+        add_field(b, name, value);
+}
 
-        if (*list)
-                return *list;
-        for (char **p = h->extra; p && *p; p++)
-                slist_add(list, *p);
-        if (which == LIST_EVENTS) {
-                add_named(list, "Accept", "text/event-stream");
-        } else {
-                add_named(list, "Content-Type", "application/json");
-                add_named(list, "Accept", "application/json, text/event-stream");
-                slist_add(list, "Expect:");
+static const char *path_of(const struct http *h, enum http_list which)
+{
+        return lists[which].has_body && h->sse ? h->endpoint : h->path;
+}
+
+const struct buf *http_list(struct http *h, enum http_list which)
+{
+        struct buf *b = &h->lists[which];
+
+        if (b->len > 0)
+                return b;
+        buf_addf(b, "%s %s HTTP/1.1\r\n", lists[which].method, path_of(h, which));
+        add_default(h, b, "Host", h->authority);
+        add_default(h, b, "User-Agent", "bulkhead");
+        for (char *const *p = h->extra; p && *p; p++) {
+                buf_adds(b, *p);
+                buf_adds(b, "\r\n");
         }
+        if (lists[which].has_body)
+                add_default(h, b, "Content-Type", "application/json");
+        add_default(h, b, "Accept", which == LIST_EVENTS ? "text/event-stream" : "application/json, text/event-stream");
         if (which == LIST_MODERN)
-                add_named(list, "MCP-Protocol-Version", mcp_revision_name(MCP_NEWEST));
-        else if (which != LIST_INITIALIZE && h->upstream->era == MCP_ERA_LEGACY)
-                add_named(list, "MCP-Protocol-Version", mcp_revision_name(h->upstream->revision));
-        if (which != LIST_INITIALIZE && h->session)
-                add_named(list, "Mcp-Session-Id", h->session);
-        return *list;
+                add_field(b, "MCP-Protocol-Version", mcp_revision_name(MCP_NEWEST));
+        else if (lists[which].has_revision && h->upstream->era == MCP_ERA_LEGACY)
+                add_field(b, "MCP-Protocol-Version", mcp_revision_name(h->upstream->revision));
+        if (lists[which].has_session && h->session)
+                add_field(b, "Mcp-Session-Id", h->session);
+        return b;
 }
 
 /* What mirrors a modern request's body. */
-static void mirror(struct http_stream *s, const struct outgoing *m)
+static void mirror(struct buf *b, const struct outgoing *m)
 {
-        size_t n = 0, n_extra = strv_len(m->headers);
-        _cleanup_free_ char **texts = NEW_N(char *, n_extra + 2);
         _cleanup_free_ char *name = mcp_has(m->name) ? mcp_string(m->name) : NULL;
         _cleanup_free_ char *value = name ? mcp_header_encode(name, strlen(name)) : NULL;
 
-        texts[n++] = mem_printf("Mcp-Method: %s", m->method);
+        add_field(b, "Mcp-Method", m->method);
         if (value)
-                texts[n++] = mem_printf("Mcp-Name: %s", value);
-        for (size_t i = 0; i < n_extra; i++)
-                texts[n++] = mem_strdup(m->headers[i]);
-        stream_headers(s, texts, n, http_list(s->http, LIST_MODERN));
+                add_field(b, "Mcp-Name", value);
+        for (char *const *p = m->headers; p && *p; p++) {
+                buf_adds(b, *p);
+                buf_adds(b, "\r\n");
+        }
 }
 
-/* -- sending ------------------------------------------------------------------------------------------------------------------ */
+/* -- sending ------------------------------------------------------------------------------------------------------------------- */
 
-static struct http_stream *post(struct http *h, enum stream_kind kind, const struct outgoing *m)
+static enum http_list list_of(const struct http *h, enum mcp_method method)
+{
+        if (h->upstream->era == MCP_ERA_MODERN || method == MCP_M_DISCOVER)
+                return LIST_MODERN;
+        return method == MCP_M_INITIALIZE ? LIST_INITIALIZE : LIST_LEGACY;
+}
+
+static void post(struct http *h, enum stream_kind kind, const struct outgoing *m)
 {
         struct http_stream *s = stream_new(h, kind);
         enum mcp_method method = m->call ? m->call->method : MCP_M_UNKNOWN;
+        enum http_list which = list_of(h, method);
+        const struct buf *list = http_list(h, which);
+        struct buf *own = &h->pool->scratch;
+        struct iovec parts[2 + ELEMENTSOF(m->parts)];
+        size_t n = 0;
 
+        own->len = 0;
+        if (which == LIST_MODERN)
+                mirror(own, m);
+        buf_addf(own, "Content-Length: %zu\r\n\r\n", m->n);
+        parts[n++] = (struct iovec){list->data, list->len};
+        parts[n++] = (struct iovec){own->data, own->len};
         for (size_t i = 0; i < m->n_parts; i++)
-                buf_add(&s->body, m->parts[i].at, m->parts[i].n);
-        /* What a server does for these is done once more without harm, should curl have to send them again. */
+                parts[n++] = (struct iovec){(void *)(uintptr_t)m->parts[i].at, m->parts[i].n};
+        /* What a server does for these is done once more without harm, should they have to be sent again. */
         s->repeatable = method != MCP_M_TOOLS_CALL && method != MCP_M_UNKNOWN;
-        if (h->upstream->era == MCP_ERA_MODERN || method == MCP_M_DISCOVER)
-                mirror(s, m);
-        else
-                stream_headers(s, NULL, 0, http_list(h, method == MCP_M_INITIALIZE ? LIST_INITIALIZE : LIST_LEGACY));
         if (m->call) {
                 s->call = m->call;
                 m->call->stream = s;
         }
-        stream_start(s);
-        return s;
+        connection_start(s, parts, n);
 }
 
 static int http_send(struct upstream *u, const struct outgoing *m, struct err **err)
@@ -95,7 +130,7 @@ static int http_send(struct upstream *u, const struct outgoing *m, struct err **
         struct http *h = u->transport;
 
         if (m->call) {
-                (void)post(h, STREAM_CALL, m);
+                post(h, STREAM_CALL, m);
                 return 0;
         }
         if (u->era == MCP_ERA_MODERN)
@@ -104,7 +139,7 @@ static int http_send(struct upstream *u, const struct outgoing *m, struct err **
                 return err_set(err, ERR_LIMIT, "%u notifications are on their way already", h->n_notes);
         if (h->sse && !h->endpoint)
                 return err_set(err, ERR_UNAVAILABLE, "the server has not named its endpoint yet");
-        (void)post(h, STREAM_NOTE, m);
+        post(h, STREAM_NOTE, m);
         return 0;
 }
 
@@ -113,15 +148,15 @@ static void http_settle(struct upstream *u)
         struct outgoing o = {0};
 
         outgoing_note(&o, "notifications/initialized", (struct mcp_slice){0});
-        (void)post(u->transport, STREAM_SETTLE, &o);
+        post(u->transport, STREAM_SETTLE, &o);
 }
 
 void http_open_events(struct http *h)
 {
         h->events = stream_new(h, STREAM_EVENTS);
         h->events->repeatable = true;
-        stream_headers(h->events, NULL, 0, http_list(h, LIST_EVENTS));
-        stream_start(h->events);
+        stream_request(h->events, http_list(h, LIST_EVENTS), NULL);
+        connection_start(h->events, NULL, 0);
 }
 
 /* -- the session -------------------------------------------------------------------------------------------------------------- */
@@ -149,18 +184,23 @@ static void http_forget(struct upstream *u, struct upstream_call *c)
 
 static void say_goodbye(struct http *h)
 {
+        struct http_stream *s;
+
         if (!h->session || h->upstream->era != MCP_ERA_LEGACY || h->pool->n_byes >= HTTP_MAX_BYES)
                 return;
-        (void)http_list(h, LIST_LEGACY);
-        stream_leave(stream_new(h, STREAM_BYE), TAKE_PTR(h->lists[LIST_LEGACY]));
+        s = stream_new(h, STREAM_BYE);
+        s->repeatable = true;
+        stream_request(s, http_list(h, LIST_BYE), NULL);
+        stream_leave(s);
 }
 
 static void http_close(struct upstream *u)
 {
         struct http *h = u->transport;
+        struct http_stream *s;
 
-        while (h->streams)
-                stream_close(h->streams);
+        while ((s = list_first(&h->streams, struct http_stream, in_list)))
+                stream_close(s);
         say_goodbye(h);
         h->linger = sd_event_source_disable_unref(h->linger);
 }
@@ -170,13 +210,15 @@ static void http_destroy(struct upstream *u)
         struct http *h = u->transport;
 
         for (size_t i = 0; i < N_LISTS; i++)
-                curl_slist_free_all(h->lists[i]);
+                buf_deinit(&h->lists[i]);
+        peer_unref(h->peer);
         upstream_pool_free(h->own_pool);
         strv_free(h->extra);
-        free(h->origin);
-        free(h->url);
+        free(h->authority);
+        free(h->path);
         free(h->endpoint);
         free(h->session);
+        free(h->trouble);
         free(h);
 }
 
@@ -184,7 +226,7 @@ static const char *http_trouble(const struct upstream *u)
 {
         const struct http *h = u->transport;
 
-        return h->trouble[0] ? h->trouble : NULL;
+        return h->trouble;
 }
 
 static const struct upstream_ops http_ops = {
@@ -197,7 +239,14 @@ static const struct upstream_ops http_ops = {
         .closes_to_cancel = true,
 };
 
-/* Header lines and paths come from the registry and from secrets; curl would send a line break as it is. */
+static bool is_header(const char *line)
+{
+        const char *colon = strchr(line, ':');
+
+        return colon && http_is_token(line, (size_t)(colon - line)) && http_is_value(colon + 1, strlen(colon + 1));
+}
+
+/* Header lines and paths come from the registry and from secrets, and are sent as they are. */
 static int check_config(const struct upstream_config *config, struct err **err)
 {
         if (!config->path || config->path[0] != '/')
@@ -206,7 +255,7 @@ static int check_config(const struct upstream_config *config, struct err **err)
                 if (*p <= ' ' || *p > '~' || *p == '#')
                         return err_set(err, ERR_INVALID, "server %s: its path has characters that no URL has", config->name);
         for (char *const *h = config->headers; h && *h; h++)
-                if (strpbrk(*h, "\r\n") || !strchr(*h, ':'))
+                if (!is_header(*h))
                         return err_set(err, ERR_INVALID, "server %s: one of its headers is not one line of \"Name: value\"", config->name);
         if (config->port == 0 || config->address.s_addr == INADDR_ANY)
                 return err_set(err, ERR_INVALID, "server %s: it has no address and port", config->name);
@@ -218,11 +267,11 @@ static struct http *http_new(struct upstream *u, const struct upstream_config *c
         struct http *h = NEW(struct http);
         char text[INET_ADDRSTRLEN];
 
+        list_init(&h->streams);
         h->upstream = u;
         h->pool = config->pool;
-        h->address = (struct sockaddr_in){.sin_family = AF_INET, .sin_addr = config->address, .sin_port = htons(config->port)};
-        h->origin = mem_printf("http://%s:%u", inet_ntop(AF_INET, &config->address, text, sizeof(text)), config->port);
-        h->url = mem_printf("%s%s", h->origin, config->path);
+        h->authority = mem_printf("%s:%u", inet_ntop(AF_INET, &config->address, text, sizeof(text)), config->port);
+        h->path = mem_strdup(config->path);
         h->sse = config->sse;
         h->extra = strv_dup(config->headers);
         return h;
@@ -232,6 +281,7 @@ int upstream_http_new(struct upstream **ret, sd_event *loop, const struct upstre
                       void *user, struct err **err)
 {
         _cleanup_(upstream_freep) struct upstream *u = NULL;
+        const struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = config->address, .sin_port = htons(config->port)};
         struct http *h;
 
         if (check_config(config, err) < 0 || upstream_new(&u, loop, config, events, user, err) < 0)
@@ -243,6 +293,7 @@ int upstream_http_new(struct upstream **ret, sd_event *loop, const struct upstre
         if (!h->pool && upstream_pool_new(&h->own_pool, loop, err) < 0)
                 return -1;
         h->pool = h->pool ? h->pool : h->own_pool;
+        h->peer = pool_peer(h->pool, &address);
         if (handshake_start(u, err) < 0)
                 return -1;
         if (h->sse)

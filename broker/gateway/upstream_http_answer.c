@@ -7,22 +7,24 @@
 
 /* -- the session's name --------------------------------------------------------------------------------------------------------- */
 
-void stream_take_session(struct http_stream *s)
+void stream_take_session(struct http_stream *s, const struct http_head *head, const char *bytes)
 {
         struct http *h = s->http;
-        struct curl_header *header = NULL;
+        const struct http_field *id = http_head_known(head, HTTP_MCP_SESSION_ID);
+        const char *value = id ? bytes + id->value.at : "";
+        size_t n = id ? id->value.n : 0;
         struct err *err = NULL;
 
-        if (h->session || s->status != 200 || curl_easy_header(s->easy, "Mcp-Session-Id", 0, CURLH_HEADER, -1, &header) != CURLHE_OK)
+        if (h->session || s->status != 200)
                 return;
-        for (const char *p = header->value; *p; p++)
-                if (*p < 0x21 || *p > 0x7e || p - header->value >= HTTP_MAX_SESSION) {
+        for (size_t i = 0; i < n; i++)
+                if (value[i] < 0x21 || value[i] > 0x7e || i >= HTTP_MAX_SESSION) {
                         err_set(&err, ERR_INVALID, "its Mcp-Session-Id is not visible ASCII of at most %d characters", HTTP_MAX_SESSION);
                         upstream_end(h->upstream, err);
                         return;
                 }
-        if (*header->value)
-                h->session = mem_strdup(header->value);
+        if (n > 0)
+                h->session = mem_strndup(value, n);
 }
 
 /* -- events ------------------------------------------------------------------------------------------------------------------ */
@@ -34,9 +36,9 @@ static int take_endpoint(struct http *h, const char *data)
         if (h->endpoint) {
                 err_set(&err, ERR_INVALID, "the server named a second endpoint");
         } else {
-                _cleanup_free_ char *path = sse_endpoint(data, h->origin, &err);
-                if (path) {
-                        h->endpoint = mem_printf("%s%s", h->origin, path);
+                _cleanup_free_ char *origin = mem_printf("http://%s", h->authority);
+                h->endpoint = sse_endpoint(data, origin, &err);
+                if (h->endpoint) {
                         handshake_go(h->upstream);
                         return 0;
                 }
@@ -77,16 +79,17 @@ static struct err *broken(const struct http_stream *s)
 {
         struct err *err = NULL;
 
-        if (s->over_limit && s->header_bytes > HTTP_MAX_HEADER)
-                err_set(&err, ERR_LIMIT, "the headers of its HTTP answer are over %u bytes", HTTP_MAX_HEADER);
+        if (s->over_header)
+                err_set(&err, ERR_LIMIT, "the headers of its HTTP answer are over %u bytes, or more than %u", HTTP_MAX_HEADER,
+                        HTTP_MAX_FIELDS);
         else if (s->over_share)
                 err_set(&err, ERR_LIMIT, "too many large answers come in at once: try again");
         else if (s->over_limit)
                 err_set(&err, ERR_LIMIT, "its answer is over %zu bytes (gateway.max_message)", s->http->upstream->limits.max_message);
-        else if (s->refused)
+        else if (s->outcome == STREAM_LOST && !s->repeatable)
                 err_set(&err, ERR_UNAVAILABLE, "the connection was lost before the answer; whether the call was carried out is not known");
         else
-                err_set(&err, ERR_UNAVAILABLE, "HTTP: %s", s->error[0] ? s->error : curl_easy_strerror(s->code));
+                err_set(&err, ERR_UNAVAILABLE, "HTTP: %s", s->error ? s->error : "the connection ended");
         return err;
 }
 
@@ -95,19 +98,19 @@ static struct err *turned_down(const struct http_stream *s, const char *what)
         struct err *err = NULL;
 
         if (s->status == 401 || s->status == 403)
-                err_set(&err, ERR_DENIED, "it refused %s with HTTP status %ld: the credentials it gets are missing or wrong", what,
+                err_set(&err, ERR_DENIED, "it refused %s with HTTP status %u: the credentials it gets are missing or wrong", what,
                         s->status);
         else if (s->status >= 300 && s->status < 400)
-                err_set(&err, ERR_INVALID, "it answered %s with a redirection (HTTP status %ld), which is not followed: is the path right?",
+                err_set(&err, ERR_INVALID, "it answered %s with a redirection (HTTP status %u), which is not followed: is the path right?",
                         what, s->status);
         else
-                err_set(&err, ERR_INVALID, "it answered %s with HTTP status %ld and no message", what, s->status);
+                err_set(&err, ERR_INVALID, "it answered %s with HTTP status %u and no message", what, s->status);
         return err;
 }
 
 static void end_session(struct http_stream *s, const char *what)
 {
-        struct err *err = s->code != CURLE_OK ? broken(s) : turned_down(s, what);
+        struct err *err = s->outcome != STREAM_WHOLE ? broken(s) : turned_down(s, what);
 
         upstream_end(s->http->upstream, err);
 }
@@ -118,7 +121,7 @@ static bool session_is_over(struct http_stream *s)
         struct http *h = s->http;
         struct err *err = NULL;
 
-        if (s->code != CURLE_OK || s->status != 404 || !h->session || h->upstream->state != UPSTREAM_READY)
+        if (s->outcome != STREAM_WHOLE || s->status != 404 || !h->session || h->upstream->state != UPSTREAM_READY)
                 return false;
         mem_replace(&h->session, NULL); /* nothing to say goodbye to */
         err_set(&err, ERR_UNAVAILABLE, "it ended the session (HTTP status 404)");
@@ -131,14 +134,13 @@ static bool session_is_over(struct http_stream *s)
 static bool try_again(struct http_stream *s)
 {
         struct http *h = s->http;
-        bool lost = s->code == CURLE_GOT_NOTHING || s->code == CURLE_RECV_ERROR || s->code == CURLE_SEND_ERROR;
 
-        if (h->upstream->state != UPSTREAM_STARTING || (s->code != CURLE_COULDNT_CONNECT && !lost))
+        if (h->upstream->state != UPSTREAM_STARTING || (s->outcome != STREAM_UNREACHABLE && s->outcome != STREAM_LOST))
                 return false;
         /* A proxy in front of a port that is not open yet accepts, and then closes. */
-        if (lost && ++s->n_lost > HTTP_MAX_LOST)
+        if (s->outcome == STREAM_LOST && ++s->n_lost > HTTP_MAX_LOST)
                 return false;
-        memcpy(h->trouble, s->error, sizeof(h->trouble));
+        mem_replace(&h->trouble, TAKE_PTR(s->error));
         stream_again(s, HTTP_AGAIN_MS);
         return true;
 }
@@ -154,9 +156,9 @@ static uint64_t retry_delay(const struct http_stream *s)
 
 static void set_last_event(struct http_stream *s)
 {
-        char *text = s->sse.id.len > 0 ? mem_printf("Last-Event-ID: %s", s->sse.id.data) : NULL;
+        _cleanup_free_ char *line = s->sse.id.len > 0 ? mem_printf("Last-Event-ID: %s\r\n", s->sse.id.data) : NULL;
 
-        stream_headers(s, &text, text != NULL, http_list(s->http, LIST_EVENTS));
+        stream_request(s, http_list(s->http, LIST_EVENTS), line);
 }
 
 /* In a header only what cannot be taken for anything else. */
@@ -173,35 +175,39 @@ static bool resume(struct http_stream *s)
 {
         struct http *h = s->http;
 
-        if (h->upstream->era != MCP_ERA_LEGACY || h->sse || !has_usable_id(s) || s->over_limit || s->refused)
+        if (h->upstream->era != MCP_ERA_LEGACY || h->sse || !has_usable_id(s) || s->over_limit)
                 return false;
-        if (s->kind == STREAM_RESUME && s->code == CURLE_OK && !s->is_events)
+        if (s->kind == STREAM_RESUME && s->outcome == STREAM_WHOLE && !s->is_events)
                 return false; /* it does not keep any */
         s->kind = STREAM_RESUME;
-        s->url = h->url;
         s->repeatable = true;
         set_last_event(s);
-        buf_deinit(&s->body);
         stream_again(s, retry_delay(s));
         return true;
 }
 
 /* -- calls -------------------------------------------------------------------------------------------------------------------- */
 
+static struct mcp_slice body_of(const struct http_stream *s)
+{
+        return s->in.len > 0 ? (struct mcp_slice){s->in.data, s->in.len} : s->piece;
+}
+
 /* An HTTP error's body. true: it was the answer. */
 static bool take_error_body(struct http_stream *s)
 {
         struct upstream_call *c = s->call;
+        struct mcp_slice body = body_of(s);
         struct mcp_message m;
 
-        if (s->in.len == 0 || mcp_message_scan(&m, s->in.data, s->in.len, NULL) != 0)
+        if (body.n == 0 || mcp_message_scan(&m, body.at, body.n, NULL) != 0)
                 return false;
         /* Without an id it can only be about this request. */
         if (m.kind != MCP_ERROR || (mcp_has(m.id) && upstream_own_call(s->http->upstream, m.id) != c))
                 return false;
         if (!mcp_has(m.id) && session_is_over(s))
                 return true;
-        c->http_status = (unsigned)s->status;
+        c->http_status = s->status;
         call_finish(c, &m, NULL);
         return true;
 }
@@ -210,8 +216,8 @@ static void no_answer(struct http_stream *s, struct err *why)
 {
         struct upstream_call *c = s->call;
 
-        if (s->code == CURLE_OK)
-                c->http_status = (unsigned)s->status;
+        if (s->outcome == STREAM_WHOLE)
+                c->http_status = s->status;
         call_doom(c, why);
         stream_close(s);
 }
@@ -232,7 +238,7 @@ static void call_ended(struct http_stream *s)
         struct http *h = s->http;
         struct err *err = NULL;
 
-        if (s->code != CURLE_OK) {
+        if (s->outcome != STREAM_WHOLE) {
                 if (!try_again(s) && !(s->is_events && resume(s)))
                         no_answer(s, broken(s));
         } else if (s->status >= 300) {
@@ -245,11 +251,12 @@ static void call_ended(struct http_stream *s)
         } else if (h->sse) {
                 stream_close(s); /* the answer comes on the other stream */
         } else {
-                upstream_receive(h->upstream, s->call, s->in.data ? s->in.data : "", s->in.len);
+                struct mcp_slice body = body_of(s);
+                upstream_receive(h->upstream, s->call, body.n > 0 ? body.at : "", body.n);
                 if (s->dead)
                         return;
                 if (s->call) {
-                        err_set(&err, ERR_INVALID, "its HTTP answer to %s is no answer to it (HTTP status %ld)", call_method(s->call),
+                        err_set(&err, ERR_INVALID, "its HTTP answer to %s is no answer to it (HTTP status %u)", call_method(s->call),
                                 s->status);
                         no_answer(s, err);
                         return;
@@ -270,7 +277,7 @@ static void events_ended(struct http_stream *s)
                         end_session(s, "the request for its event stream");
                 return;
         }
-        if (s->code == CURLE_OK && !s->is_events && s->status < 500) {
+        if (s->outcome == STREAM_WHOLE && !s->is_events && s->status < 500) {
                 stream_close(s);
                 return;
         }
@@ -284,7 +291,7 @@ static void settle_ended(struct http_stream *s)
 {
         struct http *h = s->http;
 
-        if (s->code != CURLE_OK || s->status >= 300) {
+        if (s->outcome != STREAM_WHOLE || s->status >= 300) {
                 end_session(s, "notifications/initialized");
                 return;
         }

@@ -1,113 +1,41 @@
+#include <strings.h>
+
 #include "broker/gateway/upstream_http.h"
-
-static bool is_post(const struct http_stream *s)
-{
-        return s->kind == STREAM_CALL || s->kind == STREAM_NOTE || s->kind == STREAM_SETTLE;
-}
-
-/* -- lists -------------------------------------------------------------------------------------------------------------------- */
-
-static void link_to(struct http_stream **head, struct http_stream *s)
-{
-        s->prev = NULL;
-        s->next = *head;
-        if (s->next)
-                s->next->prev = s;
-        *head = s;
-}
-
-static void unlink_from(struct http_stream **head, struct http_stream *s)
-{
-        if (s->prev)
-                s->prev->next = s->next;
-        else
-                *head = s->next;
-        if (s->next)
-                s->next->prev = s->prev;
-}
 
 struct http_stream *stream_new(struct http *h, enum stream_kind kind)
 {
         struct http_stream *s = NEW(struct http_stream);
 
         s->pool = h->pool;
+        s->peer = h->peer;
         s->http = h;
         s->kind = kind;
-        s->address = h->address;
-        s->url = is_post(s) && h->sse ? h->endpoint : h->url;
         s->sse.max = h->upstream->limits.max_message + 1; /* its last line's end */
-        link_to(&h->streams, s);
+        list_add(&h->streams, &s->in_list);
         h->n_notes += kind == STREAM_NOTE;
         return s;
 }
 
-static void free_own_headers(struct http_stream *s)
+void stream_request(struct http_stream *s, const struct buf *list, const char *more)
 {
-        for (struct curl_slist *p = s->own_headers; p && p != s->headers; p = p->next)
-                free(p->data);
-        free(s->own_headers);
-        s->own_headers = NULL;
-}
-
-void stream_headers(struct http_stream *s, char **texts, size_t n, struct curl_slist *shared)
-{
-        free_own_headers(s);
-        s->headers = shared;
-        if (n == 0)
-                return;
-        s->own_headers = NEW_N(struct curl_slist, n);
-        for (size_t i = 0; i < n; i++)
-                s->own_headers[i] = (struct curl_slist){texts[i], i + 1 < n ? &s->own_headers[i + 1] : shared};
+        s->request.len = 0;
+        buf_add(&s->request, list->data, list->len);
+        if (more)
+                buf_adds(&s->request, more);
+        buf_adds(&s->request, "\r\n");
 }
 
 /* -- one try ------------------------------------------------------------------------------------------------------------------ */
 
-static void set_method(struct http_stream *s)
-{
-        if (is_post(s)) {
-                curl_easy_setopt(s->easy, CURLOPT_POST, 1L);
-                curl_easy_setopt(s->easy, CURLOPT_POSTFIELDS, s->body.data);
-                curl_easy_setopt(s->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)s->body.len);
-        } else {
-                curl_easy_setopt(s->easy, CURLOPT_HTTPGET, 1L);
-        }
-        curl_easy_setopt(s->easy, CURLOPT_CUSTOMREQUEST, s->kind == STREAM_BYE ? "DELETE" : NULL);
-        curl_easy_setopt(s->easy, CURLOPT_TIMEOUT_MS, s->kind == STREAM_BYE ? (long)HTTP_BYE_MS : 0L);
-        /* A stream may be open, and silent, for each of thousands of sessions. */
-        curl_easy_setopt(s->easy, CURLOPT_BUFFERSIZE, s->kind == STREAM_EVENTS ? 1024L : 32768L);
-}
-
-void stream_start(struct http_stream *s)
-{
-        s->easy = pool_take(s->pool);
-        s->n_sent = 0;
-        s->refused = false;
-        s->error[0] = '\0';
-        set_method(s);
-        curl_easy_setopt(s->easy, CURLOPT_URL, s->url);
-        curl_easy_setopt(s->easy, CURLOPT_HTTPHEADER, s->own_headers ? s->own_headers : s->headers);
-        curl_easy_setopt(s->easy, CURLOPT_ERRORBUFFER, s->error);
-        curl_easy_setopt(s->easy, CURLOPT_PRIVATE, s);
-        curl_easy_setopt(s->easy, CURLOPT_OPENSOCKETDATA, s);
-        curl_easy_setopt(s->easy, CURLOPT_PREREQDATA, s);
-        curl_easy_setopt(s->easy, CURLOPT_HEADERDATA, s);
-        curl_easy_setopt(s->easy, CURLOPT_WRITEDATA, s);
-        curl_loop_start(s->pool->curl, s->easy);
-        if (s->pool->due)
-                curl_loop_kick(s->pool->curl);
-}
-
 static void stream_stop(struct http_stream *s)
 {
-        pool_not_due(s->pool, s);
-        if (!s->easy)
-                return;
-        curl_easy_setopt(s->easy, CURLOPT_ERRORBUFFER, NULL);
-        curl_loop_remove(s->pool->curl, s->easy);
-        pool_give(s->pool, TAKE_PTR(s->easy));
+        list_del(&s->due);
+        if (s->connection)
+                connection_close(s->connection);
 }
 
-void stream_count(struct http_stream *s)
+/* pool->partial is as much as there is. */
+static void count(struct http_stream *s)
 {
         size_t n = s->in.len + s->sse.data.len;
 
@@ -124,15 +52,17 @@ static void forget_answer(struct http_stream *s)
         sse_reader_deinit(&s->sse);
         s->sse = fresh;
         buf_deinit(&s->in);
-        stream_count(s);
-        s->header_bytes = 0;
-        s->looked = s->is_events = s->over_limit = s->over_share = s->finished = false;
+        count(s);
+        s->piece = (struct mcp_slice){0};
+        s->header_bytes = s->received = 0;
         s->status = 0;
+        s->is_events = s->over_limit = s->over_header = s->over_share = s->finished = s->repeated = false;
+        free(TAKE_PTR(s->error));
 }
 
 static int on_timer(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
 {
-        stream_start(user);
+        connection_start(user, NULL, 0);
         return 0;
 }
 
@@ -158,12 +88,10 @@ void stream_again(struct http_stream *s, uint64_t delay_ms)
 static void stream_free(struct http_stream *s)
 {
         s->pool->partial -= s->counted;
-        free_own_headers(s);
-        curl_slist_free_all(s->bye_headers);
         sse_reader_deinit(&s->sse);
         buf_deinit(&s->in);
-        buf_deinit(&s->body);
-        free(s->own_url);
+        buf_deinit(&s->request);
+        free(s->error);
         free(s);
 }
 
@@ -178,33 +106,48 @@ void stream_close(struct http_stream *s)
         if (s->call)
                 s->call->stream = NULL;
         s->call = NULL;
+        list_del(&s->in_list);
         if (h) {
-                unlink_from(&h->streams, s);
                 h->n_notes -= s->kind == STREAM_NOTE;
                 h->n_linger -= s->linger > 0;
                 if (h->events == s)
                         h->events = NULL;
         } else {
-                unlink_from(&s->pool->byes, s);
                 s->pool->n_byes--;
+                peer_unref(s->peer);
         }
         s->dead = true;
         if (s->held == 0)
                 stream_free(s);
 }
 
-void stream_leave(struct http_stream *s, struct curl_slist *headers)
+void stream_leave(struct http_stream *s)
 {
-        struct http *h = s->http;
-
-        unlink_from(&h->streams, s);
-        link_to(&s->pool->byes, s);
+        list_del(&s->in_list);
+        list_add(&s->pool->byes, &s->in_list);
         s->pool->n_byes++;
         s->http = NULL;
-        s->url = s->own_url = mem_strdup(h->url);
-        s->bye_headers = headers;
-        stream_headers(s, NULL, 0, headers);
-        stream_start(s);
+        s->peer->refs++;
+        s->since = s->pool->tick;
+        pool_tick(s->pool);
+        connection_start(s, NULL, 0);
+}
+
+void stream_hold(struct http_stream *s)
+{
+        if (s->http)
+                upstream_hold(s->http->upstream);
+        s->held++;
+}
+
+void stream_release(struct http_stream *s)
+{
+        struct upstream *u = s->http ? s->http->upstream : NULL;
+
+        if (--s->held == 0 && s->dead)
+                stream_free(s);
+        if (u)
+                (void)upstream_release(u);
 }
 
 /* -- behind the answer -------------------------------------------------------------------------------------------------------- */
@@ -214,9 +157,9 @@ static void linger_arm(struct http *h);
 static int on_linger(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
 {
         struct http *h = user;
+        struct http_stream *s;
 
-        for (struct http_stream *s = h->streams, *next; s; s = next) {
-                next = s->next;
+        LIST_FOREACH (s, &h->streams, struct http_stream, in_list) {
                 /* The tick that it came in does not count. */
                 if (s->linger > 0 && s->linger++ >= 2)
                         stream_close(s);
@@ -247,7 +190,7 @@ void stream_linger(struct http_stream *s)
 
         if (s->linger > 0)
                 return;
-        if (h->n_linger >= HTTP_MAX_LINGER || !s->easy) {
+        if (h->n_linger >= HTTP_MAX_LINGER || !s->connection) {
                 stream_close(s);
                 return;
         }
@@ -258,48 +201,90 @@ void stream_linger(struct http_stream *s)
 
 /* -- what came ---------------------------------------------------------------------------------------------------------------- */
 
-/* A session's callbacks may begin other requests, in which curl may add to s->in: what is read is taken out of it first. */
-static void feed(struct http_stream *s)
+void stream_take_head(struct http_stream *s, const struct http_head *head, const char *bytes)
 {
-        struct buf taken = s->in;
-        struct err *err = NULL;
-        int r;
+        static const char events[] = "text/event-stream";
+        const struct http_field *type = http_head_known(head, HTTP_CONTENT_TYPE);
 
-        s->in = (struct buf){0};
-        r = sse_reader_feed(&s->sse, taken.data, taken.len, stream_event, s, &err);
-        if (s->dead || r == 0) {
-                err_free(err);
-        } else if (err) {
-                stream_too_long(s, err);
-        }
-        if (!s->dead && s->in.len == 0 && taken.cap <= UPSTREAM_KEEP) {
-                taken.len = 0;
-                s->in = taken;
-                stream_count(s);
+        s->status = head->status;
+        s->is_events = s->http && s->status == 200 && type && type->value.n >= sizeof(events) - 1 &&
+                       strncasecmp(bytes + type->value.at, events, sizeof(events) - 1) == 0;
+        if (s->call && s->call->method == MCP_M_INITIALIZE)
+                stream_take_session(s, head, bytes);
+}
+
+/* A session's callbacks may begin other requests, or end everything. */
+static bool feed(struct http_stream *s, const char *bytes, size_t n)
+{
+        struct err *err = NULL;
+        int r = sse_reader_feed(&s->sse, bytes, n, stream_event, s, &err);
+
+        if (r < 0 && err && !s->dead)
+                stream_too_long(s, TAKE_PTR(err));
+        err_free(err);
+        return r == 0 && !s->dead;
+}
+
+/* Does what has been kept of it fit beside others? */
+static bool fits(struct http_stream *s, size_t max)
+{
+        count(s);
+        if (s->counted <= HTTP_SMALL || s->pool->partial <= HTTP_MAX_PARTIAL * max)
+                return true;
+        s->over_limit = s->over_share = true;
+        return false;
+}
+
+void stream_keep(struct http_stream *s)
+{
+        struct mcp_slice piece = s->piece;
+
+        s->piece = (struct mcp_slice){0};
+        if (piece.n == 0 || s->dead || s->finished)
                 return;
+        buf_add(&s->in, piece.at, piece.n);
+        count(s);
+}
+
+bool stream_take_body(struct http_stream *s, const char *bytes, size_t n)
+{
+        size_t max = s->http ? s->http->upstream->limits.max_message : HTTP_MAX_HEADER;
+
+        if (s->is_events)
+                return feed(s, bytes, n) && fits(s, max);
+        s->received += n;
+        if (s->received > max) {
+                s->over_limit = true;
+                return false;
         }
-        buf_deinit(&taken);
-        stream_count(s);
+        if (!s->call)
+                return true; /* nobody reads it */
+        if (s->received == n) {
+                s->piece = (struct mcp_slice){bytes, n};
+                return true;
+        }
+        stream_keep(s);
+        buf_add(&s->in, bytes, n);
+        return fits(s, max);
+}
+
+void stream_over(struct http_stream *s, enum stream_outcome outcome, char *error)
+{
+        s->finished = true;
+        s->outcome = outcome;
+        free(s->error);
+        s->error = error;
 }
 
 void stream_deliver(struct http_stream *s)
 {
-        struct upstream *u;
-
+        if (s->dead || !s->finished)
+                return;
         if (!s->http) {
                 stream_close(s);
                 return;
         }
-        u = s->http->upstream;
-        upstream_hold(u);
-        s->held++;
-        if (s->call && s->call->method == MCP_M_INITIALIZE)
-                stream_take_session(s);
-        if (!s->dead && s->is_events && s->in.len > 0)
-                feed(s);
-        if (!s->dead && s->finished)
-                stream_ended(s);
-        if (--s->held == 0 && s->dead)
-                stream_free(s);
-        (void)upstream_release(u);
+        stream_hold(s);
+        stream_ended(s);
+        stream_release(s);
 }

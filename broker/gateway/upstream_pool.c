@@ -1,251 +1,285 @@
 #include <errno.h>
-#include <sys/socket.h>
+#include <sys/epoll.h>
+#include <unistd.h>
 
 #include "broker/gateway/upstream_http.h"
 
-#define MAX_CONNECTIONS 16384U /* kept, those in use counted: a stream may be open for each of thousands of sessions */
-#define MAX_IDLE_S      3L
-#define SWEEP_US        ((MAX_IDLE_S + 1) * UINT64_C(1000000))
+#define MAX_CONNECTIONS 16384U /* with those that are kept: a stream may be open for each of thousands of sessions */
+#define MAX_IDLE        256U   /* to one server */
+#define MAX_EVENTS      64     /* of connections, before others have their turn */
+#define TICK_US         UINT64_C(1000000)
+#define TICK_SLACK_US   UINT64_C(100000)
 
-/* -- curl's callbacks: they store, nothing else ------------------------------------------------------------------------------ */
-
-/* Nobody but the server itself is connected to, whatever curl was made to believe. */
-static curl_socket_t on_open(void *user, _unused_ curlsocktype purpose, struct curl_sockaddr *a)
+/* sd-event fails here for want of memory only. */
+static void check(int r)
 {
-        const struct http_stream *s = user;
-        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&a->addr;
-
-        if (a->family != AF_INET || in->sin_addr.s_addr != s->address.sin_addr.s_addr || in->sin_port != s->address.sin_port)
-                return CURL_SOCKET_BAD;
-        return socket(a->family, a->socktype | SOCK_CLOEXEC, a->protocol);
-}
-
-/*
- * curl repeats a request by itself, POST included, when a kept connection dies before the first byte of the answer. The server may have
- * done it by then: a tool is never called twice for one call.
- */
-static int on_prereq(void *user, _unused_ char *primary, _unused_ char *local, _unused_ int primary_port, _unused_ int local_port)
-{
-        struct http_stream *s = user;
-
-        if (s->n_sent++ == 0 || s->repeatable)
-                return CURL_PREREQFUNC_OK;
-        s->refused = true;
-        return CURL_PREREQFUNC_ABORT;
-}
-
-static size_t on_header(_unused_ char *bytes, size_t size, size_t n, void *user)
-{
-        struct http_stream *s = user;
-
-        s->header_bytes += n * size;
-        s->over_limit |= s->header_bytes > HTTP_MAX_HEADER;
-        return s->over_limit ? 0 : n * size;
-}
-
-static void look(struct http_stream *s)
-{
-        const char *type = NULL;
-
-        s->looked = true;
-        curl_easy_getinfo(s->easy, CURLINFO_RESPONSE_CODE, &s->status);
-        curl_easy_getinfo(s->easy, CURLINFO_CONTENT_TYPE, &type);
-        s->is_events = s->status == 200 && type && strncasecmp(type, "text/event-stream", 17) == 0;
-}
-
-static size_t on_body(char *bytes, size_t size, size_t n, void *user)
-{
-        struct http_stream *s = user;
-        size_t max = s->http ? s->http->upstream->limits.max_message : HTTP_MAX_HEADER;
-
-        n *= size;
-        if (!s->looked)
-                look(s);
-        /* Events are measured by their reader: what is here is what came since the last turn, of any number of them. */
-        if (!s->is_events && (n > max || s->in.len > max - n)) {
-                s->over_limit = true;
-                return 0;
-        }
-        buf_add(&s->in, bytes, n);
-        stream_count(s);
-        if (s->counted > HTTP_SMALL && s->pool->partial > HTTP_MAX_PARTIAL * max) {
-                s->over_limit = s->over_share = true;
-                return 0;
-        }
-        if (s->is_events)
-                pool_due(s->pool, s);
-        return n;
-}
-
-/* -- handles ------------------------------------------------------------------------------------------------------------------ */
-
-static CURL *handle_new(void)
-{
-        CURL *easy = curl_easy_init();
-
-        if (!easy)
+        if (r < 0)
                 abort();
-        curl_easy_setopt(easy, CURLOPT_PATH_AS_IS, 1L);
-        curl_easy_setopt(easy, CURLOPT_PROXY, "");
-        curl_easy_setopt(easy, CURLOPT_NOPROXY, "*");
-        curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http");
-        curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-        curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-        curl_easy_setopt(easy, CURLOPT_IPRESOLVE, (long)CURL_IPRESOLVE_V4);
-        curl_easy_setopt(easy, CURLOPT_NOSIGNAL, 1L);
-        curl_easy_setopt(easy, CURLOPT_USERAGENT, "bulkhead");
-        curl_easy_setopt(easy, CURLOPT_CONNECTTIMEOUT_MS, (long)HTTP_CONNECT_MS);
-        curl_easy_setopt(easy, CURLOPT_MAXAGE_CONN, MAX_IDLE_S); /* before the server closes it, at the moment we use it */
-        curl_easy_setopt(easy, CURLOPT_TCP_KEEPALIVE, 1L);       /* a stream can be silent for hours */
-        curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open);
-        curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_prereq);
-        curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_header);
-        curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-        return easy;
 }
 
-CURL *pool_take(struct upstream_pool *p)
+static void pool_hold(struct upstream_pool *p)
 {
-        return p->n_idle > 0 ? p->idle[--p->n_idle] : handle_new();
+        p->held++;
 }
 
-void pool_give(struct upstream_pool *p, CURL *easy)
+static void pool_release(struct upstream_pool *p);
+
+/* -- servers ------------------------------------------------------------------------------------------------------------------- */
+
+struct http_peer *pool_peer(struct upstream_pool *p, const struct sockaddr_in *address)
 {
-        if (p->n_idle < ELEMENTSOF(p->idle))
-                p->idle[p->n_idle++] = easy;
+        struct http_peer *peer;
+
+        LIST_FOREACH (peer, &p->peers, struct http_peer, in_pool)
+                if (peer->address.sin_addr.s_addr == address->sin_addr.s_addr && peer->address.sin_port == address->sin_port) {
+                        peer->refs++;
+                        return peer;
+                }
+        peer = NEW(struct http_peer);
+        *peer = (struct http_peer){.pool = p, .address = *address, .refs = 1};
+        list_init(&peer->idle);
+        list_add(&p->peers, &peer->in_pool);
+        return peer;
+}
+
+void peer_unref(struct http_peer *peer)
+{
+        if (!peer || --peer->refs > 0)
+                return;
+        list_del(&peer->in_pool);
+        free(peer);
+}
+
+/* -- connections --------------------------------------------------------------------------------------------------------------- */
+
+void pool_add(struct http_connection *c)
+{
+        struct upstream_pool *p = c->peer->pool;
+
+        c->peer->refs++;
+        p->n_connections++;
+        c->since = p->tick;
+        list_add(&p->connecting, &c->in_list);
+        pool_tick(p);
+}
+
+static void leave_idle(struct http_connection *c)
+{
+        list_del(&c->in_list);
+        c->idle = false;
+        c->peer->n_idle--;
+        c->peer->pool->n_idle--;
+}
+
+void pool_remove(struct http_connection *c)
+{
+        struct http_peer *peer = c->peer;
+        struct upstream_pool *p = peer->pool;
+
+        if (c->idle)
+                leave_idle(c);
+        list_del(&c->in_list);
+        c->stream = NULL;
+        c->peer = NULL;
+        p->n_connections--;
+        peer_unref(peer);
+        if (p->held)
+                list_add(&p->closed, &c->in_list);
         else
-                curl_easy_cleanup(easy);
+                free(c);
 }
 
-/* -- connections that nobody uses any more ---------------------------------------------------------------------------------- */
-
-static curl_socket_t open_none(_unused_ void *user, _unused_ curlsocktype purpose, _unused_ struct curl_sockaddr *a)
+struct http_connection *pool_take(struct http_peer *peer)
 {
-        return CURL_SOCKET_BAD;
+        struct http_connection *c;
+
+        if (list_empty(&peer->idle))
+                return NULL;
+        c = list_entry(peer->idle.prev, struct http_connection, in_list);
+        leave_idle(c);
+        return c;
 }
 
-/*
- * curl closes kept connections that are too old when it makes another one, and not before: without a request they would stay, also when
- * their servers are gone. So one is made that leads nowhere.
- */
-static int on_sweep(sd_event_source *source, _unused_ uint64_t now, void *user)
+void pool_give(struct http_connection *c)
+{
+        struct http_peer *peer = c->peer;
+        struct upstream_pool *p = peer->pool;
+
+        c->kept = c->idle = true;
+        c->since = p->tick;
+        list_add(&peer->idle, &c->in_list);
+        peer->n_idle++;
+        p->n_idle++;
+        if (peer->n_idle > MAX_IDLE || p->n_connections > MAX_CONNECTIONS)
+                connection_close(c);
+        else
+                pool_tick(p);
+}
+
+/* -- time ---------------------------------------------------------------------------------------------------------------------- */
+
+static void close_idle(struct upstream_pool *p)
+{
+        struct http_connection *c;
+        struct http_peer *peer;
+
+        LIST_FOREACH (peer, &p->peers, struct http_peer, in_pool) {
+                peer->refs++;
+                while ((c = list_first(&peer->idle, struct http_connection, in_list)) && p->tick - c->since >= HTTP_IDLE_TICKS)
+                        connection_close(c);
+                peer_unref(peer);
+        }
+}
+
+static int on_tick(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
 {
         struct upstream_pool *p = user;
-        int r;
+        struct http_connection *c;
+        struct http_stream *s;
 
-        if (!p->sweep) {
-                p->sweep = handle_new();
-                curl_easy_setopt(p->sweep, CURLOPT_URL, "http://127.0.0.1/");
-                curl_easy_setopt(p->sweep, CURLOPT_OPENSOCKETFUNCTION, open_none);
-                curl_loop_add(p->curl, p->sweep);
+        pool_hold(p);
+        p->ticking = false;
+        p->tick++;
+        close_idle(p);
+        LIST_FOREACH (c, &p->connecting, struct http_connection, in_list)
+                if (p->tick - c->since > HTTP_CONNECT_TICKS)
+                        connection_timed_out(c);
+        LIST_FOREACH (s, &p->byes, struct http_stream, in_list)
+                if (p->tick - s->since > HTTP_BYE_TICKS)
+                        stream_close(s);
+        if (p->n_idle > 0 || !list_empty(&p->connecting) || !list_empty(&p->byes))
+                pool_tick(p);
+        pool_release(p);
+        return 0;
+}
+
+void pool_tick(struct upstream_pool *p)
+{
+        if (p->ticking)
+                return;
+        p->ticking = true;
+        check(sd_event_source_set_time_relative(p->timer, TICK_US));
+        check(sd_event_source_set_enabled(p->timer, SD_EVENT_ONESHOT));
+}
+
+/* -- turns --------------------------------------------------------------------------------------------------------------------- */
+
+static int on_io(_unused_ sd_event_source *source, int fd, _unused_ uint32_t revents, void *user)
+{
+        struct upstream_pool *p = user;
+        struct epoll_event events[MAX_EVENTS];
+        int n = epoll_wait(fd, events, MAX_EVENTS, 0);
+
+        pool_hold(p);
+        for (int i = 0; i < n && !p->dead; i++) {
+                struct http_connection *c = events[i].data.ptr;
+                if (c->fd >= 0)
+                        connection_event(c, events[i].events);
         }
-        p->sweeping = p->used;
-        p->used = false;
-        if (!p->sweeping)
-                return 0;
-        r = sd_event_source_set_time_relative(source, SWEEP_US);
-        return r < 0 ? r : sd_event_source_set_enabled(source, SD_EVENT_ONESHOT);
+        pool_release(p);
+        return 0;
 }
 
-static void sweep_later(struct upstream_pool *p)
+void pool_due(struct http_stream *s)
 {
-        p->used = true;
-        if (p->sweeping)
+        if (list_linked(&s->due))
                 return;
-        p->sweeping = true;
-        if (!p->sweep_timer)
-                (void)sd_event_add_time_relative(p->loop, &p->sweep_timer, CLOCK_MONOTONIC, SWEEP_US, UINT64_C(1000000), on_sweep, p);
-        else if (sd_event_source_set_time_relative(p->sweep_timer, SWEEP_US) >= 0)
-                (void)sd_event_source_set_enabled(p->sweep_timer, SD_EVENT_ONESHOT);
+        list_add(&s->pool->due, &s->due);
+        check(sd_event_source_set_enabled(s->pool->kick, SD_EVENT_ONESHOT));
 }
 
-static void sweep_over(struct upstream_pool *p)
+static int on_kick(_unused_ sd_event_source *source, void *user)
 {
-        if (!p->sweep)
-                return;
-        curl_loop_remove(p->curl, p->sweep);
-        curl_easy_cleanup(TAKE_PTR(p->sweep));
+        struct upstream_pool *p = user;
+        struct http_stream *s;
+
+        pool_hold(p);
+        while (!p->dead && (s = list_first(&p->due, struct http_stream, due))) {
+                list_del(&s->due);
+                stream_deliver(s);
+        }
+        pool_release(p);
+        return 0;
 }
 
-/* -- turns -------------------------------------------------------------------------------------------------------------------- */
+/* -- the pool ------------------------------------------------------------------------------------------------------------------ */
 
-void pool_due(struct upstream_pool *p, struct http_stream *s)
+static void free_closed(struct upstream_pool *p)
 {
-        if (s->is_due)
-                return;
-        s->is_due = true;
-        s->next_due = NULL;
-        *p->due_end = s;
-        p->due_end = &s->next_due;
-}
+        struct http_connection *c;
 
-void pool_not_due(struct upstream_pool *p, struct http_stream *s)
-{
-        struct http_stream **at = &p->due;
-
-        if (!s->is_due)
-                return;
-        while (*at != s)
-                at = &(*at)->next_due;
-        *at = s->next_due;
-        if (p->due_end == &s->next_due)
-                p->due_end = at;
-        s->is_due = false;
+        while ((c = list_first(&p->closed, struct http_connection, in_list))) {
+                list_del(&c->in_list);
+                free(c);
+        }
 }
 
 static void pool_destroy(struct upstream_pool *p)
 {
-        while (p->byes)
-                stream_close(p->byes);
-        while (p->n_idle > 0)
-                curl_easy_cleanup(p->idle[--p->n_idle]);
-        sweep_over(p);
-        sd_event_source_disable_unref(p->sweep_timer);
-        curl_loop_free(p->curl);
+        struct http_stream *s;
+        struct http_peer *peer;
+
+        while ((s = list_first(&p->byes, struct http_stream, in_list)))
+                stream_close(s);
+        LIST_FOREACH (peer, &p->peers, struct http_peer, in_pool) {
+                peer->refs++;
+                while (!list_empty(&peer->idle))
+                        connection_close(list_first(&peer->idle, struct http_connection, in_list));
+                peer_unref(peer);
+        }
+        free_closed(p);
+        sd_event_source_disable_unref(p->io);
+        sd_event_source_disable_unref(p->timer);
+        sd_event_source_disable_unref(p->kick);
+        if (p->epoll >= 0)
+                close(p->epoll);
         sd_event_unref(p->loop);
+        buf_deinit(&p->scratch);
         free(p);
 }
 
-static void on_turn(void *user)
+static void pool_release(struct upstream_pool *p)
 {
-        struct upstream_pool *p = user;
-        struct http_stream *s = NULL;
-        CURL *easy;
-        CURLcode code;
-
-        p->held++;
-        while (curl_loop_next(p->curl, &easy, &code)) {
-                if (easy == p->sweep) {
-                        sweep_over(p);
-                        continue;
-                }
-                sweep_later(p);
-                curl_easy_getinfo(easy, CURLINFO_PRIVATE, &s);
-                if (!s->looked)
-                        look(s);
-                s->finished = true;
-                s->code = code;
-                pool_due(p, s);
-        }
-        while (!p->dead && (s = p->due)) {
-                pool_not_due(p, s);
-                stream_deliver(s);
-        }
-        if (--p->held == 0 && p->dead)
+        if (--p->held > 0)
+                return;
+        free_closed(p);
+        if (p->dead)
                 pool_destroy(p);
+}
+
+static int set_up_sources(struct upstream_pool *p, struct err **err)
+{
+        int r;
+
+        p->epoll = epoll_create1(EPOLL_CLOEXEC);
+        if (p->epoll < 0)
+                return err_sys(err, errno, "event loop for HTTP");
+        r = sd_event_add_io(p->loop, &p->io, p->epoll, EPOLLIN, on_io, p);
+        if (r >= 0)
+                r = sd_event_add_time(p->loop, &p->timer, CLOCK_MONOTONIC, 0, TICK_SLACK_US, on_tick, p);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(p->timer, SD_EVENT_OFF);
+        if (r >= 0)
+                r = sd_event_add_defer(p->loop, &p->kick, on_kick, p);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(p->kick, SD_EVENT_OFF);
+        return r < 0 ? err_sys(err, r, "event loop for HTTP") : 0;
 }
 
 int upstream_pool_new(struct upstream_pool **ret, sd_event *loop, struct err **err)
 {
-        struct upstream_pool *p = NEW(struct upstream_pool);
+        _cleanup_(upstream_pool_freep) struct upstream_pool *p = NEW(struct upstream_pool);
 
-        p->due_end = &p->due;
-        if (curl_loop_new(&p->curl, loop, MAX_CONNECTIONS, on_turn, p, err) < 0) {
-                free(p);
-                return -1;
-        }
         p->loop = sd_event_ref(loop);
-        *ret = p;
+        p->epoll = -1;
+        list_init(&p->peers);
+        list_init(&p->connecting);
+        list_init(&p->closed);
+        list_init(&p->due);
+        list_init(&p->byes);
+        if (set_up_sources(p, err) < 0)
+                return -1;
+        *ret = TAKE_PTR(p);
         return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "common/registry/reader.h"
 
 #include <math.h>
+#include <strings.h>
 
 #include "common/text.h"
 
@@ -153,9 +154,16 @@ static int check_header_name(const struct reader *r, const struct place *at, con
 {
         static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~";
 
-        if (s[0] && strlen(s) <= 128 && str_in_charset(s, set))
-                return 0;
-        return reader_fail(r, at, err, "is not the name of an HTTP header; correct it");
+        /* Where a message ends and what becomes of its connection is said by who sends it. */
+        static const char *const ours[] = {"Connection", "Content-Length", "Expect",  "Keep-Alive",
+                                           "TE",         "Trailer",        "Upgrade", "Transfer-Encoding"};
+
+        if (!s[0] || strlen(s) > 128 || !str_in_charset(s, set))
+                return reader_fail(r, at, err, "is not the name of an HTTP header; correct it");
+        for (size_t i = 0; i < ELEMENTSOF(ours); i++)
+                if (strcasecmp(s, ours[i]) == 0)
+                        return reader_fail(r, at, err, "is a header that the gateway sets itself; remove it");
+        return 0;
 }
 
 int parse_headers(const struct reader *r, const struct place *at, json_object *value, _unused_ void *entry, struct err **err)

@@ -382,7 +382,7 @@ static void test_older(_unused_ void **state)
 {
         _cleanup_web_ struct web w = {.script = on_older};
         _cleanup_rig_ struct rig *r = rig_new();
-        _cleanup_asked_ struct asked a = {0}, b = {0};
+        _cleanup_asked_ struct asked b = {0};
 
         r->config.sse = true;
         web_session_ready(r, &w);

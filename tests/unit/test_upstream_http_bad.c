@@ -46,7 +46,7 @@ static void test_bad_answers(_unused_ void **state)
                 rig_wait(r, &a.over);
                 assert_says(a.why, cases[i].why);
                 assert_says(a.why, "server web: ");
-                /* Asked once: neither curl nor we ask a tool again. */
+                /* Asked once: nobody asks a tool again. */
                 assert_int_equal(w.n_requests, 2);
                 w.script = web_decent;
                 rig_ask(r, &b, "{}");
@@ -179,7 +179,7 @@ static void test_hangs_up(_unused_ void **state)
         web_session(r, &w);
         assert_ends(r, "HTTP: ");
         assert_true(upstream_probe_failed(r->u));
-        assert_true(w.n_requests <= 13); /* each try is one connection, and curl may try a kept one twice */
+        assert_true(w.n_requests <= 13); /* each try is one connection, and a kept one may be tried twice */
 }
 
 static void test_settle_refused(_unused_ void **state)
@@ -187,7 +187,7 @@ static void test_settle_refused(_unused_ void **state)
         _cleanup_web_ struct web w = {.initialize = LEGACY, .script = web_forget};
         _cleanup_rig_ struct rig *r = rig_new();
 
-        w.session = "bad\x01id";
+        w.session = "bad\xe9id";
         web_session(r, &w);
         assert_ends(r, "its Mcp-Session-Id is not visible ASCII");
 }

@@ -166,8 +166,13 @@ static void conn_requests(struct web_conn *c)
                 length = web_header(c->in.data, "Content-Length");
                 *end = '\r';
                 body = length ? strtoul(length, NULL, 10) : 0;
-                if (c->in.len < head + body)
+                if (c->in.len < head + body) {
+                        if (c->web->early) {
+                                assert_true(sd_event_source_set_enabled(c->io, SD_EVENT_OFF) >= 0);
+                                c->web->early(c);
+                        }
                         return;
+                }
                 buf_add(&taken, c->in.data, head + body);
                 buf_drop(&c->in, head + body);
                 take_request(c, taken.data, head - 2, taken.data + head, body);
@@ -235,7 +240,7 @@ void web_reserve(struct web *w, struct rig *r)
 
 void web_listen(struct web *w)
 {
-        assert_int_equal(listen(w->fd, 64), 0);
+        assert_int_equal(listen(w->fd, SOMAXCONN), 0);
         assert_true(sd_event_add_io(w->rig->loop, &w->io, w->fd, EPOLLIN, on_accept, w) >= 0);
 }
 

@@ -39,6 +39,7 @@ struct web {
         size_t step;    /* bytes per write; 0 = as many as go */
         struct buf log; /* "METHOD path rpc-method\n" of every request */
         void (*script)(struct web *w, struct web_request *q);
+        void (*early)(struct web_conn *c); /* a request has begun; no more of it is read then. NULL: it is waited for */
         /* For scripts. */
         const char *discover;    /* result; NULL = HTTP 404 */
         const char *initialize;  /* result */
