@@ -9,6 +9,7 @@
 
 #define RETRY_MIN_MS 100U
 #define RETRY_MAX_MS 5000U
+#define MAX_TROUBLE  1000U /* bytes */
 
 /* A server that the gateway knows. */
 struct known {
@@ -23,6 +24,7 @@ struct uplink {
         struct gateway *gateway;
         struct channel *channel;
         struct uplink_calls calls;
+        char **troubles; /* never NULL */
         sd_event_source *retry;
         uint64_t retry_ms;
         bool greeted, synced; /* on this channel */
@@ -62,6 +64,14 @@ static void forget(struct uplink *u, struct known *k)
         *k = u->known[--u->n_known];
 }
 
+static void tell_state(struct uplink *u)
+{
+        const struct channel_message m = {.kind = CHANNEL_STATE, .troubles = u->troubles};
+
+        if (u->synced)
+                channel_send(u->channel, &m, -1);
+}
+
 static void all_was_told(struct uplink *u)
 {
         for (size_t i = u->n_known; i-- > 0;)
@@ -71,6 +81,7 @@ static void all_was_told(struct uplink *u)
         u->retry_ms = RETRY_MIN_MS;
         u->complained = false;
         log_info("the controller is there, and told which servers there are", "socket", u->path);
+        tell_state(u);
         gateway_link(u->gateway, true);
 }
 
@@ -205,6 +216,7 @@ static void on_message(_unused_ struct channel *c, const struct channel_message 
         case CHANNEL_RENEW:
         case CHANNEL_CALL:
         case CHANNEL_DONE:
+        case CHANNEL_STATE:
                 break;
         }
 }
@@ -286,6 +298,7 @@ struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller)
         struct uplink *u = NEW(struct uplink);
 
         *u = (struct uplink){.loop = sd_event_ref(loop), .path = mem_strdup(path), .controller = controller, .retry_ms = RETRY_MIN_MS};
+        u->troubles = NEW(char *);
         return u;
 }
 
@@ -313,6 +326,7 @@ struct uplink *uplink_free(struct uplink *u)
                 free(u->known[i].name);
         free(u->known);
         sd_event_unref(u->loop);
+        strv_free(u->troubles);
         free(u->path);
         free(u);
         return NULL;
@@ -321,6 +335,21 @@ struct uplink *uplink_free(struct uplink *u)
 void uplink_serve_calls(struct uplink *u, const struct uplink_calls *calls)
 {
         u->calls = *calls;
+}
+
+void uplink_set_troubles(struct uplink *u, char *const *troubles)
+{
+        strv_free(u->troubles);
+        u->troubles = NEW(char *);
+        for (size_t i = 0; troubles && troubles[i] && i < CHANNEL_MAX_TROUBLES; i++) {
+                _cleanup_free_ char *safe = text_escape(troubles[i]);
+
+                /* Escapes are ASCII: cut anywhere, it stays text. */
+                if (strlen(safe) > MAX_TROUBLE)
+                        safe[MAX_TROUBLE] = '\0';
+                u->troubles = strv_append(u->troubles, safe);
+        }
+        tell_state(u);
 }
 
 bool uplink_is_up(const struct uplink *u)

@@ -25,5 +25,11 @@ struct uplink_calls {
 /* Copied. Without, there are none. */
 void uplink_serve_calls(struct uplink *u, const struct uplink_calls *calls);
 
+/*
+ * What people must know of the broker's own files (may be NULL: nothing), told to the controller now and whenever the link comes up. Of a
+ * long sentence its beginning, of more than CHANNEL_MAX_TROUBLES the first. Copied.
+ */
+void uplink_set_troubles(struct uplink *u, char *const *troubles);
+
 bool uplink_is_up(const struct uplink *u);      /* connected, and all there is was told */
 bool uplink_was_synced(const struct uplink *u); /* all there is was told at least once */

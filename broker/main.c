@@ -237,6 +237,11 @@ static int make_front(struct broker *b, unsigned callers, struct err **err)
         return front_new(&b->front, b->loop, &config, on_request, b, err);
 }
 
+static void on_troubles(char *const *troubles, void *user)
+{
+        uplink_set_troubles(user, troubles);
+}
+
 /* Calls that cannot be counted are refused; but who calls servers as the operator has no use for counters. */
 static int make_door(struct broker *b, unsigned callers, struct err **err)
 {
@@ -249,6 +254,7 @@ static int make_door(struct broker *b, unsigned callers, struct err **err)
         }
         if (door_new(&b->door, b->loop, c, b->gateway, callers, err) < 0)
                 return -1;
+        door_on_troubles(b->door, on_troubles, b->uplink);
         uplink_serve_calls(b->uplink, &(struct uplink_calls){.list = door_list_calls, .decide = door_decide_call, .user = b->door});
         return 0;
 }

@@ -59,8 +59,12 @@ void view_gateway_alarm(struct out *o, json_object *gateway)
         const char *listen = json_str(gateway, "listen");
         _cleanup_free_ char *why = mem_printf("whoever reaches %s can call every tool; for development only", listen ? listen : "its port");
 
+        json_object *troubles = json_get(json_get(gateway, "broker"), "troubles");
+
         if (str_eq(json_str(gateway, "auth"), "none"))
                 alarm_line(o, "THE GATEWAY ASKS FOR NO TOKEN (gateway.auth: none)", why);
+        for (size_t i = 0; json_object_is_type(troubles, json_type_array) && i < json_object_array_length(troubles); i++)
+                alarm_line(o, "the broker says", json_object_get_string(json_object_array_get_idx(troubles, i)));
 }
 
 void view_gateway(struct out *o, json_object *gateway)

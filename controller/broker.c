@@ -34,6 +34,7 @@ struct broker {
         uint64_t alone_since_ms; /* 0 = linked */
         time_t linked_at;
         uint64_t refused_logged_ms;
+        char **troubles;     /* what it says of its own files */
         bool synced, behind; /* all was told once; something could not be told yet */
         struct told *told;   /* sorted by name */
         size_t n_told;
@@ -242,6 +243,11 @@ static void on_message(_unused_ struct channel *channel, const struct channel_me
                 calls_answer(b->calls, m);
                 return;
         }
+        if (m->kind == CHANNEL_STATE) {
+                strv_free(b->troubles);
+                b->troubles = strv_dup(m->troubles);
+                return;
+        }
         s = desired_find(c->desired, m->entry.name);
         if (!s || !(s->may_run || s->may_stay)) {
                 refuse(b, m->entry.name, "no server of that name may be called");
@@ -275,6 +281,7 @@ static void unlink_broker(struct broker *b)
         b->channel = channel_free(b->channel);
         calls_end(b->calls);
         b->alone_since_ms = controller_now_ms();
+        b->troubles = strv_free(b->troubles);
         forget_told(b);
         for (size_t i = 0; i < c->n_keys; i++) {
                 if (!c->keys[i]->session.container)
@@ -363,6 +370,7 @@ struct broker *broker_free(struct broker *b)
         channel_free(b->channel);
         channel_listener_free(b->listener);
         forget_told(b);
+        strv_free(b->troubles);
         free(b->error);
         free(b);
         return NULL;
@@ -429,5 +437,7 @@ json_object *broker_json(const struct controller *c)
         json_add_bool(o, "linked", broker_linked(b));
         if (broker_linked(b))
                 json_add_str(o, "since", text_format_time(text, b->linked_at));
+        if (b && b->troubles && b->troubles[0])
+                json_add(o, "troubles", json_from_strv(b->troubles));
         return o;
 }

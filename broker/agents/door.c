@@ -12,6 +12,8 @@
 #define PATH_METADATA "/.well-known/oauth-protected-resource"
 #define EMPTY_POLICY  "{\"version\": \"1.0\"}"
 #define SYNC_US       UINT64_C(1000000)
+/* A file that went away or changed hands is one that is not good any more: people are told. */
+#define WATCHED (IN_CLOSE_WRITE | IN_MOVED_TO | IN_MOVED_FROM | IN_DELETE | IN_ATTRIB)
 
 /* -- the policy ---------------------------------------------------------------------------------------------------------------- */
 static void bound_log(struct door *d)
@@ -27,8 +29,40 @@ static int policy_reload(struct door *d, struct err **err)
 
         if (policy_load(&fresh, d->conf->policy_path, err) < 0 || decider_swap(d->decider, fresh, err) < 0)
                 return -1;
+        d->policy_was_read = true;
         bound_log(d);
         return 0;
+}
+
+/* Where no policy ever was, nobody expects one: agents may do nothing then, and that is in order. */
+static void note_policy(struct door *d, const struct err *why)
+{
+        bool expected = why && (err_code(why) != ERR_NOT_FOUND || d->policy_was_read);
+
+        mem_replace(&d->policy_trouble, expected ? mem_printf("%s: %s",
+                                                              d->policy_was_read ? "the last good policy stays in force"
+                                                                                 : "agents may do nothing until it is mended",
+                                                              err_msg(why))
+                                                 : NULL);
+}
+
+static void tell_troubles(const struct door *d)
+{
+        _cleanup_strv_ char **list = NULL;
+
+        if (d->policy_trouble)
+                list = strv_append(list, d->policy_trouble);
+        if (gate_trouble(d->gate))
+                list = strv_append(list, gate_trouble(d->gate));
+        if (d->troubles_changed)
+                d->troubles_changed(list, d->troubles_user);
+}
+
+void door_on_troubles(struct door *d, void (*changed)(char *const *troubles, void *user), void *user)
+{
+        d->troubles_changed = changed;
+        d->troubles_user = user;
+        tell_troubles(d);
 }
 
 /* A policy that is missing or bad at the start is the empty one: it allows nobody anything. */
@@ -40,11 +74,13 @@ static int policy_first(struct door *d, struct err **err)
         if (policy_load(&p, d->conf->policy_path, &why) < 0) {
                 d->policy_bad = true;
                 log_warning("agents may do nothing until there is a policy", "why", err_msg(why));
+                note_policy(d, why);
                 if (policy_parse(&p, EMPTY_POLICY, strlen(EMPTY_POLICY), "none", err) < 0)
                         return -1;
         }
         if (decider_new(&d->decider, p, d->ledger, err) < 0)
                 return -1;
+        d->policy_was_read = !why;
         bound_log(d);
         return 0;
 }
@@ -63,6 +99,8 @@ void door_reload(struct door *d)
                 log_error("the policy could not be read again: the one before goes on", "why", err_msg(policy));
         else
                 log_info("the policy was read", "file", d->conf->policy_path);
+        note_policy(d, policy);
+        tell_troubles(d);
 }
 
 /* -- watching ------------------------------------------------------------------------------------------------------------------ */
@@ -86,7 +124,7 @@ static int on_file(_unused_ sd_event_source *s, const struct inotify_event *even
 static int watch(struct door *d, const char *path, struct err **err)
 {
         _cleanup_free_ char *dir = mem_strndup(path, (size_t)(strrchr(path, '/') - path) + 1);
-        int r = sd_event_add_inotify(d->loop, &d->watches[d->n_watches], dir, IN_CLOSE_WRITE | IN_MOVED_TO, on_file, d);
+        int r = sd_event_add_inotify(d->loop, &d->watches[d->n_watches], dir, WATCHED, on_file, d);
 
         if (r == -ENOENT) {
                 log_warning("not watched for changes, since it is not there: send SIGHUP when it is", "directory", dir);
@@ -285,6 +323,7 @@ struct door *door_free(struct door *d)
         gate_free(d->gate);
         catalogue_free(d->catalogue);
         shown_free(d->shown);
+        free(d->policy_trouble);
         sd_event_unref(d->loop);
         free(d->fronts);
         free(d);

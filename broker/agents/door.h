@@ -18,6 +18,8 @@ _must_check_ int door_new(struct door **ret, sd_event *loop, const struct conf *
                           struct err **err);
 /* Agents and policy are read again; the last good ones stay in force. */
 void door_reload(struct door *d);
+/* changed is called now and whenever they change: what people must know of the policy and the file of agents. */
+void door_on_troubles(struct door *d, void (*changed)(char *const *troubles, void *user), void *user);
 /* Before the gateway is freed: what is under way is answered, and nothing is asked of the gateway any more. */
 void door_stop(struct door *d);
 /* After the gateway. */

@@ -22,6 +22,7 @@ struct cached {
 
 struct gate {
         char *file, *audience, *time_path;
+        char *trouble;
         struct identities *identities;
         time_t floor, kept, logged;
         unsigned char key[crypto_generichash_KEYBYTES];
@@ -77,9 +78,15 @@ static void forget_all(struct gate *g)
 int gate_reload(struct gate *g, struct err **err)
 {
         struct identities *fresh = NULL;
+        _cleanup_err_ struct err *why = NULL;
 
-        if (identities_load(&fresh, g->file, err) < 0)
-                return -1;
+        if (identities_load(&fresh, g->file, &why) < 0) {
+                /* Where none ever was, nobody expects one. */
+                if (err_code(why) != ERR_NOT_FOUND || (g->identities && g->identities->n_agents))
+                        mem_replace(&g->trouble, mem_printf("agents: those before count on: %s", err_msg(why)));
+                return err_move(err, TAKE_PTR(why));
+        }
+        mem_replace(&g->trouble, NULL);
         identities_free(g->identities);
         g->identities = fresh;
         forget_all(g);
@@ -100,11 +107,18 @@ int gate_new(struct gate **ret, const char *agents_file, const char *audience, c
         if (gate_reload(g, &why) < 0) {
                 if (err_code(why) != ERR_NOT_FOUND)
                         log_error("no agent is let in until this is mended", "why", err_msg(why));
+                if (g->trouble)
+                        mem_replace(&g->trouble, mem_printf("agents: none is let in until this is mended: %s", err_msg(why)));
                 if (identities_parse(&g->identities, EMPTY_FILE, strlen(EMPTY_FILE), "none", err) < 0)
                         return -1;
         }
         *ret = TAKE_PTR(g);
         return 0;
+}
+
+const char *gate_trouble(const struct gate *g)
+{
+        return g->trouble;
 }
 
 struct gate *gate_free(struct gate *g)
@@ -118,6 +132,7 @@ struct gate *gate_free(struct gate *g)
         free(g->file);
         free(g->audience);
         free(g->time_path);
+        free(g->trouble);
         free(g);
         return NULL;
 }

@@ -19,6 +19,8 @@ struct gate *gate_free(struct gate *g);
 DEFINE_FREEP(struct gate *, gate_free)
 /* -1: the last good file stays in force. */
 _must_check_ int gate_reload(struct gate *g, struct err **err);
+/* Why the file that is there now is not the one in force; NULL: it is, or there never was one. Borrowed. */
+const char *gate_trouble(const struct gate *g);
 /* Whose token it is: a reference, or NULL. credential may be NULL. */
 struct principal *gate_identify(struct gate *g, const char *credential, size_t n);
 /* Would its token still count? For what lives longer than a request. */

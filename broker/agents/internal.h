@@ -37,6 +37,10 @@ struct door {
         struct decider *decider;
         struct decision_log *log;
         struct pending *pending;
+        char *policy_trouble; /* why the file that is there now is not the policy in force */
+        bool policy_was_read;
+        void (*troubles_changed)(char *const *troubles, void *user);
+        void *troubles_user;
         struct shown *shown;
         struct front_authenticator authenticator;
         struct front **fronts;

@@ -12,11 +12,12 @@
 #include "common/err.h"
 #include "common/registry/registry.h"
 
-#define CHANNEL_VERSION      2
+#define CHANNEL_VERSION      3
 #define CHANNEL_MAX_TEXT     (24U << 10)
 #define CHANNEL_MAX_PACKET   (64U << 10)
 #define CHANNEL_MAX_QUEUED   (4U << 20) /* bytes that wait for a peer that does not read; then it is closed */
 #define CHANNEL_STALL_MS     30000U     /* and so is one that takes nothing for this long */
+#define CHANNEL_MAX_TROUBLES 8U
 #define CHANNEL_INSTANCE_HEX 12U
 
 enum channel_kind {
@@ -35,6 +36,7 @@ enum channel_kind {
         CHANNEL_RENEW, /* name, instance: its stream is lost or its session is broken; a fresh instance is wanted */
         CHANNEL_CALL,  /* serial, text: one of them. JSON that the controller hands on unread */
         CHANNEL_DONE,  /* serial, why: that was all; or what went wrong */
+        CHANNEL_STATE, /* troubles: what people must know of the broker's own files; an empty list: nothing. Until it says otherwise */
 };
 
 enum server_readiness {
@@ -77,6 +79,7 @@ struct channel_message {
         uint64_t valid_ms;          /* CHANNEL_DECIDE: as often as is liked, for so long; 0: once */
         char *by;                   /* CHANNEL_DECIDE: who says so */
         char *text;                 /* CHANNEL_CALL; at most CHANNEL_MAX_TEXT bytes */
+        char **troubles;            /* CHANNEL_STATE: sentences, escaped; at most CHANNEL_MAX_TROUBLES */
 };
 void channel_message_deinit(struct channel_message *m);
 /*

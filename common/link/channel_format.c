@@ -16,7 +16,7 @@ static const char *const kind_words[] = {
         [CHANNEL_HELLO] = "hello",   [CHANNEL_SERVER] = "server",   [CHANNEL_GONE] = "gone",     [CHANNEL_SYNCED] = "synced",
         [CHANNEL_STREAM] = "stream", [CHANNEL_REFUSED] = "refused", [CHANNEL_START] = "start",   [CHANNEL_STOP] = "stop",
         [CHANNEL_RENEW] = "renew",   [CHANNEL_CALLS] = "calls",     [CHANNEL_DECIDE] = "decide", [CHANNEL_CALL] = "call",
-        [CHANNEL_DONE] = "done",     [CHANNEL_DONE + 1] = NULL,
+        [CHANNEL_DONE] = "done",     [CHANNEL_STATE] = "state",     [CHANNEL_STATE + 1] = NULL,
 };
 static const char *const transport_words[] = {"stdio", "streamable-http", "sse", NULL};
 static const char *const lifecycle_words[] = {"always-on", "on-demand", NULL};
@@ -123,6 +123,7 @@ static const struct member members[] = {
         {"valid_ms", SHAPE_NUMBER64, AT(valid_ms), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE), .min = 0, .max = MAX_INTEGER},
         {"by", SHAPE_TEXT, AT(by), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE), is_by},
         {"text", SHAPE_TEXT, AT(text), IN(CHANNEL_CALL), IN(CHANNEL_CALL), is_text},
+        {"troubles", SHAPE_LIST, AT(troubles), IN(CHANNEL_STATE), IN(CHANNEL_STATE), is_why},
         {"manifest", SHAPE_TEXT, AT(entry.manifest), 0, IN(CHANNEL_SERVER), is_manifest},
         {"transport", SHAPE_WORD, AT(entry.transport), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .words = transport_words},
         {"lifecycle", SHAPE_WORD, AT(entry.lifecycle), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .words = lifecycle_words},
@@ -256,6 +257,8 @@ static int read_members(struct channel_message *ret, json_object *o, struct err 
         }
         if ((size_t)json_object_object_length(o) != taken)
                 return err_set(err, ERR_INVALID, "link message: it has a member that is not known");
+        if (ret->kind == CHANNEL_STATE && strv_len(ret->troubles) > CHANNEL_MAX_TROUBLES)
+                return err_set(err, ERR_LIMIT, "link message: more than %u troubles", CHANNEL_MAX_TROUBLES);
         return ret->kind == CHANNEL_SERVER ? check_entry(&ret->entry, err) : 0;
 }
 
@@ -384,5 +387,6 @@ void channel_message_deinit(struct channel_message *m)
         free(m->call);
         free(m->by);
         free(m->text);
+        strv_free(m->troubles);
         *m = (struct channel_message){0};
 }

@@ -212,6 +212,12 @@ static void on_message(struct channel *c, const struct channel_message *m, int f
                     m->kind == CHANNEL_CALL ? m->text : m->why, 0);
                 return;
         }
+        if (m->kind == CHANNEL_STATE) {
+                _cleanup_free_ char *all = strv_join(m->troubles, "\n");
+
+                say("state", NULL, "troubles", all, 0);
+                return;
+        }
         say("asked", m->entry.name, "kind", words[m->kind], 0);
         if (!s)
                 return;

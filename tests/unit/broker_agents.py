@@ -399,7 +399,7 @@ class ManyApprovals(AgentTest):
                     link.send(message.encode())
                 eventually(lambda: "not listed" in self.log())
                 kinds = []
-                while not kinds or kinds[-1] == "call":
+                while not kinds or kinds[-1] in ("state", "call"):
                     kinds.append(json.loads(link.recv(1 << 17) or '{"kind":"end"}')["kind"])
         self.assertEqual(kinds[-1], "done")
         self.assertGreater(kinds.count("call"), 32)
@@ -489,24 +489,111 @@ class Approvals(AgentTest):
 
 
 class Policy(AgentTest):
-    def test_reload_and_what_is_bad(self):
+    def call(self):
+        return self.v1("bob", "call", {"name": "echo:echo", "arguments": {}})[0]
+
+    def troubles(self):
+        """What the controller was told last."""
+        told = self.heard("state")
+        return told[-1]["troubles"] if told else None
+
+    def in_force_though(self, what, *words):
+        """The good policy stays, whatever its file is now, and people are told why."""
+        with self.subTest(what):
+            said = eventually(lambda: (self.troubles() or "") and all(w in self.troubles() for w in words) and self.troubles())
+            self.assertIn("the last good policy stays in force: ", said)
+            self.assertIn(str(self.dir), said)
+            self.assertEqual(self.call(), 200)
+
+    def is_good_again(self):
+        (self.dir / "policy.json").unlink(missing_ok=True)
+        self.write_policy()
+        eventually(lambda: self.troubles() == "")
+        self.assertEqual(self.call(), 200)
+
+    def put(self, make):
+        """make(path) makes another file, which takes the policy's place at once."""
+        fresh = self.dir / "policy.other"
+        make(fresh)
+        os.rename(fresh, self.dir / "policy.json")
+
+    def test_the_last_good_one_stays_in_force(self):
         self.begin()
-        call = lambda: self.v1("bob", "call", {"name": "echo:echo", "arguments": {}})[0]
-        self.assertEqual(call(), 200)
-        path = self.dir / "policy.json"
-        good = path.read_text()
-        for bad in ("", good[:50], good.replace("version", "vers"), good.replace("1.0", "9.9")):
+        path, good = self.dir / "policy.json", (self.dir / "policy.json").read_text()
+        eventually(lambda: self.troubles() == "")
+        self.assertEqual(self.call(), 200)
+        # Broken, in place and by renaming.
+        for number, bad in enumerate(("", good[:50], good[:-1], good.replace("version", "vers"), good.replace("1.0", "9.9"), good.replace('"allow"', '"allow_all"'), "null", good + good, good + "\0")):
             path.write_text(bad)
-            eventually(lambda: "the one before goes on" in self.log())
-            self.assertEqual(call(), 200)
-        path.write_text(good)
-        path.chmod(0o666)
-        self.broker.send_signal(process.signal.SIGHUP)
-        eventually(lambda: "0666" in self.log() or "writable" in self.log() or "others may write" in self.log())
-        self.assertEqual(call(), 200)
-        path.chmod(0o644)
+            self.in_force_though(f"written {number}")
+            self.is_good_again()
+            self.put(lambda fresh, bad=bad: fresh.write_text(bad))
+            self.in_force_though(f"renamed {number}")
+            self.is_good_again()
+        # Half-written: no word while it is being written; told to read it then, the broker sees that it is half a file.
+        with open(path, "w") as writing:
+            writing.write(good[:len(good) // 2])
+            writing.flush()
+            self.broker.send_signal(process.signal.SIGHUP)
+            self.in_force_though("half-written")
+            writing.write(good[len(good) // 2:])
+        eventually(lambda: self.troubles() == "")
+        # Swapped for what is no file of its owner's.
+        (self.dir / "elsewhere.json").write_text(good.replace('"echo:echo"', '"echo:none"'))
+        self.put(lambda fresh: fresh.symlink_to(self.dir / "elsewhere.json"))
+        self.in_force_though("a symbolic link", "symbolic link")
+        self.is_good_again()
+        self.put(os.mkfifo)
+        self.in_force_though("a fifo", "not a regular file")
+        self.is_good_again()
+        path.unlink()
+        self.in_force_though("gone", "No such file")
+        self.is_good_again()
+        path.unlink()
+        self.put(os.mkdir)
+        self.in_force_though("a directory", "not a regular file")
+        path.rmdir()
+        self.is_good_again()
+        # Written by others.
+        for mode in (0o666, 0o664, 0o646):
+            path.chmod(mode)
+            self.in_force_though(oct(mode), "written by others")
+            self.is_good_again()
+        self.dir.chmod(0o777)
+        self.in_force_though("a directory where others write", "written by others")
+        self.dir.chmod(0o755)
+        eventually(lambda: self.troubles() == "")
+        # And a good one counts, again and at once.
         self.write_policy(agents={"bob": {}})
-        eventually(lambda: call() == 404)
+        eventually(lambda: self.call() == 404)
+
+    @unittest.skipUnless(os.geteuid() == 0, "needs root: files of two users")
+    def test_files_of_others(self):
+        self.begin()
+        path = self.dir / "policy.json"
+        path.chmod(0o600)
+        self.in_force_though("unreadable", "Permission denied")
+        self.is_good_again()
+        os.chown(path, 1234, 1234)
+        self.in_force_though("somebody else's", "belongs to uid 1234")
+        self.is_good_again()
+
+    def test_troubles_are_told_anew_when_the_link_comes_back(self):
+        self.begin()
+        (self.dir / "policy.json").write_text("{")
+        self.in_force_though("broken")
+        before = len(self.heard("state"))
+        self.tell_host(do="close")
+        eventually(lambda: len(self.heard("state")) > before)
+        self.in_force_though("broken still")
+        (self.dir / "agents.json").write_text("{")
+        self.in_force_though("both", "agents: those before count on: ")
+        # A broker that starts with such a file lets nobody do anything, and says that.
+        self.broker.kill()
+        self.broker.wait()
+        self.again()
+        eventually(lambda: "agents may do nothing until it is mended" in self.troubles() and "none is let in until this is mended" in self.troubles())
+        self.assertEqual(self.send("POST", "/v1/call", {"name": "echo:echo"}, self.tokens["bob"])[0], 401)
 
     def test_without_files_nobody_gets_in(self):
         (self.dir / "policy.json").unlink()

@@ -87,14 +87,20 @@ class BrokerTest(unittest.TestCase):
 
     def start_host(self, **more):
         entry = {"name": "echo", "transport": "stdio", "command": [str(BUILD / "tests/rig/servers/mcp_echo")], **more}
+        said = open(self.dir / "host.jsonl", "wb")
+        self.addCleanup(said.close)
         self.host = subprocess.Popen([BUILD / "tests/rig/link_host", "--socket", self.socket, "--broker-uid", str(NOBODY if os.geteuid() == 0 else os.geteuid()),
-                                      *(x for e in (entry, *self.more_entries) for x in ("--entry", json.dumps(e)))], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+                                      *(x for e in (entry, *self.more_entries) for x in ("--entry", json.dumps(e)))], stdin=subprocess.PIPE, stdout=said, text=True)
         self.addCleanup(self.stop, self.host)
         self.addCleanup(self.host.stdin.close)
 
     def tell_host(self, **command):
         self.host.stdin.write(json.dumps(command) + "\n")
         self.host.stdin.flush()
+
+    def heard(self, event):
+        """What link_host said of that kind."""
+        return [said for line in (self.dir / "host.jsonl").read_text().splitlines() for said in [json.loads(line)] if said["event"] == event]
 
     def log(self):
         return (self.dir / "log").read_text()

@@ -91,6 +91,8 @@ class Daemon(CliTest):
             ({"approvals": {"error": "unreadable"}}, "unreadable"),
             ({"approvals": {"refused_records": [{"path": "echo/f-1.yaml", "why": "by nobody"}]}}, "echo/f-1.yaml: by nobody"),
             ({"egress": {"ok": False, "error": "table is gone"}}, "table is gone"),
+            ({"gateway": {"auth": "token", "broker": {"linked": True, "troubles": ["the last good policy stays in force: \x1b"]}}},
+             "the broker says: the last good policy stays in force: \\x1b"),
         ):
             self.answer("status", {**STATUS, **change})
             self.assertIn(part, self.run_cli("status").out)

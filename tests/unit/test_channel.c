@@ -95,6 +95,8 @@ static void test_kinds(_unused_ void **state)
                 "{\"kind\":\"call\",\"serial\":7,\"text\":\"{}\"}",
                 "{\"kind\":\"done\",\"serial\":7,\"why\":\"no such call\"}",
                 "{\"kind\":\"done\",\"serial\":7}",
+                "{\"kind\":\"state\",\"troubles\":[]}",
+                "{\"kind\":\"state\",\"troubles\":[\"the policy is not read\"]}",
                 STDIO ",\"readiness\":\"asleep\"}",
                 STDIO ",\"readiness\":\"down\",\"down_why\":\"not approved\"}",
                 HTTP ",\"readiness\":\"coming\",\"port\":80,\"path\":\"/mcp\"}",
@@ -121,6 +123,9 @@ static void test_refused_texts(_unused_ void **state)
         refuse("{\"kind\":\"hello\"}", "\"version\" is missing");
         refuse("{\"kind\":\"hello\",\"version\":\"1\"}", "\"version\"");
         refuse("{\"kind\":\"start\"}", "\"name\" is missing");
+        refuse("{\"kind\":\"state\"}", "\"troubles\" is missing");
+        refuse("{\"kind\":\"state\",\"troubles\":[\"a\\nb\"]}", "\"troubles\"");
+        refuse("{\"kind\":\"state\",\"troubles\":[\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\",\"a\"]}", "more than 8");
         refuse("{\"kind\":\"start\",\"name\":null}", "\"name\"");
         refuse("{\"kind\":\"start\",\"name\":\"../a\"}", "\"name\"");
         refuse("{\"kind\":\"start\",\"name\":\"a\",\"name\":\"b\"}", "name");
