@@ -211,12 +211,14 @@ static void on_message(_unused_ struct channel *c, const struct channel_message 
                 decide_call(u, m);
                 break;
         case CHANNEL_HELLO: /* once more: means nothing */
+        case CHANNEL_PINS:  /* the channel keeps them for itself */
         case CHANNEL_START: /* the channel lets none of these in */
         case CHANNEL_STOP:
         case CHANNEL_RENEW:
         case CHANNEL_CALL:
         case CHANNEL_DONE:
         case CHANNEL_STATE:
+        case CHANNEL_DIFFERS:
                 break;
         }
 }
@@ -291,6 +293,21 @@ static void on_renew(const char *name, const char *instance, void *user)
         ask(user, CHANNEL_RENEW, name, instance);
 }
 
+static void on_differs(const char *name, const char *const *what, size_t n, void *user)
+{
+        struct uplink *u = user;
+        char *list[CHANNEL_MAX_DIFFERS + 1];
+        struct channel_message m = {.kind = CHANNEL_DIFFERS, .differs = list};
+
+        n = MIN(n, (size_t)CHANNEL_MAX_DIFFERS);
+        for (size_t i = 0; i < n; i++)
+                list[i] = (char *)(uintptr_t)what[i];
+        list[n] = NULL;
+        m.entry.name = (char *)(uintptr_t)name;
+        if (u->synced)
+                channel_send(u->channel, &m, -1);
+}
+
 /* -- from main --------------------------------------------------------------------------------------------------------------- */
 
 struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller)
@@ -304,7 +321,7 @@ struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller)
 
 struct gateway_controller uplink_controller(struct uplink *u)
 {
-        return (struct gateway_controller){.start = on_start, .stop = on_stop, .renew = on_renew, .user = u};
+        return (struct gateway_controller){.start = on_start, .stop = on_stop, .renew = on_renew, .differs = on_differs, .user = u};
 }
 
 int uplink_start(struct uplink *u, struct gateway *gateway, struct err **err)

@@ -84,6 +84,24 @@ void view_gateway(struct out *o, json_object *gateway)
         }
 }
 
+/* Servers that offer something else than what was approved of them. */
+static void withheld_alarms(struct out *o, json_object *servers)
+{
+        for (size_t i = 0; json_object_is_type(servers, json_type_array) && i < json_object_array_length(servers); i++) {
+                json_object *s = json_object_array_get_idx(servers, i);
+                _cleanup_strv_ char **what = NULL;
+
+                if (!json_get(s, "withheld") || !json_to_strv(&what, json_get(s, "withheld")) || !what || !*what)
+                        continue;
+                _cleanup_free_ char *list = strv_join(what, ", ");
+                _cleanup_free_ char *text =
+                        mem_printf("%s of server %s. The broker's log says what it is now; if it is meant so: propose, smoke, "
+                                   "approve and promote this version",
+                                   list, json_str(s, "name"));
+                alarm_line(o, "withheld, since it differs from what was approved", text);
+        }
+}
+
 void view_alarms(struct out *o, json_object *status)
 {
         json_object *engine = json_get(status, "engine"), *registry = json_get(status, "registry");
@@ -115,6 +133,7 @@ void view_alarms(struct out *o, json_object *status)
                 error = json_str(egress, "error");
                 alarm_line(o, "network rules are not in force", error ? error : "they are still being loaded");
         }
+        withheld_alarms(o, json_get(status, "servers"));
 }
 
 static const char *retry_text(char out[64], json_object *server)
@@ -199,7 +218,7 @@ void view_server(struct out *o, json_object *s, time_t now)
         char expires[64], since[32];
         const char *expires_at = json_str(s, "expires_at");
         time_t at = get_time(s, "since");
-        json_object *drift = json_get(s, "drift");
+        json_object *drift = json_get(s, "drift"), *withheld = json_get(s, "withheld");
         _cleanup_free_ char *why = why_text(s);
         _cleanup_free_ char *restarts = mem_printf("%" PRId64, json_int(s, "restarts", 0));
 
@@ -223,6 +242,8 @@ void view_server(struct out *o, json_object *s, time_t now)
         out_field(o, STYLE_PLAIN, "Lifecycle", json_str(s, "lifecycle"));
         for (size_t i = 0; drift && json_object_is_type(drift, json_type_array) && i < json_object_array_length(drift); i++)
                 out_field_again(o, STYLE_RED, "Drift", json_object_get_string(json_object_array_get_idx(drift, i)));
+        for (size_t i = 0; json_object_is_type(withheld, json_type_array) && i < json_object_array_length(withheld); i++)
+                out_field_again(o, STYLE_RED, "Withheld", json_object_get_string(json_object_array_get_idx(withheld, i)));
 }
 
 void view_actions(struct out *o, json_object *actions)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/log.h"
+#include "common/manifest.h"
 
 /* Until SIGKILL: a server whose session is lost has nothing left to finish. */
 #define STOP_S 1U
@@ -245,7 +246,12 @@ static int judge_smoke(struct key *key, const struct smoke_result *result, const
         }
         if (!str_eq(spec->hash, s->names.spec_hash))
                 return err_set(err, ERR_DENIED, "spec-mismatch: the smoke test ran another container than the one approved");
-        return smoked_remember(key->c->smoked, key->c->conf, spec->hash, result->manifest_sha256, err);
+        /* Foreign text that is opaque to us, until it is what a human signed for. */
+        char **pins = NULL;
+        if (str_eq(result->manifest_sha256, s->record->manifest_sha256) &&
+            manifest_pins(&pins, result->manifest, result->manifest_len, err) < 0)
+                return -1;
+        return smoked_remember(key->c->smoked, key->c->conf, spec->hash, result->manifest_sha256, pins, err);
 }
 
 static void on_smoke(struct smoke_result *result, _unused_ const struct image_facts *facts, const struct spec *spec, struct err *err,

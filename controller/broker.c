@@ -79,6 +79,7 @@ static bool describe(struct channel_entry *ret, struct buf *text, const struct d
                                              .retry_in_ms = key_retry_in_ms(key),
                                              .called = key->demand.called,
                                              .session = session ? key->session.instance : NULL,
+                                             .pins = smoked_pins(key->c->smoked, s->names.spec_hash),
                                              .may_start = key->c->egress_ok && !key->image_refused};
         }
         return catalogue_entry(ret, text, s, &f);
@@ -233,6 +234,15 @@ static void on_renew(struct broker *b, struct key *key, const struct desired_ser
         pass_now(b->c);
 }
 
+/* Shown to people; nothing is done because of it. */
+static void on_differs(struct key *key, const struct channel_message *m)
+{
+        strv_free(key->differs);
+        key->differs = m->differs[0] ? strv_dup(m->differs) : NULL;
+        for (char **d = key->differs; d && *d; d++)
+                log_warning("the broker withholds what differs from its approval", "server", key->name, "what", *d);
+}
+
 static void on_message(_unused_ struct channel *channel, const struct channel_message *m, _unused_ int fd, void *user)
 {
         struct broker *b = user;
@@ -260,6 +270,8 @@ static void on_message(_unused_ struct channel *channel, const struct channel_me
                 on_let_go(b, key, s);
         else if (m->kind == CHANNEL_RENEW)
                 on_renew(b, key, s, m->entry.instance);
+        else if (m->kind == CHANNEL_DIFFERS)
+                on_differs(key, m);
 }
 
 /* -- the link's life ------------------------------------------------------------------------------------------------------- */
@@ -284,6 +296,7 @@ static void unlink_broker(struct broker *b)
         b->troubles = strv_free(b->troubles);
         forget_told(b);
         for (size_t i = 0; i < c->n_keys; i++) {
+                c->keys[i]->differs = strv_free(c->keys[i]->differs);
                 if (!c->keys[i]->session.container)
                         continue;
                 mem_replace(&c->keys[i]->session.container, NULL);

@@ -42,6 +42,15 @@ static void running(struct channel_entry *e, struct buf *text, const struct desi
         }
 }
 
+/* What it lists could not be compared with anything, so that all of it would be withheld. */
+static void await_pins(struct channel_entry *e)
+{
+        if (e->readiness != READINESS_UP || !e->pinned || e->pins)
+                return;
+        e->readiness = READINESS_COMING;
+        e->instance = e->address = NULL;
+}
+
 static void not_looked_at(struct channel_entry *e, const struct desired_server *s)
 {
         e->readiness = s->entry->lifecycle == LIFECYCLE_ON_DEMAND ? READINESS_ASLEEP : READINESS_COMING;
@@ -77,6 +86,8 @@ bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct d
                                       .manifest = s->record->manifest_sha256,
                                       .tools = s->record->tools,
                                       .actions = e->actions,
+                                      .pinned = s->record->manifest_sha256,
+                                      .pins = f->pins,
                                       .idle_ms = on_demand ? e->idle_timeout_ms : 0};
         if (!f->plan)
                 not_looked_at(ret, s);
@@ -89,9 +100,10 @@ bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct d
         else
                 say_why(ret, text, f->why);
 
+        await_pins(ret);
         if (is_too_long(ret)) {
                 /* Without its list, what was never approved would be offered too. */
-                ret->tools = ret->actions = NULL;
+                ret->tools = ret->actions = ret->pins = NULL;
                 ret->instance = ret->address = NULL;
                 say_why(ret, text, "its approval names more tools than the gateway takes (64 KiB of names)");
         }

@@ -13,6 +13,7 @@ struct catalogue_facts {
         uint64_t retry_in_ms; /* SERVER_WAITING: when it is tried again */
         bool called;          /* on-demand servers: somebody wants it */
         const char *session;  /* stdio: instance of the session that the broker has with the running container; NULL = none */
+        char **pins;          /* of the approved manifest; NULL = not known (yet) */
         bool may_start;       /* nothing of the host's stands in the way of a start */
 };
 

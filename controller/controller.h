@@ -58,6 +58,7 @@ struct key {
         unsigned restarts;
 
         struct session session; /* stdio */
+        char **differs;         /* what the broker withholds of it, since it is not what was approved; escaped. NULL = nothing */
         struct demand demand;   /* on-demand servers */
 };
 

@@ -19,6 +19,7 @@ void key_free(struct key *key)
         free(key->stopping);
         free(key->error);
         session_end(&key->session);
+        strv_free(key->differs);
         free(key);
 }
 

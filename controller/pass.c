@@ -132,6 +132,16 @@ static void assign_subnet(struct key *key, const struct desired_server *s, const
                 mem_replace(&key->error, mem_strdup(err_msg(err)));
 }
 
+/* The manifest that this host's own test found. One that is approved counts only when its items are known too: the broker needs them. */
+static const char *smoked_of(const struct controller *c, const struct desired_server *s)
+{
+        const char *manifest = s && s->names.container ? smoked_manifest(c->smoked, s->names.spec_hash) : NULL;
+
+        if (manifest && str_eq(manifest, s->record->manifest_sha256) && !smoked_pins(c->smoked, s->names.spec_hash))
+                return NULL;
+        return manifest;
+}
+
 static struct plan_facts facts_of(const struct key *key, const struct desired_server *s, char *const *smoking)
 {
         const struct controller *c = key->c;
@@ -140,7 +150,7 @@ static struct plan_facts facts_of(const struct key *key, const struct desired_se
         return (struct plan_facts){
                 .image_ok = judged && key->image_ok,
                 .image_refused = judged ? key->image_refused : NULL,
-                .smoked = s && s->names.container ? smoked_manifest(c->smoked, s->names.spec_hash) : NULL,
+                .smoked = smoked_of(c, s),
                 .test_again = s && s->record && !str_eq(key->tested_for, s->record->id),
                 .subnet = key->subnet,
                 .egress_ok = c->egress_ok,

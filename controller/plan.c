@@ -363,6 +363,9 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
                 describe_current(p, s, c);
                 if (!in->facts.rules_ok && in->facts.egress_ok)
                         act(p, ACTION_EGRESS, s->names.bridge, NULL, "its rules are not in force");
+                /* It runs, and yet: what of its manifest was approved is not known any more, so nobody may call it. */
+                if (!in->facts.smoked && in->facts.egress_ok)
+                        plan_image_and_smoke(p, in);
                 conclude(p, SERVER_RUNNING, NULL);
         } else if (c && is_leaving(c)) {
                 conclude(p, SERVER_STARTING, "the former container is being removed");

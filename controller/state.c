@@ -77,9 +77,32 @@ int state_init(const struct conf *conf, struct err **err)
         return state_save_forge(conf, &empty, err);
 }
 
+/* {spec hash: {"manifest", "pins"}}. The pins hang at their object as a list too, since they are asked for at every look. */
 struct smoked {
         json_object *by_spec;
 };
+
+static void free_pins(_unused_ json_object *o, void *pins)
+{
+        strv_free(pins);
+}
+
+static void hang_pins(json_object *o, char **pins)
+{
+        if (pins)
+                json_object_set_userdata(o, pins, free_pins);
+}
+
+static void hang_all(json_object *by_spec)
+{
+        json_object_object_foreach (by_spec, spec, o) {
+                char **pins = NULL;
+
+                (void)spec;
+                if (json_get(o, "pins") && json_to_strv(&pins, json_get(o, "pins")))
+                        hang_pins(o, pins);
+        }
+}
 
 struct smoked *smoked_load(const struct conf *conf)
 {
@@ -93,6 +116,7 @@ struct smoked *smoked_load(const struct conf *conf)
                 json_object_put(s->by_spec);
                 s->by_spec = json_object_new_object();
         }
+        hang_all(s->by_spec);
         return s;
 }
 
@@ -107,17 +131,38 @@ struct smoked *smoked_free(struct smoked *s)
 
 const char *smoked_manifest(const struct smoked *s, const char *spec_hash)
 {
-        return json_str(s->by_spec, spec_hash);
+        return json_str(json_get(s->by_spec, spec_hash), "manifest");
 }
 
-int smoked_remember(struct smoked *s, const struct conf *conf, const char *spec_hash, const char *manifest_sha256, struct err **err)
+char **smoked_pins(const struct smoked *s, const char *spec_hash)
+{
+        json_object *o = json_get(s->by_spec, spec_hash);
+
+        return o ? json_object_get_userdata(o) : NULL;
+}
+
+/* Without the oldest knowledge, when there is too much of it: tests are made again, which costs no more than that. */
+static void make_room(struct smoked *s)
+{
+        size_t n = strlen(json_object_to_json_string_ext(s->by_spec, JSON_C_TO_STRING_PLAIN));
+
+        if (json_object_object_length(s->by_spec) < SMOKED_MAX && n < STATE_MAX_BYTES / 2)
+                return;
+        json_object_put(s->by_spec);
+        s->by_spec = json_object_new_object();
+}
+
+int smoked_remember(struct smoked *s, const struct conf *conf, const char *spec_hash, const char *manifest_sha256, char **pins,
+                    struct err **err)
 {
         _cleanup_free_ char *path = path_of(conf, "smoked.json");
+        json_object *o = json_object_new_object();
 
-        if (json_object_object_length(s->by_spec) >= SMOKED_MAX) {
-                json_object_put(s->by_spec);
-                s->by_spec = json_object_new_object();
-        }
-        json_add_str(s->by_spec, spec_hash, manifest_sha256);
+        make_room(s);
+        json_add_str(o, "manifest", manifest_sha256);
+        if (pins)
+                json_add(o, "pins", json_from_strv(pins));
+        hang_pins(o, pins);
+        json_add(s->by_spec, spec_hash, o);
         return save(path, s->by_spec, err);
 }

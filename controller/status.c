@@ -42,6 +42,8 @@ static void add_key(json_object *o, const struct key *key)
         if (key_retry_in_ms(key) && key->plan->n_actions)
                 json_add_int(o, "retry_in_ms", (int64_t)key_retry_in_ms(key));
         json_add(o, "drift", json_from_strv(key->plan->drift));
+        if (key->differs)
+                json_add(o, "withheld", json_from_strv(key->differs));
 }
 
 static void add_record(json_object *o, const struct desired_server *s)

@@ -78,7 +78,7 @@ static void add_instructions(struct buf *out, const struct leg *l)
 {
         const struct mcp_message *m = l ? upstream_info(l->u) : NULL;
 
-        if (!m || !mcp_is_string(m->instructions))
+        if (!m || !l->instructs || !mcp_is_string(m->instructions))
                 return;
         buf_adds(out, ",\"instructions\":");
         mcp_add_slice(out, m->instructions);

@@ -66,6 +66,7 @@ struct gateway *gateway_free(struct gateway *g)
         sd_event_source_disable_unref(g->held_timer);
         sd_event_source_disable_unref(g->down_timer);
         sd_event_source_disable_unref(g->learn_timer);
+        sd_event_source_disable_unref(g->differs_timer);
         assert(g->charged == 0 && g->kept == 0);
         upstream_pool_free(g->pool);
         sd_event_unref(g->loop);
@@ -112,6 +113,8 @@ void gateway_refused(struct gateway *g, const char *name, const char *why)
 void gateway_link(struct gateway *g, bool up)
 {
         g->link_up = up;
+        if (up)
+                pins_tell_all(g);
         for (size_t i = 0; i < g->n_servers; i++) {
                 g->servers[i]->asked = false;
                 if (!up && g->servers[i]->entry.readiness != READINESS_UP)
@@ -289,6 +292,11 @@ static uint64_t m_starts(const struct server *s)
         return s->starts;
 }
 
+static uint64_t m_withheld(const struct server *s)
+{
+        return s->n_differences;
+}
+
 void gateway_metrics(const struct gateway *g, struct buf *out)
 {
         static const struct metric metrics[] = {
@@ -298,6 +306,7 @@ void gateway_metrics(const struct gateway *g, struct buf *out)
                 {"bulkhead_server_calls_total", "counter", "Requests sent to the server.", m_calls},
                 {"bulkhead_server_calls_failed_total", "counter", "Requests that got no answer.", m_failed},
                 {"bulkhead_server_timeouts_total", "counter", "Requests that took too long.", m_timeouts},
+                {"bulkhead_server_withheld", "gauge", "Tools and the like that differ from what was approved.", m_withheld},
                 {"bulkhead_server_starts_total", "counter", "Starts asked of the controller.", m_starts},
         };
 

@@ -23,11 +23,13 @@ struct gateway_config {
         unsigned max_waiting;     /* calls that wait for one server to come up */
 };
 
-/* What the gateway asks of the controller; the link's three words. */
+/* What the gateway asks of the controller, the link's three words; and what it tells. */
 struct gateway_controller {
         void (*start)(const char *name, void *user);
         void (*stop)(const char *name, void *user);
         void (*renew)(const char *name, const char *instance, void *user);
+        /* What the server offers otherwise than approved, now: n texts, at most CHANNEL_MAX_DIFFERS of them. Borrowed. */
+        void (*differs)(const char *name, const char *const *what, size_t n, void *user);
         void *user;
 };
 

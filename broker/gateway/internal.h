@@ -61,7 +61,7 @@ struct gateway {
         unsigned n_sessions;
         struct list listens, held, downs, calls, learners;
         unsigned n_held, n_calls;
-        sd_event_source *idle_timer, *held_timer, *down_timer, *learn_timer;
+        sd_event_source *idle_timer, *held_timer, *down_timer, *learn_timer, *differs_timer;
         size_t charged, kept;
         uint64_t next_ask, n_serials;
         struct route {
@@ -92,6 +92,11 @@ struct server {
         unsigned announces; /* kinds whose lists it says it tells changes of */
         struct tools *tools;
         bool told; /* the guard knows its tools */
+        size_t n_pins;
+        struct difference *differences; /* pins.c, sorted */
+        size_t n_differences;
+        bool differs_full, differs_untold, differs_anew;
+        uint64_t differs_logged_ms;
         struct list subs;
         unsigned n_subs;
         struct change {
@@ -139,6 +144,7 @@ struct leg {
         struct upstream *u;
         char *instance;
         bool ready;
+        bool instructs; /* its instructions are the approved ones */
         enum mcp_era era;
         struct list calls, asks;
         struct upstream_call *listen; /* modern: our own subscription */
@@ -252,6 +258,8 @@ void route_forget(struct gateway *g, const struct server *s);
 bool route_leads_to(const struct server *s, struct mcp_slice name);
 /* A modern client's tools/call, whose server is known: its Mcp-Param headers are checked first. */
 void modern_tool_call(struct call *c);
+/* There is no such thing: answers c, in the same words whatever the reason. */
+void route_unknown(struct call *c);
 /* The next server that may know what c asks for; an answer "unknown" of one leads to the next. */
 void route_try(struct call *c);
 /* Each takes x over. text is taken over; m points into it. fault: what mcp_message_scan() found. */
@@ -380,7 +388,7 @@ void merge_start(struct call *c);
 void items_add(struct buf *out, struct server *s, enum mcp_method method, struct mcp_slice array, const char *prefix,
                struct principal *who);
 void merge_free(struct call *c);
-/* Appends the result of a list as c's client is to see it: tools that were not approved are left out. false: as it is. */
+/* Appends the result of a list as c's client is to see it: without what was not approved. false: as it is. */
 bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answer);
 const char *list_member(enum mcp_method m); /* "tools" */
 /* Calls then(c) when the names and header parameters of the server's tools are known, or cannot be. */
@@ -391,15 +399,38 @@ void tools_load(struct server *s);
 uint64_t tools_loading(const struct server *s);
 bool tools_are_known(const struct server *s);
 void tools_changed(struct server *s);
+/* A session begins. */
+void tools_begin(struct server *s);
+/* In this session they were read, or it was tried. */
+bool tools_read(const struct server *s);
 /* Tells the guard, who knows only what was approved. */
 void tools_tell(struct server *s);
 void tools_free(struct server *s);
 /* The array of the last list, also when it may have changed since; absent: never read. */
 struct mcp_slice tools_text(const struct server *s);
 bool tools_know(struct server *s, struct mcp_slice name);
+/* May it be called, as far as the approval binds what it is? *unsure: the list is not known now. */
+bool tools_approved(struct server *s, struct mcp_slice name, bool *unsure);
 /* Is it one that clients must reject, by basic/transports/streamable-http, "Schema Extension"? */
 bool tools_broken(struct server *s, struct mcp_slice name);
 const struct mcp_params *tools_params(struct server *s, struct mcp_slice name);
+
+/* -- pins.c: what was approved of what a server lists ------------------------------------------------------------------------------ */
+/* Elements of a list on its way to clients. false: it is not the approved one, and is left out. */
+bool pins_admit(struct server *s, enum mcp_method list, struct mcp_slice item);
+/* After a client's list: what it showed may be looked into. May free what is known of the server's tools. */
+void pins_listed(struct server *s);
+/* The same for one of the gateway's own list of tools, which is what calls are judged by. */
+bool pins_tool(struct server *s, struct mcp_slice item);
+bool pins_instructions(struct server *s, struct mcp_slice text);
+/* May c, which asks for a prompt or a resource, not go to s? */
+bool pins_withhold(const struct server *s, const struct call *c);
+/* Before the tools are read anew; when the session or the approval is another one. */
+void pins_forget_tools(struct server *s);
+void pins_forget(struct server *s);
+void pins_free(struct server *s);
+/* The controller is there again, and knows of nothing. */
+void pins_tell_all(struct gateway *g);
 
 /* -- subs.c: what servers tell without being asked, and who hears it -------------------------------------------------------------- */
 /* c, a resources/subscribe, before it goes to its server. true: it was answered. */

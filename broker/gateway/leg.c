@@ -11,6 +11,9 @@ static void on_ready(_unused_ struct upstream *u, void *user)
         l->ready = true;
         l->era = upstream_era(l->u);
         l->ready_ms = now_ms(l->server->g->loop);
+        if (!l->owner)
+                pins_forget(l->server);
+        l->instructs = pins_instructions(l->server, upstream_info(l->u)->instructions);
         log_info("server ready", "server", l->server->entry.name, "revision", mcp_revision_name(upstream_revision(l->u)));
         server_leg_ready(l);
 }

@@ -104,7 +104,7 @@ void items_add(struct buf *out, struct server *s, enum mcp_method method, struct
                 if (prefix && named && !route_leads_to(s, name))
                         continue;
                 if ((method == MCP_M_TOOLS_LIST && (!server_has_tool(s, name) || annotations_are_bad(s, item))) ||
-                    !is_seen(s, method, item, who))
+                    !is_seen(s, method, item, who) || !pins_admit(s, method, item))
                         continue;
                 if (out->len)
                         buf_addc(out, ',');
@@ -119,20 +119,21 @@ void items_add(struct buf *out, struct server *s, enum mcp_method method, struct
 
 bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answer)
 {
-        struct mcp_slice tools;
+        const struct server *s = c->server;
+        const char *member = list_member(c->method);
         struct buf items = {0}, array = {0};
 
-        if (c->method != MCP_M_TOOLS_LIST || (!c->server->entry.tools && !has_annotations(answer->result)))
+        if (!member || !(s->entry.pinned || (c->method == MCP_M_TOOLS_LIST && (s->entry.tools || has_annotations(answer->result)))))
                 return false;
-        tools = mcp_object_get(answer->result, "tools");
-        items_add(&items, c->server, c->method, tools, NULL, NULL);
+        items_add(&items, c->server, c->method, mcp_object_get(answer->result, member), NULL, NULL);
         buf_addc(&array, '[');
         if (items.len)
                 buf_add(&array, items.data, items.len);
         buf_addc(&array, ']');
-        mcp_object_set(out, answer->result, "tools", slice_of_buf(&array));
+        mcp_object_set(out, answer->result, member, slice_of_buf(&array));
         buf_deinit(&items);
         buf_deinit(&array);
+        pins_listed(c->server);
         return true;
 }
 
@@ -241,6 +242,7 @@ static void part_fill(struct part *p, struct call *sub, const struct mcp_message
         p->ttl_ms = ttl_of(answer->result);
         p->shared = mcp_is(mcp_object_get(answer->result, "cacheScope"), "\"public\"");
         p->answered = true;
+        pins_listed(sub->server);
 }
 
 static void on_part(struct call *sub, const struct mcp_message *answer, const struct err *why)

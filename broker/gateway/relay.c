@@ -268,28 +268,33 @@ void call_send(struct call *c)
         call_request(c, params);
 }
 
-static void call_unknown(struct call *c)
+/* The server's own name of the tool that is called. */
+static struct mcp_slice tool_name(const struct call *c)
 {
-        _cleanup_free_ char *name = mcp_string(c->m.name);
-        _cleanup_free_ char *safe = text_escape(name ? name : "");
-        _cleanup_free_ char *message = mem_printf("Unknown tool: %s", safe);
-
-        call_error(c, MCP_INVALID_PARAMS, message, (struct mcp_slice){0});
+        return c->name ? mcp_slice_of(c->name) : c->m.name;
 }
 
 static void dispatch_known(struct call *c)
 {
-        /* It is in no list either. */
-        if (tools_broken(c->server, c->name ? mcp_slice_of(c->name) : c->m.name))
-                call_unknown(c);
+        struct server *s = c->server;
+        bool unsure = false, approved = !s->entry.pinned || tools_approved(s, tool_name(c), &unsure);
+
+        if (unsure)
+                wait_fail(c, ERR_UNAVAILABLE, "its tools are not known now: try again");
+        else if (!approved || tools_broken(s, tool_name(c))) /* it is in no list either */
+                route_unknown(c);
         else
-                server_want(c->server, c, call_send);
+                server_want(s, c, call_send);
 }
 
-/* The headers that a modern server behind HTTP wants are known only with its tools. */
+/* What was approved, and the headers that a modern server behind HTTP wants, can be judged only when its tools are known. */
 static void dispatch_ready(struct call *c)
 {
-        if (c->method == MCP_M_TOOLS_CALL && c->leg->era == MCP_ERA_MODERN && c->server->entry.transport != TRANSPORT_STDIO)
+        const struct channel_entry *e = &c->server->entry;
+
+        /* What was known before there was this session says nothing. */
+        c->tools_seen &= !e->pinned || tools_read(c->server);
+        if (c->method == MCP_M_TOOLS_CALL && (e->pinned || (c->leg->era == MCP_ERA_MODERN && e->transport != TRANSPORT_STDIO)))
                 tools_ensure(c->server, c, dispatch_known);
         else
                 call_send(c);
@@ -297,8 +302,10 @@ static void dispatch_ready(struct call *c)
 
 void call_dispatch(struct call *c)
 {
-        if (c->method == MCP_M_TOOLS_CALL && !server_has_tool(c->server, c->name ? mcp_slice_of(c->name) : c->m.name))
-                call_unknown(c);
+        bool unknown = c->method == MCP_M_TOOLS_CALL ? !server_has_tool(c->server, tool_name(c)) : pins_withhold(c->server, c);
+
+        if (unknown)
+                route_unknown(c);
         else
                 server_want(c->server, c, dispatch_ready);
 }

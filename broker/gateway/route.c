@@ -124,7 +124,7 @@ static void unknown_name(struct call *c)
 
 static void nobody_knows(struct call *c);
 
-static void unknown(struct call *c)
+void route_unknown(struct call *c)
 {
         c->server = NULL;
         if (mcp_has(c->m.uri) || mcp_has(c->m.ref_uri))
@@ -162,7 +162,7 @@ static void decided(struct call *c, struct server *s)
                 tools_ensure(s, c, tools_seen);
                 return;
         }
-        if (!guard_admits(c, s, unknown))
+        if (!guard_admits(c, s, route_unknown))
                 return;
         if (c->era == MCP_ERA_MODERN && c->method == MCP_M_TOOLS_CALL)
                 modern_tool_call(c);
@@ -215,8 +215,8 @@ static struct server *by_colon(struct gateway *g, struct mcp_slice name, size_t 
 /* No server has it. An agent's question is decided all the same: it takes as long, and is logged. */
 static void nobody(struct call *c)
 {
-        if (guard_admits(c, NULL, unknown))
-                unknown(c);
+        if (guard_admits(c, NULL, route_unknown))
+                route_unknown(c);
 }
 
 static void route_named(struct call *c, struct mcp_slice name)
@@ -315,10 +315,10 @@ void route_try(struct call *c)
 
         while ((s = next_server(c))) {
                 mem_replace(&c->tried, mem_strdup(s->entry.name));
-                if (by_name && !is_bare(s))
+                if ((by_name && !is_bare(s)) || pins_withhold(s, c))
                         continue;
                 guard_again(c); /* what was decided about the one before says nothing about this one */
-                if (!guard_admits(c, s, unknown))
+                if (!guard_admits(c, s, route_unknown))
                         return;
                 c->finish = on_tried;
                 server_want(s, c, try_ready);

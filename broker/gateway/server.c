@@ -105,7 +105,7 @@ void server_leg_ready(struct leg *l)
                         s->announces |= kinds[i].kind;
         }
         if (!l->owner) {
-                tools_changed(s);
+                tools_begin(s);
                 changes_all(s);
         }
         subs_leg_ready(l);
@@ -273,8 +273,9 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 s = server_new(g, entry->name);
         old = s->entry;
         channel_entry_copy(&s->entry, entry);
-        approval = !str_eq(old.manifest, entry->manifest) || !strv_equal(old.tools, entry->tools) ||
-                   !strv_equal(old.actions, entry->actions) || !str_eq(old.prefix, entry->prefix);
+        s->n_pins = strv_len(s->entry.pins);
+        approval = !str_eq(old.manifest, entry->manifest) || old.pinned != entry->pinned || !strv_equal(old.pins, entry->pins) ||
+                   !strv_equal(old.tools, entry->tools) || !strv_equal(old.actions, entry->actions) || !str_eq(old.prefix, entry->prefix);
         renamed |= !str_eq(old.prefix, entry->prefix);
         other = old.transport != entry->transport || !str_eq(old.address, entry->address) || old.port != entry->port ||
                 !str_eq(old.path, entry->path) || old.per_session != entry->per_session;
@@ -282,6 +283,8 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 other |= !str_eq(s->shared->instance, entry->instance);
         channel_entry_deinit(&old);
         mem_replace(&s->prefix, entry->prefix ? mem_strdup(entry->prefix) : mem_printf("%s__", entry->name));
+        if (approval)
+                pins_forget(s);
         if (approval && s->told)
                 tools_tell(s);
         if (renamed)
@@ -297,6 +300,8 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 wait_failed(s, ERR_UNAVAILABLE, entry->why ? entry->why : "it is down");
         else if (entry->readiness == READINESS_UP || !list_empty(&s->waiting))
                 wait_wake(s);
+        if (approval)
+                tools_changed(s);
         server_used(s);
 }
 
@@ -346,6 +351,7 @@ struct server *server_free(struct server *s)
         listens_free(g, s);
         subs_server_free(s);
         tools_free(s);
+        pins_free(s);
         if (s->told)
                 g->guard->tools(&s->entry, s->prefix, (struct mcp_slice){0}, g->guard->user);
         sd_event_source_disable_unref(s->change_timer);

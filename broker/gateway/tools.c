@@ -15,7 +15,8 @@
 struct tool {
         char *name;
         struct mcp_params params;
-        bool broken; /* its annotations break the rules */
+        bool broken;   /* its annotations break the rules */
+        bool approved; /* it is what the approval binds */
 };
 
 struct tools {
@@ -59,14 +60,27 @@ void tools_free(struct server *s)
         free(t);
 }
 
+bool tools_read(const struct server *s)
+{
+        return s->tools && s->tools->done_ms && !s->tools->loader;
+}
+
+void tools_begin(struct server *s)
+{
+        if (s->tools)
+                s->tools->done_ms = 0;
+        tools_changed(s);
+}
+
 void tools_changed(struct server *s)
 {
         if (s->tools && s->tools->loader && s->tools->loader->leg) /* else it has not even been asked for */
                 s->tools->changed = true;
         if (s->tools)
                 s->tools->valid = false;
-        /* Agents search among what is known. */
-        if (s->g->guard && s->shared && s->shared->ready && (!s->tools || now_ms(s->g->loop) - s->tools->done_ms >= RELOAD_MS))
+        /* Agents search among what is known; and what is not as it was approved is to be known before somebody calls it. */
+        if ((s->g->guard || s->entry.pinned) && s->shared && s->shared->ready &&
+            (!s->tools || now_ms(s->g->loop) - s->tools->done_ms >= RELOAD_MS))
                 tools_load(s);
 }
 
@@ -118,6 +132,14 @@ bool tools_know(struct server *s, struct mcp_slice name)
         return tool_find(s->tools, name) != NULL;
 }
 
+bool tools_approved(struct server *s, struct mcp_slice name, bool *unsure)
+{
+        const struct tool *t = tool_find(s->tools, name);
+
+        *unsure = !s->tools || s->tools->loader || !s->tools->text.len;
+        return t && t->approved;
+}
+
 struct mcp_slice tools_text(const struct server *s)
 {
         return s->tools && s->tools->text.len ? slice_of_buf(&s->tools->text) : (struct mcp_slice){0};
@@ -165,6 +187,7 @@ static void tool_add(struct tools *t, struct mcp_slice item)
         if (!mcp_is_string(name) || name.n > MAX_NAME || t->n >= MAX_TOOLS)
                 return;
         tool.name = mcp_string(name);
+        tool.approved = pins_tool(t->server, item);
         /* What is kept of annotations is up to some thirty times as long as they are. */
         if (memmem(item.at, item.n, "x-mcp-header", sizeof("x-mcp-header") - 1) && (t->annotated += item.n) <= MAX_TEXT &&
             mcp_params_from_schema(&tool.params, mcp_object_get(item, "inputSchema"), &err) < 0) {
@@ -231,6 +254,7 @@ static void tools_start(struct tools *t)
         if (t->loader)
                 return;
         tools_clear(t);
+        pins_forget_tools(s);
         t->since_ms = MAX(now_ms(s->g->loop), (uint64_t)1);
         t->loader = call_new(s->g, NULL, NULL, MCP_ERA_LEGACY);
         t->loader->own = true;

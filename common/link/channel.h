@@ -18,11 +18,13 @@
 #define CHANNEL_MAX_QUEUED   (4U << 20) /* bytes that wait for a peer that does not read; then it is closed */
 #define CHANNEL_STALL_MS     30000U     /* and so is one that takes nothing for this long */
 #define CHANNEL_MAX_TROUBLES 8U
+#define CHANNEL_MAX_DIFFERS  32U /* items of one server that are named */
 #define CHANNEL_INSTANCE_HEX 12U
 
 enum channel_kind {
         /* controller -> broker */
         CHANNEL_HELLO,   /* first: version */
+        CHANNEL_PINS,    /* name, pins: some of those that the next CHANNEL_SERVER has. Both ends: made and put together by the channel */
         CHANNEL_SERVER,  /* a server is there, or changed: entry */
         CHANNEL_GONE,    /* name is not a server any more, or may not be called any more */
         CHANNEL_SYNCED,  /* all there is was told */
@@ -31,12 +33,13 @@ enum channel_kind {
         CHANNEL_CALLS,   /* serial: which calls wait for a human? */
         CHANNEL_DECIDE,  /* serial, call, approve, valid_ms, by: what a human says about one */
         /* broker -> controller */
-        CHANNEL_START, /* name: somebody calls an on-demand server */
-        CHANNEL_STOP,  /* name: nobody has called it for its idle time */
-        CHANNEL_RENEW, /* name, instance: its stream is lost or its session is broken; a fresh instance is wanted */
-        CHANNEL_CALL,  /* serial, text: one of them. JSON that the controller hands on unread */
-        CHANNEL_DONE,  /* serial, why: that was all; or what went wrong */
-        CHANNEL_STATE, /* troubles: what people must know of the broker's own files; an empty list: nothing. Until it says otherwise */
+        CHANNEL_START,   /* name: somebody calls an on-demand server */
+        CHANNEL_STOP,    /* name: nobody has called it for its idle time */
+        CHANNEL_RENEW,   /* name, instance: its stream is lost or its session is broken; a fresh instance is wanted */
+        CHANNEL_CALL,    /* serial, text: one of them. JSON that the controller hands on unread */
+        CHANNEL_DONE,    /* serial, why: that was all; or what went wrong */
+        CHANNEL_STATE,   /* troubles: what people must know of the broker's own files; an empty list: nothing. Until it says otherwise */
+        CHANNEL_DIFFERS, /* name, differs: what it offers otherwise than approved, and what is withheld therefore; an empty list: nothing */
 };
 
 enum server_readiness {
@@ -61,6 +64,8 @@ struct channel_entry {
         bool per_session; /* a session of its own for every client (HTTP servers), else one for all */
         char *manifest;   /* SHA-256 of the approved one, 64 hex; NULL when the record has none */
         char **tools;     /* names that were approved, others are withheld (an empty list: all). NULL = not bound by the record */
+        bool pinned;      /* the record binds what each item is: */
+        char **pins;      /* of its approved manifest, sorted (common/manifest.h); NULL = none */
         char **actions;   /* "read TOOL": classes as the approved entry tells them; NULL = it tells none */
         uint64_t idle_ms;
 };
@@ -80,6 +85,7 @@ struct channel_message {
         char *by;                   /* CHANNEL_DECIDE: who says so */
         char *text;                 /* CHANNEL_CALL; at most CHANNEL_MAX_TEXT bytes */
         char **troubles;            /* CHANNEL_STATE: sentences, escaped; at most CHANNEL_MAX_TROUBLES */
+        char **differs;             /* CHANNEL_DIFFERS: "tool NAME" and so on, escaped; at most CHANNEL_MAX_DIFFERS */
 };
 void channel_message_deinit(struct channel_message *m);
 /*
@@ -88,7 +94,7 @@ void channel_message_deinit(struct channel_message *m);
  */
 _must_check_ int channel_parse(struct channel_message *ret, const char *text, size_t n, struct err **err);
 char *channel_format(const struct channel_message *m); /* owned */
-/* Has the packet room for it? What has not is not sent. */
+/* Has the packet room for it, without its pins? What has not is not sent. */
 bool channel_fits(const struct channel_message *m);
 
 /* -- the socket, both ends --------------------------------------------------------------------------------------------------- */

@@ -6,17 +6,20 @@
 #include <arpa/inet.h>
 
 #include "common/json.h"
+#include "common/manifest.h"
 
-#define MAX_WHY     2000U
-#define MAX_PATH    1024U
-#define MAX_TOOL    256U
-#define MAX_INTEGER (INT64_C(1) << 53)
+#define MAX_WHY        2000U
+#define MAX_PATH       1024U
+#define MAX_TOOL       256U
+#define MAX_DIFFERENCE 400U
+#define MAX_INTEGER    (INT64_C(1) << 53)
 
 static const char *const kind_words[] = {
-        [CHANNEL_HELLO] = "hello",   [CHANNEL_SERVER] = "server",   [CHANNEL_GONE] = "gone",     [CHANNEL_SYNCED] = "synced",
-        [CHANNEL_STREAM] = "stream", [CHANNEL_REFUSED] = "refused", [CHANNEL_START] = "start",   [CHANNEL_STOP] = "stop",
-        [CHANNEL_RENEW] = "renew",   [CHANNEL_CALLS] = "calls",     [CHANNEL_DECIDE] = "decide", [CHANNEL_CALL] = "call",
-        [CHANNEL_DONE] = "done",     [CHANNEL_STATE] = "state",     [CHANNEL_STATE + 1] = NULL,
+        [CHANNEL_HELLO] = "hello",    [CHANNEL_PINS] = "pins",     [CHANNEL_SERVER] = "server",   [CHANNEL_GONE] = "gone",
+        [CHANNEL_SYNCED] = "synced",  [CHANNEL_STREAM] = "stream", [CHANNEL_REFUSED] = "refused", [CHANNEL_START] = "start",
+        [CHANNEL_STOP] = "stop",      [CHANNEL_RENEW] = "renew",   [CHANNEL_CALLS] = "calls",     [CHANNEL_DECIDE] = "decide",
+        [CHANNEL_CALL] = "call",      [CHANNEL_DONE] = "done",     [CHANNEL_STATE] = "state",     [CHANNEL_DIFFERS] = "differs",
+        [CHANNEL_DIFFERS + 1] = NULL,
 };
 static const char *const transport_words[] = {"stdio", "streamable-http", "sse", NULL};
 static const char *const lifecycle_words[] = {"always-on", "on-demand", NULL};
@@ -83,6 +86,17 @@ static bool is_tool(const char *s)
         return is_clean(s, MAX_TOOL);
 }
 
+static bool is_pin(const char *s)
+{
+        return strlen(s) == MANIFEST_PIN - 1 && str_in_charset(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_");
+}
+
+/* "tool NAME" */
+static bool is_difference(const char *s)
+{
+        return is_clean(s, MAX_DIFFERENCE);
+}
+
 /* "CLASS TOOL" */
 static bool is_action(const char *s)
 {
@@ -102,13 +116,13 @@ struct member {
         unsigned required, allowed;   /* sets of kinds */
         bool (*check)(const char *s); /* texts, and the items of a list */
         const char *const *words;     /* SHAPE_WORD */
-        int64_t min, max;             /* numbers */
+        int64_t min, max;             /* numbers; max of a list: its length, 0 = whatever fits */
 };
 
 #define IN(kind) (1U << (kind))
 #define NAMED                                                                                                                              \
         (IN(CHANNEL_SERVER) | IN(CHANNEL_GONE) | IN(CHANNEL_STREAM) | IN(CHANNEL_REFUSED) | IN(CHANNEL_START) | IN(CHANNEL_STOP) |         \
-         IN(CHANNEL_RENEW))
+         IN(CHANNEL_RENEW) | IN(CHANNEL_PINS) | IN(CHANNEL_DIFFERS))
 #define NUMBERED  (IN(CHANNEL_CALLS) | IN(CHANNEL_DECIDE) | IN(CHANNEL_CALL) | IN(CHANNEL_DONE))
 #define AT(field) offsetof(struct channel_message, field)
 static const struct member members[] = {
@@ -135,6 +149,9 @@ static const struct member members[] = {
         {"prefix", SHAPE_TEXT, AT(entry.prefix), 0, IN(CHANNEL_SERVER), registry_prefix_valid},
         {"per_session", SHAPE_FLAG, AT(entry.per_session), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER)},
         {"tools", SHAPE_LIST, AT(entry.tools), 0, IN(CHANNEL_SERVER), is_tool},
+        {"pinned", SHAPE_FLAG, AT(entry.pinned), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER)},
+        {"pins", SHAPE_LIST, AT(entry.pins), IN(CHANNEL_PINS), IN(CHANNEL_PINS), is_pin},
+        {"differs", SHAPE_LIST, AT(differs), IN(CHANNEL_DIFFERS), IN(CHANNEL_DIFFERS), is_difference, .max = CHANNEL_MAX_DIFFERS},
         {"actions", SHAPE_LIST, AT(entry.actions), 0, IN(CHANNEL_SERVER), is_action},
         {"idle_ms", SHAPE_NUMBER64, AT(entry.idle_ms), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .min = 0, .max = MAX_INTEGER},
 };
@@ -194,6 +211,8 @@ static int read_list(const struct member *m, json_object *v, char ***field, stru
 
         if (!json_object_is_type(v, json_type_array))
                 return bad(m, "is not a list", err);
+        if (m->max && n > (size_t)m->max)
+                return bad(m, "is too long a list", err);
         *field = mem_alloc((n + 1) * sizeof(char *));
         for (size_t i = 0; i < n; i++)
                 if (read_text(m, json_object_array_get_idx(v, i), &(*field)[i], err) < 0)
@@ -341,6 +360,7 @@ void channel_entry_deinit(struct channel_entry *e)
         free(e->manifest);
         strv_free(e->tools);
         strv_free(e->actions);
+        strv_free(e->pins);
         *e = (struct channel_entry){0};
 }
 
@@ -369,6 +389,7 @@ void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e
         ret->manifest = mem_strdup(e->manifest);
         ret->tools = copy_list(e->tools);
         ret->actions = copy_list(e->actions);
+        ret->pins = copy_list(e->pins);
 }
 
 bool channel_entry_equal(const struct channel_entry *a, const struct channel_entry *b)
@@ -377,7 +398,7 @@ bool channel_entry_equal(const struct channel_entry *a, const struct channel_ent
                str_eq(a->why, b->why) && str_eq(a->instance, b->instance) && str_eq(a->address, b->address) && a->port == b->port &&
                str_eq(a->path, b->path) && str_eq(a->prefix, b->prefix) && a->per_session == b->per_session &&
                str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) && strv_equal(a->actions, b->actions) &&
-               a->idle_ms == b->idle_ms;
+               a->pinned == b->pinned && strv_equal(a->pins, b->pins) && a->idle_ms == b->idle_ms;
 }
 
 void channel_message_deinit(struct channel_message *m)
@@ -388,5 +409,6 @@ void channel_message_deinit(struct channel_message *m)
         free(m->by);
         free(m->text);
         strv_free(m->troubles);
+        strv_free(m->differs);
         *m = (struct channel_message){0};
 }

@@ -10,9 +10,11 @@
 
 #include "common/file.h"
 #include "common/log.h"
+#include "common/manifest.h"
 
 #define PACKETS_A_TURN 32U /* so that a talkative peer does not keep the loop */
-#define MAX_FDS        2U  /* that one packet's control data has room for; more are dropped by the kernel, which says so */
+#define PINS_A_PACKET  1000U
+#define MAX_FDS        2U /* that one packet's control data has room for; more are dropped by the kernel, which says so */
 
 struct packet {
         struct packet *next;
@@ -31,6 +33,8 @@ struct channel {
         sd_event_source *io, *stall, *defer;
         struct packet *first, **end;
         size_t queued;
+        struct channel_entry arriving; /* name and pins of the server that is told next */
+        size_t n_pins, room_pins;
         struct err *why; /* it ended, and the owner was not told yet */
 };
 
@@ -65,6 +69,7 @@ static void unref(struct channel *c)
         shut(c);
         sd_event_source_disable_unref(c->defer);
         err_free(c->why);
+        channel_entry_deinit(&c->arriving);
         free(c);
 }
 
@@ -156,6 +161,45 @@ static int judge(const struct channel *c, struct channel_message *m, const struc
         return 0;
 }
 
+/* More than one packet has room for: they come before their server, in order. */
+static int keep_pins(struct channel *c, struct channel_message *m, struct err **err)
+{
+        struct channel_entry *e = &c->arriving;
+        const char *last = c->n_pins ? e->pins[c->n_pins - 1] : "";
+
+        if (!e->name)
+                e->name = mem_strdup(m->entry.name);
+        for (char **p = m->entry.pins; *p; last = *p, p++) {
+                if (strcmp(*p, last) <= 0 || c->n_pins >= MANIFEST_MAX_PINS)
+                        return err_set(err, ERR_INVALID, "pins that are not in order, or too many of them");
+                if (c->n_pins + 1 >= c->room_pins) {
+                        c->room_pins = c->room_pins ? 2 * c->room_pins : PINS_A_PACKET;
+                        e->pins = mem_realloc(e->pins, c->room_pins, sizeof(*e->pins));
+                }
+                e->pins[c->n_pins++] = *p;
+                e->pins[c->n_pins] = NULL;
+                *p = mem_strdup("");
+        }
+        return 0;
+}
+
+static int put_together(struct channel *c, struct channel_message *m, struct err **err)
+{
+        struct channel_entry *e = &c->arriving;
+
+        if (e->name && ((m->kind != CHANNEL_PINS && m->kind != CHANNEL_SERVER) || !str_eq(e->name, m->entry.name)))
+                return err_set(err, ERR_INVALID, "pins without their server");
+        if (m->kind == CHANNEL_PINS)
+                return keep_pins(c, m, err);
+        if (e->name && !m->entry.pinned)
+                return err_set(err, ERR_INVALID, "pins of a server that is not pinned");
+        if (e->name)
+                m->entry.pins = TAKE_PTR(e->pins);
+        channel_entry_deinit(e);
+        c->n_pins = c->room_pins = 0;
+        return 0;
+}
+
 /* 1: one was taken; 0: nothing more to take, or it is over. */
 static int take_packet(struct channel *c, struct arrival *a)
 {
@@ -182,12 +226,13 @@ static int take_packet(struct channel *c, struct arrival *a)
                 fail_text(c, ERR_UNAVAILABLE, "the peer closed the link");
                 return 0;
         }
-        if (judge(c, &m, a, (size_t)n, h.msg_flags, &err) < 0) {
+        if (judge(c, &m, a, (size_t)n, h.msg_flags, &err) < 0 || put_together(c, &m, &err) < 0) {
                 close_fds(a);
                 fail(c, err);
                 return 0;
         }
-        c->events->message(c, &m, a->n_fds ? a->fds[0] : -1, c->user);
+        if (m.kind != CHANNEL_PINS)
+                c->events->message(c, &m, a->n_fds ? a->fds[0] : -1, c->user);
         return c->fd >= 0;
 }
 
@@ -299,15 +344,9 @@ static int on_io(_unused_ sd_event_source *s, _unused_ int fd, uint32_t revents,
         return 0;
 }
 
-void channel_send(struct channel *c, const struct channel_message *m, int fd)
+static void queue(struct channel *c, struct packet *p)
 {
-        struct packet *p = NEW(struct packet);
-
-        *p = (struct packet){.text = channel_format(m), .fd = fd};
-        p->n = strlen(p->text);
-        if (p->n > CHANNEL_MAX_PACKET)
-                log_error("a message over the link is too long and is not sent", "server", m->entry.name ? m->entry.name : "-");
-        if (p->n > CHANNEL_MAX_PACKET || c->fd < 0) {
+        if (c->fd < 0) {
                 packet_free(p);
                 return;
         }
@@ -324,6 +363,44 @@ void channel_send(struct channel *c, const struct channel_message *m, int fd)
                 return;
         await_reader(c);
         write_packets(c);
+}
+
+static struct packet *packet_new(const struct channel_message *m, int fd)
+{
+        struct packet *p = NEW(struct packet);
+
+        *p = (struct packet){.text = channel_format(m), .fd = fd};
+        p->n = strlen(p->text);
+        return p;
+}
+
+static void send_pins(struct channel *c, const struct channel_entry *e)
+{
+        char *some[PINS_A_PACKET + 1];
+        const struct channel_message m = {.kind = CHANNEL_PINS, .entry = {.name = e->name, .pins = some}};
+
+        for (size_t i = 0, n = strv_len(e->pins); i < n;) {
+                size_t k = 0;
+
+                while (k < PINS_A_PACKET && i < n)
+                        some[k++] = e->pins[i++];
+                some[k] = NULL;
+                queue(c, packet_new(&m, -1));
+        }
+}
+
+void channel_send(struct channel *c, const struct channel_message *m, int fd)
+{
+        struct packet *p = packet_new(m, fd);
+
+        if (p->n > CHANNEL_MAX_PACKET) {
+                log_error("a message over the link is too long and is not sent", "server", m->entry.name ? m->entry.name : "-");
+                packet_free(p);
+                return;
+        }
+        if (m->kind == CHANNEL_SERVER)
+                send_pins(c, &m->entry);
+        queue(c, p);
 }
 
 bool channel_fits(const struct channel_message *m)

@@ -1,6 +1,12 @@
 #include "common/smoke/talk_manifest.h"
 
+#include "common/manifest.h"
 #include "common/text.h"
+
+_Static_assert((unsigned)TALK_TOOLS == MANIFEST_TOOLS && (unsigned)TALK_PROMPTS == MANIFEST_PROMPTS &&
+                       (unsigned)TALK_RESOURCES == MANIFEST_RESOURCES && (unsigned)TALK_TEMPLATES == MANIFEST_TEMPLATES &&
+                       (unsigned)TALK_N_LISTS == MANIFEST_LISTS,
+               "lists are in the manifest's order");
 
 static const struct talk_listing listings[TALK_N_LISTS] = {
         [TALK_TOOLS] = {"tools/list", "tools", "name", "tools", "notifications/tools/list_changed"},
@@ -141,15 +147,10 @@ static int sort_list(struct talk_manifest *m, enum talk_list list, struct err **
 
 int talk_manifest_text(struct talk_manifest *m, char **ret, struct err **err)
 {
-        _cleanup_json_ json_object *o = json_object_new_object();
-
-        json_add_str(o, "instructions", m->instructions ? m->instructions : "");
-        for (unsigned i = 0; i < TALK_N_LISTS; i++) {
+        for (unsigned i = 0; i < TALK_N_LISTS; i++)
                 if (sort_list(m, (enum talk_list)i, err) < 0)
                         return -1;
-                json_add(o, listings[i].member, json_object_get(m->items[i]));
-        }
-        *ret = json_canonical(o);
+        *ret = manifest_text(m->instructions, m->items);
         return 0;
 }
 

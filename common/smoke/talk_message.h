@@ -7,6 +7,7 @@
 #pragma once
 
 #include "common/json.h"
+#include "common/manifest.h"
 
 enum talk_kind { TALK_RESULT, TALK_ERROR, TALK_REQUEST, TALK_NOTIFICATION };
 
@@ -23,7 +24,7 @@ struct talk_message {
         json_object *json; /* owned */
 };
 
-#define TALK_MAX_DEPTH 64
+#define TALK_MAX_DEPTH MANIFEST_DEPTH
 
 /*
  * 0: *ret is a message (talk_message_deinit() frees it). 1: this is no message at all, e.g. a log line on standard output; *ret is

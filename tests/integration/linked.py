@@ -33,7 +33,7 @@ class Broker:
     def __init__(self, host, user=None, synced=True):
         self.link = connect(host.settings["link.socket"], user or rig().env["RIG_BROKER"])
         self.hello, self.synced, self.ended = None, False, False
-        self.servers, self.gone, self.refused, self.streams, self.history = {}, [], [], {}, []
+        self.pins, self.servers, self.gone, self.refused, self.streams, self.history = {}, {}, [], [], {}, []
         if synced:
             self.until("the catalogue", lambda: self.synced)
 
@@ -62,7 +62,11 @@ class Broker:
         if kind == "hello":
             assert self.hello is None and len(self.history) == 1
             self.hello = m
+        elif kind == "pins":
+            self.pins.setdefault(name, []).extend(m["pins"])
         elif kind == "server":
+            assert m["pinned"] or name not in self.pins
+            m["pins"] = self.pins.pop(name, [])
             self.servers[name] = m
         elif kind == "gone":
             del self.servers[name]

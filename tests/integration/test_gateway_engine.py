@@ -1,7 +1,9 @@
 """The whole way of a call, as on a host: a client, bulkhead-broker, the link, bulkhead-controller, and servers in their sealed containers on a real Engine."""
 import concurrent.futures
 import contextlib
+import json
 import os
+import re
 import signal
 import threading
 import time
@@ -112,6 +114,10 @@ class GatewayEngine(unittest.TestCase):
         self.assertEqual(status, 200)
         return next(float(line.split()[-1]) for line in text.splitlines() if line.split(" ")[0] == name)
 
+    def metrics(self, name):
+        text = self.gateway.request("GET", "/metrics")[2]
+        return {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if line.startswith(name + "{")}
+
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.host.broker.pid}/fd"))
 
@@ -179,6 +185,39 @@ class GatewayEngine(unittest.TestCase):
         with self.gateway.client("/servers/few/mcp") as client:
             self.assertEqual(client.tool("echo", text="approved"), "approved")
             self.assertEqual(self.refused(client.tool, "status").error["code"], -32602)
+
+    def test_definitions_are_those_of_the_approvals(self):
+        """Of an honest server nothing is withheld: a real one's lists come as its smoke test saw them."""
+        evidence = next(p for p in self.host.paths() if re.fullmatch(r"all/f-[0-9a-f]+\.smoke\.json", p))
+        manifest = json.loads(json.loads(self.host.show(evidence))["smoke"]["manifest"])
+        for kind, method, key in (("tools", "tools/list", "name"), ("prompts", "prompts/list", "name"), ("resources", "resources/list", "uri"),
+                                  ("resourceTemplates", "resources/templates/list", "uriTemplate")):
+            got, cursor = [], {}
+            while cursor is not None:
+                page = self.gateway.ask("/servers/all/mcp", method, cursor)
+                got += page[kind]
+                cursor = {"cursor": page["nextCursor"]} if "nextCursor" in page else None
+            approved = [i for i in manifest[kind] if kind != "tools" or i["name"] in self.host.approval("all")["tools"]]
+            self.assertEqual(sorted(got, key=lambda item, k=key: item[k]), approved, kind)
+            self.assertTrue(got, kind)
+        self.assertEqual(sum(v for k, v in self.metrics("bulkhead_server_withheld").items()), 0)
+        self.assertNotIn("withheld", self.host.cli("status").stdout)
+
+    def test_rug_pull(self):
+        """What is described otherwise after its approval does not exist any more, and `status` says so."""
+        self.approve(rug=self.host.entry("mcp/hostile:1", args=["call-rug-pull"], **SMALL))
+        try:
+            for text in ("one", "two"):
+                eventually("the server answers", 30, lambda t=text: self.gateway.tool("/servers/rug/mcp", "a", text=t) == t)
+            eventually("the tool is gone", 10, lambda: self.gateway.names("/servers/rug/mcp") == ["b"])
+            self.assertEqual(self.refused(self.gateway.call, "/servers/rug/mcp", "a", {"text": "x"}).error["code"], -32602)
+            self.assertEqual(self.gateway.tool("/servers/rug/mcp", "b", text="still"), "still")
+            eventually("status says so", 10, lambda: self.host.server("rug").get("withheld") == ["tool a"])
+            self.assertIn("withheld, since it differs from what was approved: tool a of server rug", self.host.cli("status").stdout)
+            self.assertIn("Withheld", self.host.cli("status", "rug").stdout)
+        finally:
+            self.host.write_registry({k: v for k, v in self.host.read_registry().items() if k != "rug"})
+            self.host.settle()
 
     def test_token(self):
         for token in (None, "", "wrong", TOKEN[:-1], TOKEN + "x"):

@@ -71,6 +71,7 @@ class Link(Case):
             self.assertEqual((entry["transport"], entry["lifecycle"], entry["prefix"], entry["per_session"]), ("stdio", "always-on", "e.", False))
             self.assertEqual(sorted(entry["tools"]), sorted(self.host.approval("echo")["tools"]))
             self.assertNotIn("address", entry)
+            self.assertGreater(len(entry["pins"]), len(entry["tools"]))
             self.assertEqual(broker.servers["lazy"]["readiness"], "asleep")
             self.assertEqual(broker.servers["lazy"]["idle_ms"], 2000)
             self.assertNotIn("prefix", broker.servers["lazy"])

@@ -4,7 +4,8 @@
  *
  * Says what happens on standard output, a JSON object a line: {"event":"ready"}, {"event":"connected"}, {"event":"closed","why":…},
  * {"event":"up","name":…,"instance":…,"pid":…}, {"event":"exited","name":…,"pid":…},
- * {"event":"asked","kind":"start"|"stop"|"renew","name":…}, {"event":"call","text":…}, {"event":"done","why":…}.
+ * {"event":"asked","kind":"start"|"stop"|"renew","name":…}, {"event":"differs","name":…,"what":…}, {"event":"call","text":…},
+ * {"event":"done","why":…}.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -18,6 +19,7 @@
 #include "common/json.h"
 #include "common/link/channel.h"
 #include "common/log.h"
+#include "common/manifest.h"
 #include "tests/rig/link_server.h"
 
 #define RESTART_MS 100U
@@ -218,6 +220,11 @@ static void on_message(struct channel *c, const struct channel_message *m, int f
                 say("state", NULL, "troubles", all, 0);
                 return;
         }
+        if (m->kind == CHANNEL_DIFFERS) {
+                _cleanup_free_ char *what = strv_join(m->differs, ", ");
+                say("differs", m->entry.name, "what", what, 0);
+                return;
+        }
         say("asked", m->entry.name, "kind", words[m->kind], 0);
         if (!s)
                 return;
@@ -294,24 +301,43 @@ static void set_default(json_object *o, const char *key, json_object *value)
                 json_add(o, key, value);
 }
 
+/* The approved manifest, members that are not there being empty. */
+static int approved_parse(char ***ret, json_object *o, struct err **err)
+{
+        _cleanup_free_ char *text = NULL;
+
+        if (!o)
+                return 0;
+        set_default(o, "instructions", json_object_new_string(""));
+        for (unsigned i = 0; i < MANIFEST_LISTS; i++)
+                set_default(o, manifest_member((enum manifest_part)i), json_object_new_array());
+        text = json_canonical(o);
+        return manifest_pins(ret, text, strlen(text), err);
+}
+
 /* An entry is the link's own message about a server, most of it optional, and what only we need. */
 static int entry_parse(struct hosted *s, json_object *o, struct err **err)
 {
         _cleanup_(channel_message_deinit) struct channel_message m = {0};
+        _cleanup_strv_ char **pins = NULL;
         const char *text;
 
         if (json_get(o, "command") && !json_to_strv(&s->command, json_get(o, "command")))
                 return err_set(err, ERR_INVALID, "\"command\" is no list of words");
         s->refuse = mem_strdup(json_str(o, "refuse"));
+        if (approved_parse(&pins, json_get(o, "approved"), err) < 0)
+                return -1;
         s->delay_ms = (unsigned)json_int(o, "delay_ms", 0);
         json_object_object_del(o, "command");
         json_object_object_del(o, "refuse");
+        json_object_object_del(o, "approved");
         json_object_object_del(o, "delay_ms");
         set_default(o, "kind", json_object_new_string("server"));
         set_default(o, "transport", json_object_new_string("stdio"));
         set_default(o, "lifecycle", json_object_new_string("always-on"));
         set_default(o, "readiness", json_object_new_string("asleep"));
         set_default(o, "per_session", json_object_new_boolean(!str_eq(json_str(o, "transport"), "stdio")));
+        set_default(o, "pinned", json_object_new_boolean(pins != NULL));
         set_default(o, "idle_ms", json_object_new_int64(600000));
         if (!str_eq(json_str(o, "transport"), "stdio")) {
                 set_default(o, "address", json_object_new_string("127.0.0.1"));
@@ -321,6 +347,7 @@ static int entry_parse(struct hosted *s, json_object *o, struct err **err)
         if (channel_parse(&m, text, strlen(text), err) < 0)
                 return -1;
         channel_entry_copy(&s->entry, &m.entry);
+        s->entry.pins = TAKE_PTR(pins);
         return 0;
 }
 
@@ -437,7 +464,8 @@ static int usage(void)
         fputs("usage: link_host --socket PATH --broker-uid UID [--entry JSON]…\n"
               "An entry: {\"name\":…,\"transport\":\"stdio\"|\"streamable-http\"|\"sse\",\"command\":[…],\"port\":…,…}, the other members "
               "as in the\n"
-              "link's message \"server\"; also \"delay_ms\" before each start, and \"refuse\": why it is never started when asked for.\n"
+              "link's message \"server\"; also \"approved\", the manifest that its items are held to, \"delay_ms\" before each start, and "
+              "\"refuse\": why it is never started when asked for.\n"
               "Commands, one a line: {\"do\":\"add\",\"entry\":…}, "
               "{\"do\":\"remove\"|\"kill\"|\"down\"|\"up\"|\"refuse\",\"name\":…,\"why\":…},\n"
               "{\"do\":\"calls\"}, {\"do\":\"decide\",\"call\":…,\"approve\":…,\"valid_ms\":…}, {\"do\":\"close\"} (the link). Ends, with "

@@ -447,6 +447,14 @@ static void on_stop(_unused_ const char *name, void *user)
         ((struct world *)user)->stops++;
 }
 
+static void on_differs(_unused_ const char *name, const char *const *what, size_t n, void *user)
+{
+        struct world *w = user;
+
+        w->n_differs = n;
+        mem_replace(&w->differs, n ? mem_strdup(what[0]) : NULL);
+}
+
 static void on_renew(_unused_ const char *name, _unused_ const char *instance, void *user)
 {
         ((struct world *)user)->renews++;
@@ -462,7 +470,7 @@ struct world *world_new(void)
                                                      .session_idle_ms = 60000,
                                                      .max_waiting = 4};
         struct world *w = NEW(struct world);
-        struct gateway_controller controller = {.start = on_start, .stop = on_stop, .renew = on_renew, .user = w};
+        struct gateway_controller controller = {.start = on_start, .stop = on_stop, .renew = on_renew, .differs = on_differs, .user = w};
 
         assert_true(sd_event_new(&w->loop) >= 0);
         assert_int_equal(gateway_new(&w->g, w->loop, &config, &controller, NULL), 0);
@@ -474,6 +482,7 @@ void world_free(struct world *w)
 {
         gateway_free(w->g);
         sd_event_unref(w->loop);
+        free(w->differs);
         free(w);
         fakes_free();
 }

@@ -75,6 +75,8 @@ struct world {
         sd_event *loop;
         struct gateway *g;
         unsigned starts, stops, renews;
+        size_t n_differs; /* that the controller was told last, and the first of them */
+        char *differs;
 };
 struct world *world_new(void);
 void world_free(struct world *w);

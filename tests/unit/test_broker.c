@@ -16,6 +16,7 @@
 #include "controller/egress/egress_private.h"
 
 #define SPEC_A    "v1:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define MANIFEST  "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 #define CONTAINER "c000000000000000000000000000000000000000000000000000000000000001"
 
 /* -- what is told, as a pure function ------------------------------------------------------------------------------------------ */
@@ -323,6 +324,8 @@ static int setup(void **state)
                                    .observed_once = true};
         for (int i = 0; i < SERVERS; i++)
                 set_plan(w, i, i == LAZY || i == OTHER ? SERVER_STOPPED : SERVER_RUNNING);
+        w->conf.state_dir = w->dir;
+        w->c.smoked = smoked_load(&w->conf);
         w->c.broker = broker_new(&w->c);
         *state = w;
         return 0;
@@ -342,6 +345,7 @@ static int teardown(void **state)
         if (w->fd >= 0)
                 close(w->fd);
         free(w->conf.broker_user);
+        smoked_free(w->c.smoked);
         assert_int_equal(rmdir(w->dir), 0);
         free(w);
         return 0;
@@ -359,7 +363,7 @@ static int dial(struct world *w)
 /* One packet by hand, as "kind name rest"; "" = none, "end" = the controller closed. */
 static char *packet(struct world *w, int fd)
 {
-        static const char *const kinds[] = {"hello", "server", "gone", "synced", "stream", "refused"};
+        static const char *const kinds[] = {"hello", "pins", "server", "gone", "synced", "stream", "refused"};
         static const char *const words[] = {"up", "asleep", "coming", "down"};
         _cleanup_(channel_message_deinit) struct channel_message m = {0};
         char text[4096], control[64];
@@ -535,6 +539,55 @@ static void test_calls(void **state)
         lazy->plan->why = mem_strdup("manifest-mismatch");
         ask(w, "start", "lazy");
         hear(w, "refused lazy manifest-mismatch");
+}
+
+/* What was approved of each item goes along, and without it nobody may call a server. */
+static void test_pins_are_told(void **state)
+{
+        struct world *w = *state;
+        _cleanup_free_ char *path = mem_printf("%s/smoked.json", w->dir);
+        struct err *err = NULL;
+        char **pins = NULL;
+
+        w->record.manifest_sha256 = (char *)MANIFEST;
+        w->broker = dial(w);
+        hear(w, "hello, server echo coming, server lazy asleep, server other asleep, server web coming, synced");
+        pins = strv_append(pins, "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA");
+        assert_ok(smoked_remember(w->c.smoked, &w->conf, SPEC_A, MANIFEST, pins, &err));
+        broker_tell(&w->c, false);
+        hear(w, "pins echo, server echo coming, pins lazy, server lazy asleep, pins other, server other asleep, pins web, server web up");
+        /* They survive a restart. */
+        smoked_free(w->c.smoked);
+        w->c.smoked = smoked_load(&w->conf);
+        assert_string_equal(smoked_manifest(w->c.smoked, SPEC_A), MANIFEST);
+        assert_int_equal(strv_len(smoked_pins(w->c.smoked, SPEC_A)), 1);
+        broker_tell(&w->c, false);
+        hear(w, "");
+        assert_int_equal(unlink(path), 0);
+}
+
+/* What the broker withholds is for people to see, as long as it says so. */
+static void test_differs(void **state)
+{
+        static const char some[] = "{\"kind\":\"differs\",\"name\":\"echo\",\"differs\":[\"tool a\",\"prompt b\"]}",
+                          none[] = "{\"kind\":\"differs\",\"name\":\"echo\",\"differs\":[]}";
+        struct world *w = *state;
+        const struct key *echo = key_get(&w->c, "echo");
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        for (unsigned i = 0; i < 2; i++) {
+                assert_int_equal(send(w->broker, some, strlen(some), MSG_NOSIGNAL), strlen(some));
+                run_ms(&w->x, 50);
+                assert_int_equal(strv_len(echo->differs), 2);
+                assert_string_equal(echo->differs[0], "tool a");
+                if (i == 0)
+                        assert_int_equal(send(w->broker, none, strlen(none), MSG_NOSIGNAL), strlen(none));
+                else
+                        close(TAKE_FD(w->broker));
+                run_ms(&w->x, 50);
+                assert_null(echo->differs);
+        }
 }
 
 static int on_pass(_unused_ sd_event_source *s, _unused_ uint64_t usec, void *user)
@@ -843,6 +896,8 @@ int main(void)
                 world_test(test_nothing_is_known_yet),
                 world_test(test_large_catalogue),
                 world_test(test_calls),
+                world_test(test_pins_are_told),
+                world_test(test_differs),
                 world_test(test_flood_of_questions),
                 world_test(test_caps),
                 world_test(test_demand_ends),

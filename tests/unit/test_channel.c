@@ -30,8 +30,12 @@ static void refuse(const char *text, const char *part)
         assert_null(m.entry.name);
 }
 
-#define STDIO "{\"kind\":\"server\",\"name\":\"a\",\"transport\":\"stdio\",\"lifecycle\":\"always-on\",\"per_session\":false,\"idle_ms\":0"
-#define HTTP  "{\"kind\":\"server\",\"name\":\"a\",\"transport\":\"sse\",\"lifecycle\":\"on-demand\",\"per_session\":true,\"idle_ms\":5"
+#define STDIO                                                                                                                              \
+        "{\"kind\":\"server\",\"name\":\"a\",\"transport\":\"stdio\",\"lifecycle\":\"always-on\",\"per_session\":false,\"pinned\":false,"  \
+        "\"idle_ms\":0"
+#define HTTP                                                                                                                               \
+        "{\"kind\":\"server\",\"name\":\"a\",\"transport\":\"sse\",\"lifecycle\":\"on-demand\",\"per_session\":true,\"pinned\":true,"      \
+        "\"idle_ms\":5"
 
 static void test_roundtrip(_unused_ void **state)
 {
@@ -97,6 +101,9 @@ static void test_kinds(_unused_ void **state)
                 "{\"kind\":\"done\",\"serial\":7}",
                 "{\"kind\":\"state\",\"troubles\":[]}",
                 "{\"kind\":\"state\",\"troubles\":[\"the policy is not read\"]}",
+                "{\"kind\":\"differs\",\"name\":\"a\",\"differs\":[]}",
+                "{\"kind\":\"differs\",\"name\":\"a\",\"differs\":[\"tool x\"]}",
+                "{\"kind\":\"pins\",\"name\":\"a\",\"pins\":[]}",
                 STDIO ",\"readiness\":\"asleep\"}",
                 STDIO ",\"readiness\":\"down\",\"down_why\":\"not approved\"}",
                 HTTP ",\"readiness\":\"coming\",\"port\":80,\"path\":\"/mcp\"}",
@@ -180,6 +187,7 @@ struct end {
         int fd; /* the last that came */
         char *why;
         bool free_in_message;
+        struct channel_entry entry; /* the last that came */
 };
 
 struct fixture {
@@ -194,6 +202,8 @@ static void on_message(_unused_ struct channel *c, const struct channel_message 
 
         e->messages++;
         e->last = m->kind;
+        channel_entry_deinit(&e->entry);
+        channel_entry_copy(&e->entry, &m->entry);
         snprintf(e->name, sizeof(e->name), "%s", m->entry.name ? m->entry.name : "");
         if (fd >= 0) {
                 if (e->fd >= 0)
@@ -244,6 +254,7 @@ static int teardown(void **state)
         if (f->broker.fd >= 0)
                 close(f->broker.fd);
         free(f->broker.why);
+        channel_entry_deinit(&f->broker.entry);
         if (f->raw >= 0)
                 close(f->raw);
         sd_event_unref(f->loop);
@@ -272,7 +283,7 @@ static void say(struct fixture *f, const char *text, size_t n)
         char control[CMSG_SPACE(8 * sizeof(int))] = {0};
         struct iovec iov = {(char *)text, strlen(text)};
         struct msghdr h = {.msg_iov = &iov, .msg_iovlen = 1};
-        int fds[8];
+        int fds[8] = {0};
 
         for (size_t i = 0; i < n; i++)
                 fds[i] = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -305,6 +316,35 @@ static void test_stream(void **state)
         assert_int_equal(f->broker.closed, 0);
 }
 
+#define PIN_A            "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
+#define PIN_B            "BBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBBB"
+#define PINS(name, list) "{\"kind\":\"pins\",\"name\":\"" name "\",\"pins\":[" list "]}"
+
+/* More than a packet holds, through a real socket, and as one entry again on the other side. */
+static void test_pins(void **state)
+{
+        struct fixture *f = *state;
+        struct end controller = {.fd = -1};
+        struct channel_message m = {.kind = CHANNEL_SERVER, .entry = {.name = (char *)"a", .readiness = READINESS_ASLEEP, .pinned = true}};
+        struct err *err = NULL;
+
+        m.entry.pins = mem_alloc(3001 * sizeof(char *));
+        for (unsigned i = 0; i < 3000; i++)
+                m.entry.pins[i] = mem_printf("%043u", i);
+        assert_ok(channel_new(&controller.c, f->loop, TAKE_FD(f->raw), false, &events, &controller, &err));
+        channel_send(controller.c, &m, -1);
+        turn(f);
+        assert_int_equal(f->broker.closed, 0);
+        assert_int_equal(f->broker.messages, 1);
+        assert_true(channel_entry_equal(&f->broker.entry, &m.entry));
+        strv_free(TAKE_PTR(m.entry.pins));
+        channel_send(controller.c, &m, -1); /* none is no longer some */
+        turn(f);
+        assert_null(f->broker.entry.pins);
+        assert_true(f->broker.entry.pinned);
+        channel_free(controller.c);
+}
+
 static void expect_end(struct fixture *f, const char *part, unsigned fds_before)
 {
         turn(f);
@@ -325,14 +365,49 @@ static void test_wrong_descriptors(void **state)
                 size_t n;
                 const char *part;
         } cases[] = {
-                {STREAM, 2, "more than one descriptor"}, {STREAM, 7, "more than one descriptor"},
-                {STREAM, 0, "without a descriptor"},     {"{\"kind\":\"synced\"}", 1, "with a message that has none"},
-                {"no json", 1, "link message"},          {"", 1, "link message"},
+                {STREAM, 2, "more than one descriptor"},
+                {STREAM, 7, "more than one descriptor"},
+                {STREAM, 0, "without a descriptor"},
+                {"{\"kind\":\"synced\"}", 1, "with a message that has none"},
+                {"no json", 1, "link message"},
+                {"", 1, "link message"},
+                {PINS("a", "\"" PIN_A "\""), 1, "with a message that has none"},
         };
 
         for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
                 unsigned before = open_fds();
                 say(*state, cases[i].text, cases[i].n);
+                expect_end(*state, cases[i].part, before);
+                teardown(state);
+                setup(state);
+        }
+}
+
+#define UNPINNED STDIO ",\"readiness\":\"asleep\"}"
+#define B_SERVER                                                                                                                           \
+        "{\"kind\":\"server\",\"name\":\"b\",\"transport\":\"stdio\",\"lifecycle\":\"always-on\",\"per_session\":false,\"pinned\":true,"   \
+        "\"idle_ms\":0,"                                                                                                                   \
+        "\"readiness\":\"asleep\"}"
+
+/* Pins go with the server that comes next, and with no other. */
+static void test_wrong_pins(void **state)
+{
+        static const struct {
+                const char *first, *then, *part;
+        } cases[] = {
+                {PINS("a", "\"" PIN_A "\""), "{\"kind\":\"synced\"}", "without their server"},
+                {PINS("a", "\"" PIN_A "\""), B_SERVER, "without their server"},
+                {PINS("a", "\"" PIN_A "\""), PINS("b", "\"" PIN_B "\""), "without their server"},
+                {PINS("a", "\"" PIN_A "\""), UNPINNED, "not pinned"},
+                {PINS("a", "\"" PIN_B "\""), PINS("a", "\"" PIN_A "\""), "not in order"},
+                {PINS("a", "\"" PIN_A "\""), PINS("a", "\"" PIN_A "\""), "not in order"},
+                {"{\"kind\":\"synced\"}", PINS("a", "\"short\""), "\"pins\""},
+        };
+
+        for (size_t i = 0; i < ELEMENTSOF(cases); i++) {
+                unsigned before = open_fds();
+                say(*state, cases[i].first, 0);
+                say(*state, cases[i].then, 0);
                 expect_end(*state, cases[i].part, before);
                 teardown(state);
                 setup(state);
@@ -577,6 +652,8 @@ int main(void)
                 pair_test(test_stream),
                 pair_test(test_wrong_descriptors),
                 pair_test(test_wrong_packets),
+                pair_test(test_pins),
+                pair_test(test_wrong_pins),
                 pair_test(test_peer_leaves),
                 pair_test(test_freed_in_message),
                 pair_test(test_queue_drains),

@@ -121,6 +121,9 @@ static void test_all_well(_unused_ void **state)
         assert_false(plan_needs_subnet(&w.server, &w.observed, false));
         w.in.facts.rules_ok = false;
         expect(&w, SERVER_RUNNING, "allow bh00000001");
+        w.in.facts.rules_ok = true;
+        w.in.facts.smoked = NULL; /* what its manifest has is not known any more, and the broker needs it */
+        expect(&w, SERVER_RUNNING, "smoke-test s");
 }
 
 static void test_ended(_unused_ void **state)
