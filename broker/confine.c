@@ -54,8 +54,6 @@ static int allow_more(scmp_filter_ctx f)
 
         for (size_t i = 0; i < ELEMENTSOF(requests) && r >= 0; i++)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_EQ, requests[i]));
-        if (r >= 0)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(fcntl), 1, SCMP_A1(SCMP_CMP_EQ, F_DUPFD_CLOEXEC));
         return r;
 }
 

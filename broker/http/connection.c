@@ -1,5 +1,4 @@
 #include <errno.h>
-#include <fcntl.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <sys/epoll.h>
@@ -8,115 +7,76 @@
 
 #include "broker/http/internal.h"
 
-#define FLOOR_BYTES     4096U /* a second: at least so fast a body must come in, and an answer be read */
-#define HANGUP          (EPOLLRDHUP | EPOLLET)
-#define TCP_ESTABLISHED 1 /* <netinet/tcp.h> has the name, and an older struct tcp_info */
+#define FLOOR_BYTES 4096U      /* a second: at least so fast a body must come in, and an answer be read */
+#define MAX_DRAINED (4U << 20) /* bytes that a refused client may still send us for nothing */
+/* All of it once and for all. EPOLLOUT is only told when a write had found no room before. */
+#define EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 /* -- beginning and end ------------------------------------------------------------------------------------------------------- */
 
-struct conn *conn_of(struct MHD_Connection *mhd)
-{
-        return MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
-}
-
-/*
- * libmicrohttpd takes a short read for the end of what there is, and then does not hear of an end that came together with the last bytes:
- * its epoll has told that before. Shutting our side down tells it again.
- */
-void conn_nudge(struct conn *c)
-{
-        (void)shutdown(c->fd, SHUT_RD);
-}
-
-static int on_hangup(sd_event_source *s, _unused_ int fd, _unused_ uint32_t revents, void *user)
+static int on_io(_unused_ sd_event_source *s, _unused_ int fd, uint32_t revents, void *user)
 {
         struct conn *c = user;
-        int unread = 0;
 
-        c->hung_up = true;
-        if (c->state == CONN_WAITING) {
-                struct exchange *x = TAKE_PTR(c->x);
-
-                conn_end(c);
-                exchange_lost(x);
-        } else if (c->state != CONN_ANSWERING) {
-                conn_nudge(c);
-                /* It has not even read what came before the end: once more after that. */
-                if (ioctl(c->fd, FIONREAD, &unread) == 0 && unread > 0)
-                        (void)sd_event_source_set_io_events(s, HANGUP);
-        }
+        c->hung_up |= (revents & (EPOLLRDHUP | EPOLLHUP | EPOLLERR)) != 0;
+        c->readable |= (revents & EPOLLIN) || c->hung_up;
+        conn_work(c);
         return 0;
 }
 
-struct conn *conn_opened(struct front *f, struct MHD_Connection *mhd)
+/* Connections as such are counted apart from streams, and from those that have had their answer. */
+static void count(struct conn *c, unsigned by)
+{
+        if (c->state <= CONN_SENDING)
+                c->front->counts.open_connections += by;
+        else if (c->state == CONN_STREAMING)
+                c->front->counts.open_streams += by;
+}
+
+void conn_set_state(struct conn *c, enum conn_state state)
+{
+        count(c, -1U);
+        c->state = state;
+        count(c, 1);
+}
+
+void conn_accepted(struct front *f, int fd, const struct sockaddr *address)
 {
         struct conn *c = NEW(struct conn);
 
-        *c = (struct conn){.front = f,
-                           .mhd = mhd,
-                           .fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd,
-                           .next = f->conns,
-                           .peer = peers_add(&f->peers, MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr)};
+        *c = (struct conn){.front = f, .fd = fd, .next = f->conns, .peer = peers_add(&f->peers, address)};
         if (f->conns)
                 f->conns->prev = c;
         f->conns = c;
         f->open++;
-        f->counts.open_connections++;
-        /* Once for the whole connection, and silent while the client stays: a request costs nothing here. */
-        if (sd_event_add_io(f->loop, &c->hangup, c->fd, HANGUP, on_hangup, c) < 0)
-                c->hangup = NULL;
+        count(c, 1);
         deadline_begin(&f->receiving, &c->deadline);
-        return c;
+        if (sd_event_add_io(f->loop, &c->io, fd, EVENTS, on_io, c) < 0)
+                conn_end(c);
 }
 
-static struct tcp_info tcp_info_of(const struct conn *c)
+static size_t *counter_of(const struct conn *c)
 {
-        struct tcp_info info = {0};
-        socklen_t n = sizeof(info);
-
-        (void)getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &n);
-        return info;
+        return c->state == CONN_STREAMING ? &c->front->queued : &c->front->unsent;
 }
 
-/* Past libmicrohttpd, when nothing else of this connection's is on its way. */
-static void write_refusal(const struct conn *c, enum refusal_reason reason)
+void conn_end(struct conn *c)
 {
-        const struct refusal *r = refusal_of(reason);
-        _cleanup_buf_ struct buf b = {0};
-
-        buf_addf(&b, "HTTP/1.1 %u %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\nConnection: close\r\n", r->status,
-                 MHD_get_reason_phrase_for(r->status), strlen(r->body));
-        if (r->header)
-                buf_addf(&b, "%s: %s\r\n", r->header, r->content);
-        buf_addf(&b, "\r\n%s", r->body);
-        (void)!send(c->fd, b.data, b.len, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
-
-/* libmicrohttpd closes a connection whose first line is no request without a word. */
-static void explain_silence(struct conn *c)
-{
-        struct tcp_info info = tcp_info_of(c);
-
-        if (info.tcpi_state != TCP_ESTABLISHED || info.tcpi_bytes_received == 0)
+        if (c->state == CONN_GONE)
                 return;
-        write_refusal(c, REFUSE_MALFORMED);
-        c->front->counts.refused++;
-        c->drain = true;
+        *counter_of(c) -= c->out.queued;
+        output_clear(&c->out);
+        conn_set_state(c, CONN_GONE);
+        c->io = sd_event_source_disable_unref(c->io);
+        close(c->fd);
+        deadline_end(&c->deadline);
+        conn_mark(c);
 }
 
-void conn_closed(struct conn *c)
+void conn_free(struct conn *c)
 {
         struct front *f = c->front;
-        struct exchange *x = TAKE_PTR(c->x);
-        int fd = -1;
 
-        if (c->state == CONN_NEW && !f->closing)
-                explain_silence(c);
-        c->state = CONN_GONE;
-        c->hangup = sd_event_source_disable_unref(c->hangup);
-        deadline_end(&c->deadline);
-        if (c->drain && !f->closing && (fd = fcntl(c->fd, F_DUPFD_CLOEXEC, 0)) >= 0)
-                drain_begin(f, fd, TAKE_PTR(c->peer));
         if (c->prev)
                 c->prev->next = c->next;
         else
@@ -125,54 +85,109 @@ void conn_closed(struct conn *c)
                 c->next->prev = c->prev;
         peers_remove(&f->peers, c->peer);
         f->open--;
-        f->counts.open_connections--;
-        free(c->challenge);
+        buf_deinit(&c->in);
+        free(c->head);
         free(c);
-        if (x)
-                exchange_lost(x);
 }
 
-/* -- answers ----------------------------------------------------------------------------------------------------------------- */
-
-/* Only a suspended connection needs this; any other is in libmicrohttpd's hands at this moment. */
-static void resume(struct conn *c)
+void conn_lose(struct conn *c)
 {
-        if (!c->suspended)
+        struct exchange *x = TAKE_PTR(c->x);
+
+        conn_end(c);
+        if (!x)
                 return;
-        c->suspended = false;
-        MHD_resume_connection(c->mhd);
-        front_flush(c->front);
+        x->conn = NULL;
+        if (x->left)
+                x->left(x, x->left_user);
+        exchange_free(x);
 }
 
-void conn_answer(struct conn *c, unsigned status, struct MHD_Response *response)
+/* -- closing, when the client may still be sending --------------------------------------------------------------------------- */
+
+/* Closing with unread input would send a reset, which can overtake the answer. So we say that we are done, and wait for the client. */
+static void drain(struct conn *c)
 {
-        c->state = CONN_ANSWERING;
-        if (MHD_queue_response(c->mhd, status, response) != MHD_YES)
-                c->state = CONN_GONE;
-        MHD_destroy_response(response);
-        c->progress = 0;
-        deadline_begin(&c->front->sending, &c->deadline);
-        resume(c);
+        struct front *f = c->front;
+        ssize_t n;
+
+        do {
+                n = recv(c->fd, f->input, sizeof(f->input), MSG_DONTWAIT);
+                if (n > 0)
+                        c->received += (size_t)n;
+        } while (n > 0 && c->received <= MAX_DRAINED);
+        if (n >= 0 || errno != EAGAIN)
+                conn_end(c);
 }
 
-void conn_end(struct conn *c)
+void conn_close(struct conn *c)
 {
-        c->state = CONN_GONE;
-        if (c->suspended)
-                resume(c);
-        else if (!c->in_handler)
-                (void)shutdown(c->fd, SHUT_RDWR);
+        int unread = 0;
+
+        if (!c->unread && c->in.len == 0 && (ioctl(c->fd, FIONREAD, &unread) < 0 || unread == 0)) {
+                conn_end(c);
+                return;
+        }
+        buf_deinit(&c->in);
+        conn_set_state(c, CONN_DRAINING);
+        deadline_begin(&c->front->draining, &c->deadline);
+        c->received = 0;
+        if (shutdown(c->fd, SHUT_WR) < 0)
+                conn_end(c);
+        else
+                conn_mark(c);
 }
 
-void conn_refuse_late(struct conn *c, enum refusal_reason reason)
+/* -- what is to be done ------------------------------------------------------------------------------------------------------ */
+
+void conn_mark(struct conn *c)
 {
-        write_refusal(c, reason);
-        c->front->counts.refused++;
-        c->drain = true;
-        c->state = CONN_GONE;
-        /* Ends its reading: it sees a client that left. The handler tells it by what it returns. */
-        if (!c->in_handler)
-                (void)shutdown(c->fd, SHUT_RD);
+        struct front *f = c->front;
+
+        if (c->dirty)
+                return;
+        c->dirty = true;
+        c->next_dirty = NULL;
+        *f->dirty_end = c;
+        f->dirty_end = &c->next_dirty;
+        (void)sd_event_source_set_enabled(f->rerun, SD_EVENT_ONESHOT);
+}
+
+int conn_write(struct conn *c)
+{
+        size_t before = c->out.queued;
+        int r = output_write(&c->out, c->fd);
+
+        *counter_of(c) -= before - c->out.queued;
+        c->stalled &= before == c->out.queued;
+        return r;
+}
+
+void conn_work(struct conn *c)
+{
+        switch (c->state) {
+        case CONN_READING:
+        case CONN_BODY:
+                conn_read(c);
+                break;
+        case CONN_WAITING:
+                if (c->hung_up)
+                        conn_lose(c);
+                break;
+        case CONN_SENDING:
+                conn_send_on(c);
+                break;
+        case CONN_STREAMING:
+                stream_work(c);
+                break;
+        case CONN_DRAINING:
+                drain(c);
+                break;
+        case CONN_GONE:
+                break;
+        }
+        if (c->state == CONN_GONE && !c->dirty)
+                conn_free(c);
 }
 
 /* -- deadlines --------------------------------------------------------------------------------------------------------------- */
@@ -194,28 +209,42 @@ static bool moved_on(struct conn *c, struct deadlines *list, uint64_t bytes)
 void conn_receive_over(struct front *f, struct deadline *d)
 {
         struct conn *c = conn_with(d);
-        struct tcp_info info = tcp_info_of(c);
 
-        if (c->state == CONN_BODY && moved_on(c, &f->receiving, info.tcpi_bytes_received))
+        if (c->state == CONN_BODY && moved_on(c, &f->receiving, c->received))
                 return;
         f->counts.dropped_slow++;
-        if (c->state == CONN_NEW && info.tcpi_bytes_received == 0)
-                conn_end(c); /* has never said a word */
+        if (c->heard)
+                conn_refuse(c, REFUSE_SLOW);
         else
-                conn_refuse_late(c, REFUSE_SLOW);
+                conn_end(c); /* has never said a word */
+}
+
+/* What the kernel took from us says little: it takes megabytes at once, and then nothing for minutes. */
+static uint64_t bytes_acknowledged(const struct conn *c)
+{
+        struct tcp_info info = {0};
+        socklen_t n = sizeof(info);
+
+        (void)getsockopt(c->fd, IPPROTO_TCP, TCP_INFO, &info, &n);
+        return info.tcpi_bytes_acked;
 }
 
 void conn_send_over(struct front *f, struct deadline *d)
 {
         struct conn *c = conn_with(d);
 
-        if (moved_on(c, &f->sending, tcp_info_of(c).tcpi_bytes_acked))
+        if (moved_on(c, &f->sending, bytes_acknowledged(c)))
                 return;
         f->counts.dropped_slow++;
         conn_end(c);
 }
 
 void conn_idle_over(_unused_ struct front *f, struct deadline *d)
+{
+        conn_end(conn_with(d));
+}
+
+void conn_drain_over(_unused_ struct front *f, struct deadline *d)
 {
         conn_end(conn_with(d));
 }

@@ -2,6 +2,8 @@
 
 /* How much later than asked for a deadline may be noticed: the timer need not be set again for each request. */
 #define SLACK_US UINT64_C(50000)
+/* How long nobody is accepted when there is no descriptor for one. */
+#define REST_US UINT64_C(100000)
 
 static uint64_t now_us(const struct front *f)
 {
@@ -74,6 +76,7 @@ static int on_timer(_unused_ sd_event_source *s, _unused_ uint64_t at, void *use
         run_list(&f->idle, now);
         run_list(&f->streaming, now);
         run_list(&f->draining, now);
+        run_list(&f->resting, now);
         return 0;
 }
 
@@ -86,7 +89,8 @@ int deadlines_start(struct front *f, struct err **err)
         f->sending = (struct deadlines){.front = f, .period_us = l->header_timeout_ms * 1000, .over = conn_send_over};
         f->idle = (struct deadlines){.front = f, .period_us = l->idle_timeout_ms * 1000, .over = conn_idle_over};
         f->streaming = (struct deadlines){.front = f, .period_us = l->heartbeat_ms * 1000, .over = stream_silence_over};
-        f->draining = (struct deadlines){.front = f, .period_us = MIN(l->header_timeout_ms, 2000U) * 1000, .over = drain_over};
+        f->draining = (struct deadlines){.front = f, .period_us = MIN(l->header_timeout_ms, 2000U) * 1000, .over = conn_drain_over};
+        f->resting = (struct deadlines){.front = f, .period_us = REST_US, .over = front_rested};
         int r = sd_event_add_time(f->loop, &f->timer, CLOCK_MONOTONIC, 0, SLACK_US, on_timer, f);
         if (r >= 0)
                 r = sd_event_source_set_enabled(f->timer, SD_EVENT_OFF);

@@ -1,85 +1,39 @@
 #include <assert.h>
-#include <strings.h>
 
 #include "broker/http/internal.h"
 
-/* -- from libmicrohttpd's memory to ours ------------------------------------------------------------------------------------- */
-
-struct copying {
-        struct exchange *x;
-        char *text; /* where the next one goes */
-};
-
-static enum MHD_Result measure(void *size, _unused_ enum MHD_ValueKind kind, _unused_ const char *name, size_t name_n,
-                               _unused_ const char *value, size_t value_n)
+struct exchange *exchange_new(struct conn *c, const struct http_head *head, const char *bytes)
 {
-        *(size_t *)size += sizeof(struct header) + name_n + value_n + 2;
-        return MHD_YES;
-}
+        size_t extent = http_head_extent(head), before = offsetof(struct exchange, head) + extent;
+        struct exchange *x = mem_alloc(before + head->size + 1);
 
-static char *copy_text(char **at, const char *text, size_t n)
-{
-        char *copy = *at;
-
-        memcpy(copy, text, n);
-        copy[n] = '\0';
-        *at += n + 1;
-        return copy;
-}
-
-static enum MHD_Result copy_header(void *user, _unused_ enum MHD_ValueKind kind, const char *name, size_t name_n, const char *value,
-                                   size_t value_n)
-{
-        struct copying *copying = user;
-        struct exchange *x = copying->x;
-
-        while (value_n > 0 && (value[value_n - 1] == ' ' || value[value_n - 1] == '\t'))
-                value_n--;
-        struct header *h = &x->headers[x->n_headers++];
-        h->name_n = name_n;
-        h->name = copy_text(&copying->text, name, name_n);
-        h->value = copy_text(&copying->text, value ? value : "", value_n);
-        return MHD_YES;
-}
-
-struct exchange *exchange_new(struct conn *c, const char *url, const char *method, const char *version)
-{
-        size_t size = sizeof(struct exchange) + strlen(url) + 1 + strlen(method) + 1;
-        int n = MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, measure, &size);
-        struct exchange *x = mem_alloc(size);
-        struct copying copying = {x, (char *)&x->headers[n]};
-
-        *x = (struct exchange){.front = c->front, .conn = c, .http10 = str_eq(version, "HTTP/1.0")};
-        x->path = copy_text(&copying.text, url, strlen(url));
-        x->method = copy_text(&copying.text, method, strlen(method));
-        (void)MHD_get_connection_values_n(c->mhd, MHD_HEADER_KIND, copy_header, &copying);
+        x->front = c->front;
+        x->conn = c;
+        memcpy(&x->head, head, extent);
+        x->text = (char *)x + before;
+        memcpy(x->text, bytes, head->size);
+        http_head_terminate(&x->head, x->text);
+        x->method = x->text + head->method.at;
+        char *target = x->text + head->target.at, *query = memchr(target, '?', head->target.n);
+        x->path = target;
+        if (query) {
+                *query = '\0';
+                x->query = query + 1;
+        }
         c->front->counts.open_exchanges++;
         return x;
 }
 
 void exchange_free(struct exchange *x)
 {
-        if (x->stream)
-                stream_free(x);
-        else
+        if (!x->is_stream)
                 x->front->counts.open_exchanges--;
-        while (x->answer_headers) {
-                struct answer_header *h = x->answer_headers;
-                x->answer_headers = h->next;
-                free(h);
-        }
         x->front->buffered -= x->charged;
         buf_deinit(&x->body);
+        buf_deinit(&x->headers);
         if (x->identity)
                 x->front->authenticator->release(x->identity);
         free(x);
-}
-
-void exchange_lost(struct exchange *x)
-{
-        if (x->left)
-                x->left(x, x->left_user);
-        exchange_free(x);
 }
 
 /* -- reading the request ----------------------------------------------------------------------------------------------------- */
@@ -94,30 +48,24 @@ const char *exchange_path(const struct exchange *x)
         return x->path;
 }
 
-static bool is_named(const struct header *h, const char *name, size_t n)
+static const char *value_of(const struct exchange *x, const struct http_field *field)
 {
-        /* The first letter tells most apart: this is asked a hundred times for each request. */
-        return h->name_n == n && (h->name[0] | 0x20) == (name[0] | 0x20) && strncasecmp(h->name, name, n) == 0;
+        return field ? x->text + field->value.at : NULL;
+}
+
+const char *exchange_known(const struct exchange *x, enum http_known known)
+{
+        return value_of(x, http_head_known(&x->head, known));
 }
 
 const char *exchange_header(const struct exchange *x, const char *name)
 {
-        size_t n = strlen(name);
-
-        for (size_t i = 0; i < x->n_headers; i++)
-                if (is_named(&x->headers[i], name, n))
-                        return x->headers[i].value;
-        return NULL;
+        return value_of(x, http_head_find(&x->head, x->text, name));
 }
 
 unsigned exchange_header_count(const struct exchange *x, const char *name)
 {
-        size_t n = strlen(name);
-        unsigned count = 0;
-
-        for (size_t i = 0; i < x->n_headers; i++)
-                count += is_named(&x->headers[i], name, n);
-        return count;
+        return http_head_count(&x->head, x->text, name);
 }
 
 const char *exchange_body(const struct exchange *x, size_t *n)
@@ -154,39 +102,29 @@ void exchange_on_left(struct exchange *x, void (*left)(struct exchange *x, void 
 
 void exchange_add_header(struct exchange *x, const char *name, const char *value)
 {
-        size_t name_n = strlen(name) + 1, value_n = strlen(value) + 1;
-        struct answer_header *h = mem_alloc(sizeof(*h) + name_n + value_n);
+        struct buf *b = &x->headers;
 
-        memcpy(h->name, name, name_n);
-        h->value = memcpy(h->name + name_n, value, value_n);
-        h->next = x->answer_headers;
-        x->answer_headers = h;
+        /* A line end in a value would begin a header of somebody else's. */
+        if (!http_is_token(name, strlen(name)) || !http_is_value(value, strlen(value)))
+                return;
+        buf_adds(b, name);
+        buf_add(b, ": ", 2);
+        buf_adds(b, value);
+        buf_add(b, "\r\n", 2);
 }
 
 void exchange_answer(struct exchange *x, unsigned status, const char *content_type, struct buf *body)
 {
-        struct buf b = body ? *body : (struct buf){0};
         struct conn *c = x->conn;
+        struct buf none = {0};
 
-        assert(c); /* a stream was answered already */
-        struct MHD_Response *response =
-                MHD_create_response_from_buffer(b.len, b.data, b.data ? MHD_RESPMEM_MUST_FREE : MHD_RESPMEM_PERSISTENT);
-
-        if (body)
-                *body = (struct buf){0};
-        if (response && content_type)
-                (void)MHD_add_response_header(response, "Content-Type", content_type);
-        for (const struct answer_header *h = x->answer_headers; response && h; h = h->next)
-                (void)MHD_add_response_header(response, h->name, h->value);
+        assert(c->state == CONN_WAITING); /* a stream was answered already */
         c->x = NULL;
+        conn_answer(c, status, content_type, &x->headers, body ? body : &none);
         exchange_free(x);
-        if (response)
-                conn_answer(c, status, response);
-        else
-                conn_end(c);
 }
 
 bool exchange_is_stream(const struct exchange *x)
 {
-        return x->stream != NULL;
+        return x->is_stream;
 }

@@ -1,107 +1,97 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "broker/http/internal.h"
 #include "common/file.h"
 
-#define POOL_EXTRA                                                                                                                         \
-        4096U           /* of a connection's memory, beside the request's headers: libmicrohttpd's records of them, the answer's headers   \
-                         */
-#define FLUSH_BELOW  8U /* exchanges in flight */
-#define FLUSH_ROUNDS 3U
-#define MAX_ROUNDS   64U /* of libmicrohttpd in a row, before others have their turn */
+#define MAX_ACCEPTED 64U /* in a row, before others have their turn */
 
 /* -- the loop ---------------------------------------------------------------------------------------------------------------- */
 
-void front_rerun(struct front *f)
+/* Who becomes dirty meanwhile has its turn after all others of the loop. */
+static void work(struct front *f)
 {
-        (void)sd_event_source_set_enabled(f->rerun, SD_EVENT_ONESHOT);
-}
+        struct conn *c = f->dirty;
 
-static bool has_more(struct front *f)
-{
-        MHD_UNSIGNED_LONG_LONG ms;
+        f->dirty = NULL;
+        f->dirty_end = &f->dirty;
+        while (c) {
+                struct conn *next = c->next_dirty;
 
-        return MHD_get_timeout(f->daemon, &ms) == MHD_YES && ms == 0;
-}
-
-static void run_once(struct front *f)
-{
-        f->running = true;
-        (void)MHD_run(f->daemon);
-        f->running = false;
-}
-
-static void run_daemon(struct front *f)
-{
-        for (unsigned i = 0; i < MAX_ROUNDS; i++) {
-                run_once(f);
-                if (!has_more(f))
-                        return;
+                c->dirty = false;
+                conn_work(c);
+                c = next;
         }
-        front_rerun(f);
-}
-
-void front_flush(struct front *f)
-{
-        /* With many in flight, answers come together, and are sent together. */
-        if (f->running || f->closing || f->counts.open_exchanges >= FLUSH_BELOW) {
-                front_rerun(f);
-                return;
-        }
-        f->flushing = true;
-        run_once(f);
-        /* What it does behind the last answer, and what its epoll tells of that, costs less here than in turns of the loop. */
-        for (unsigned i = 0; i < FLUSH_ROUNDS && f->counts.open_exchanges == 0; i++)
-                run_once(f);
-        f->flushing = false;
-        if (has_more(f))
-                front_rerun(f);
-}
-
-static int on_io(_unused_ sd_event_source *s, _unused_ int fd, _unused_ uint32_t revents, void *user)
-{
-        run_daemon(user);
-        return 0;
 }
 
 static int on_rerun(_unused_ sd_event_source *s, void *user)
 {
-        struct front *f = user;
-
-        streams_flush(f);
-        run_daemon(f);
+        work(user);
         return 0;
 }
 
-/* -- what libmicrohttpd calls ------------------------------------------------------------------------------------------------ */
+static bool may_enter(const struct front *f, const struct sockaddr *address)
+{
+        return f->open < f->limits.max_connections && peers_count(&f->peers, address) < f->limits.max_per_address;
+}
 
-static enum MHD_Result on_accept(void *user, const struct sockaddr *address, _unused_ socklen_t n)
+/* Without descriptors the next try would fail as well, and at once: epoll goes on telling. */
+static void rest(struct front *f)
+{
+        (void)sd_event_source_set_enabled(f->listener, SD_EVENT_OFF);
+        deadline_begin(&f->resting, &f->rest);
+}
+
+void front_rested(struct front *f, _unused_ struct deadline *d)
+{
+        (void)sd_event_source_set_enabled(f->listener, SD_EVENT_ON);
+}
+
+static int on_client(_unused_ sd_event_source *s, int fd, _unused_ uint32_t revents, void *user)
 {
         struct front *f = user;
 
-        f->counts.connections++;
-        if (!f->closing && f->open < f->limits.max_connections && peers_count(&f->peers, address) < f->limits.max_per_address)
-                return MHD_YES;
-        f->counts.refused++;
-        return MHD_NO;
+        for (unsigned i = 0; i < MAX_ACCEPTED; i++) {
+                struct sockaddr_storage address = {0};
+                socklen_t n = sizeof(address);
+                int client = accept4(fd, (struct sockaddr *)&address, &n, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+                if (client < 0) {
+                        if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+                                rest(f);
+                        break;
+                }
+                f->counts.connections++;
+                if (may_enter(f, (struct sockaddr *)&address)) {
+                        conn_accepted(f, client, (struct sockaddr *)&address);
+                } else {
+                        f->counts.refused++;
+                        close(client);
+                }
+        }
+        return 0;
 }
 
-static void on_connection(void *user, struct MHD_Connection *mhd, void **context, enum MHD_ConnectionNotificationCode code)
+const char *front_date(struct front *f)
 {
-        if (code == MHD_CONNECTION_NOTIFY_STARTED)
-                *context = conn_opened(user, mhd);
-        else if (*context)
-                conn_closed(*context);
-}
+        uint64_t us = 0;
+        struct tm tm;
 
-/* Escapes in paths are refused, not decoded: so nothing is ever read in two ways. */
-static size_t keep_escapes(_unused_ void *user, _unused_ struct MHD_Connection *mhd, char *s)
-{
-        return strlen(s);
+        /* The loop's, which has asked for it already. */
+        (void)sd_event_now(f->loop, CLOCK_REALTIME, &us);
+        time_t now = (time_t)(us / 1000000);
+        if (now != f->date_of) {
+                f->date_of = now;
+                gmtime_r(&now, &tm);
+                if (strftime(f->date, sizeof(f->date), "%a, %d %b %Y %H:%M:%S GMT", &tm) == 0)
+                        f->date[0] = '\0';
+        }
+        return f->date;
 }
 
 /* -- setting up -------------------------------------------------------------------------------------------------------------- */
@@ -145,25 +135,20 @@ static int port_of(uint16_t *ret, int fd, struct err **err)
         return 0;
 }
 
-/* Takes listen_fd when it succeeds. */
-static int start_daemon(struct front *f, int listen_fd, struct err **err)
+static int watch(struct front *f, struct err **err)
 {
-        const unsigned flags = MHD_USE_EPOLL | MHD_USE_TURBO | MHD_ALLOW_SUSPEND_RESUME;
-        size_t memory = (f->limits.max_header + POOL_EXTRA + 15U) & ~(size_t)15U;
+        int on = 1;
 
-        /* Limits are ours (on_accept); libmicrohttpd's own would leave callers hanging in the backlog. */
-        f->daemon =
-                MHD_start_daemon(flags, 0, on_accept, f, request_handler, f, MHD_OPTION_LISTEN_SOCKET, listen_fd,
-                                 MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory, MHD_OPTION_CONNECTION_LIMIT, f->limits.max_connections + 64U,
-                                 MHD_OPTION_CONNECTION_TIMEOUT, 0U, MHD_OPTION_NOTIFY_CONNECTION, on_connection, f,
-                                 MHD_OPTION_NOTIFY_COMPLETED, request_completed, f, MHD_OPTION_URI_LOG_CALLBACK, request_line, f,
-                                 MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, f, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
-        if (!f->daemon)
-                return err_sys(err, errno, "starting libmicrohttpd");
-        const union MHD_DaemonInfo *info = MHD_get_daemon_info(f->daemon, MHD_DAEMON_INFO_EPOLL_FD);
-        int r = info ? sd_event_add_io(f->loop, &f->io, info->epoll_fd, EPOLLIN, on_io, f) : -ENOTSUP;
+        /* Connections inherit it: what is written is written as a whole, and there is nothing to wait for. */
+        if (setsockopt(f->fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)) < 0)
+                return err_sys(err, errno, "TCP_NODELAY");
+        if (ioctl(f->fd, FIONBIO, &on) < 0)
+                return err_sys(err, errno, "FIONBIO");
+        int r = sd_event_add_io(f->loop, &f->listener, f->fd, EPOLLIN, on_client, f);
         if (r >= 0)
                 r = sd_event_add_defer(f->loop, &f->rerun, on_rerun, f);
+        if (r >= 0)
+                r = sd_event_source_set_enabled(f->rerun, SD_EVENT_OFF);
         return r < 0 ? err_sys(err, r, "watching the listener") : 0;
 }
 
@@ -172,66 +157,51 @@ int front_new(struct front **ret, sd_event *loop, const struct front_config *con
         _cleanup_(front_freep) struct front *f = NEW(struct front);
         _cleanup_fd_ int fd = -1;
 
-        *f = (struct front){.loop = sd_event_ref(loop),
-                            .name = mem_strdup(config->name),
-                            .limits = config->limits,
-                            .authenticator = config->authenticator,
-                            .request = request,
-                            .user = user};
+        f->loop = sd_event_ref(loop);
+        f->name = mem_strdup(config->name);
+        f->fd = -1;
+        f->limits = config->limits;
+        f->authenticator = config->authenticator;
+        f->request = request;
+        f->user = user;
+        f->dirty_end = &f->dirty;
         if (config->listen_fd >= 0)
                 fd = config->listen_fd;
         else if (make_listener(&fd, config, err) < 0)
                 return err_wrap(err, "%s", f->name);
-        if (port_of(&f->port, fd, err) < 0 || guard_new(&f->guard, f->port, config->allowed_hosts, config->token_sha256, err) < 0 ||
-            deadlines_start(f, err) < 0 || start_daemon(f, fd, err) < 0)
+        f->fd = TAKE_FD(fd);
+        if (port_of(&f->port, f->fd, err) < 0 || guard_new(&f->guard, f->port, config->allowed_hosts, config->token_sha256, err) < 0 ||
+            deadlines_start(f, err) < 0 || watch(f, err) < 0)
                 return err_wrap(err, "%s", f->name);
-        (void)TAKE_FD(fd); /* libmicrohttpd's now */
         *ret = TAKE_PTR(f);
         return 0;
 }
 
 /* -- coming to an end -------------------------------------------------------------------------------------------------------- */
 
-static bool is_answering(const struct front *f)
-{
-        for (const struct conn *c = f->conns; c; c = c->next)
-                if (c->state == CONN_ANSWERING)
-                        return true;
-        return false;
-}
-
-static void cut_off(struct front *f)
-{
-        streams_flush(f);
-        while (f->streams)
-                exchange_lost(f->streams);
-        for (struct conn *c = f->conns; c; c = c->next)
-                if (c->state == CONN_WAITING) {
-                        struct exchange *x = TAKE_PTR(c->x);
-
-                        conn_end(c);
-                        exchange_lost(x);
-                }
-        /* What was answered goes out, as far as sockets take it at once. */
-        for (unsigned i = 0; i < MAX_ROUNDS && is_answering(f); i++)
-                (void)MHD_run(f->daemon);
-}
-
 struct front *front_free(struct front *f)
 {
         if (!f)
                 return NULL;
+        f->listener = sd_event_source_disable_unref(f->listener);
         f->closing = true;
-        f->io = sd_event_source_disable_unref(f->io);
-        if (f->daemon) {
-                cut_off(f);
-                MHD_stop_daemon(f->daemon);
-        }
-        drains_free(f);
+        /* What was sent goes out, as far as sockets take it at once. */
+        if (f->rerun)
+                work(f);
+        for (struct conn *c = f->conns; c; c = c->next)
+                if (c->x)
+                        conn_lose(c);
+        for (struct conn *c = f->conns; c; c = c->next)
+                conn_end(c);
+        while (f->conns)
+                conn_free(f->conns);
         sd_event_source_disable_unref(f->rerun);
         deadlines_stop(f);
         guard_free(f->guard);
+        buf_deinit(&f->answer);
         sd_event_unref(f->loop);
+        if (f->fd >= 0)
+                close(f->fd);
         free(f->name);
         free(f);
         return NULL;

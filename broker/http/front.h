@@ -1,8 +1,8 @@
 /*
- * The HTTP side of the broker: listeners (libmicrohttpd inside the sd-event loop), limits, Host and Origin, bearer token, and exchanges:
+ * The HTTP side of the broker: listeners inside the sd-event loop, limits, Host and Origin, bearer token, and exchanges:
  * one HTTP request and its answer, whole or as an event stream. Knows nothing of MCP. Used by the broker's main and by the gateway.
  *
- * Source: RFC 9110, 9112; MCP basic/transports, "Security Warning" (Host and Origin); RFC 6750 (bearer).
+ * Source: RFC 9110, 9112 (read by common/http/); MCP basic/transports, "Security Warning" (Host and Origin); RFC 6750 (bearer).
  */
 #pragma once
 
@@ -91,9 +91,12 @@ void *exchange_identity(const struct exchange *x);
 /* Told once when the client left before the answer was complete, or the front goes away. x is gone afterwards. NULL takes it back. */
 void exchange_on_left(struct exchange *x, void (*left)(struct exchange *x, void *user), void *user);
 
-/* A header of the answer; before answering. Both copied. */
+/* A header of the answer; before answering. Both copied. One with characters that no header may have is left out. */
 void exchange_add_header(struct exchange *x, const char *name, const char *value);
-/* The whole answer. body is taken over (may be NULL or empty). x is gone afterwards, and left() is not called. */
+/*
+ * The whole answer. body is taken over (may be NULL or empty). x is gone afterwards, and left() is not called. It is written at once; what
+ * the socket does not take waits for the client, in memory that all such clients share: the worst of them may lose its answer.
+ */
 void exchange_answer(struct exchange *x, unsigned status, const char *content_type, struct buf *body);
 /*
  * Begins an event stream: 200, text/event-stream, no caching. Then exchange_send() until exchange_end(). Its end is also the connection's

@@ -30,19 +30,22 @@ bool guard_token(const struct guard *g, const char *authorization);
 
 /* A path that two readers cannot read differently: begins with "/", no escapes, no empty, "." or ".." parts, plain characters only. */
 bool guard_path(const char *path);
-bool guard_header(const char *name, size_t name_n, const char *value);
 
 /* Why a request does not get past the front. */
 struct refusal {
         unsigned status;
         const char *body;    /* a JSON-RPC error without id */
-        const char *header;  /* "Allow", or NULL */
+        const char *header;  /* "Allow: ", or NULL */
         const char *content; /* of that header */
 };
 enum refusal_reason {
         REFUSE_MALFORMED,
+        REFUSE_VERSION,
+        REFUSE_LINE_END,
         REFUSE_PATH,
         REFUSE_HEADER,
+        REFUSE_CHUNK,
+        REFUSE_TARGET_SIZE,
         REFUSE_TWICE,
         REFUSE_LENGTH,
         REFUSE_HEADERS_SIZE,

@@ -2,81 +2,115 @@
 
 #include "broker/http/internal.h"
 
-#define MAX_BODIES_AT_ONCE 8U /* times max_body: of all clients together */
-
-/* -- is it in order? --------------------------------------------------------------------------------------------------------- */
-
-static const struct refusal *judge_headers(const struct exchange *x, size_t max_header)
+enum refusal_reason request_fault(enum http_fault fault)
 {
-        static const char *const once[] = {"Host", "Origin", "Authorization", "Content-Length", "Transfer-Encoding", "Content-Type"};
-        const union MHD_ConnectionInfo *size = MHD_get_connection_info(x->conn->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+        static const enum refusal_reason reasons[] = {
+                [HTTP_FAULT_START_LINE] = REFUSE_MALFORMED,    [HTTP_FAULT_VERSION] = REFUSE_VERSION,
+                [HTTP_FAULT_LINE_END] = REFUSE_LINE_END,       [HTTP_FAULT_FIELD] = REFUSE_HEADER,
+                [HTTP_FAULT_LENGTH] = REFUSE_LENGTH,           [HTTP_FAULT_CHUNK] = REFUSE_CHUNK,
+                [HTTP_FAULT_TARGET_SIZE] = REFUSE_TARGET_SIZE, [HTTP_FAULT_HEAD_SIZE] = REFUSE_HEADERS_SIZE,
+                [HTTP_FAULT_BODY_SIZE] = REFUSE_BODY_SIZE,
+        };
 
-        if (x->n_headers > MAX_HEADERS || (size && size->header_size > max_header))
-                return refusal_of(REFUSE_HEADERS_SIZE);
-        for (size_t i = 0; i < x->n_headers; i++) {
-                const struct header *h = &x->headers[i];
-                if (!guard_header(h->name, h->name_n, h->value))
-                        return refusal_of(REFUSE_HEADER);
-        }
-        /* An authenticator judges its header itself: whoever shows two tokens learns what one learns who shows a wrong one. */
-        for (size_t i = 0; i < ELEMENTSOF(once); i++)
-                if (exchange_header_count(x, once[i]) > 1 && !(x->front->authenticator && str_eq(once[i], "Authorization")))
-                        return refusal_of(REFUSE_TWICE);
-        return exchange_header(x, "Host") ? NULL : refusal_of(REFUSE_TWICE);
+        return reasons[fault];
 }
 
-static const struct refusal *judge_method(const struct exchange *x)
+static int refuse(enum refusal_reason *reason, enum refusal_reason why)
 {
-        static const char *const passed[] = {"GET", "HEAD", "POST", "DELETE", "OPTIONS"};
+        *reason = why;
+        return -1;
+}
+
+static int judge_headers(const struct exchange *x, enum refusal_reason *reason)
+{
+        static const enum http_known once[] = {HTTP_ORIGIN, HTTP_CONTENT_TYPE};
+        const struct http_head *h = &x->head;
+
+        if (h->count[HTTP_HOST] != 1)
+                return refuse(reason, REFUSE_TWICE);
+        for (size_t i = 0; i < ELEMENTSOF(once); i++)
+                if (h->count[once[i]] > 1)
+                        return refuse(reason, REFUSE_TWICE);
+        /* An authenticator judges its header itself: whoever shows two tokens learns what one learns who shows a wrong one. */
+        return h->count[HTTP_AUTHORIZATION] > 1 && !x->front->authenticator ? refuse(reason, REFUSE_TWICE) : 0;
+}
+
+static int judge_method(const struct exchange *x, enum refusal_reason *reason)
+{
+        static const char *const passed[] = {"POST", "GET", "HEAD", "DELETE", "OPTIONS"};
         static const char *const known[] = {"PUT", "PATCH", "TRACE", "CONNECT"};
 
         for (size_t i = 0; i < ELEMENTSOF(passed); i++)
                 if (str_eq(x->method, passed[i]))
-                        return NULL;
+                        return 0;
         for (size_t i = 0; i < ELEMENTSOF(known); i++)
                 if (str_eq(x->method, known[i]))
-                        return refusal_of(REFUSE_METHOD);
-        return refusal_of(REFUSE_METHOD_UNKNOWN);
+                        return refuse(reason, REFUSE_METHOD);
+        return refuse(reason, REFUSE_METHOD_UNKNOWN);
 }
 
 /* Also takes the absolute form apart, which a client may use with any server (RFC 9112, 3.2.2). */
-static const struct refusal *judge_target(struct exchange *x, const struct guard *guard)
+static int judge_target(struct exchange *x, const struct guard *guard, enum refusal_reason *reason)
 {
-        const char *host = exchange_header(x, "Host"), *origin = exchange_header(x, "Origin");
+        const char *host = exchange_known(x, HTTP_HOST), *origin = exchange_known(x, HTTP_ORIGIN);
 
         if (strncasecmp(x->path, "http://", 7) == 0) {
                 const char *authority = x->path + 7;
                 size_t n = strcspn(authority, "/");
 
                 if (!guard_host(guard, authority, n))
-                        return refusal_of(REFUSE_HOST);
+                        return refuse(reason, REFUSE_HOST);
                 x->path = authority[n] ? authority + n : "/";
         }
         if (!guard_path(x->path))
-                return refusal_of(REFUSE_PATH);
+                return refuse(reason, REFUSE_PATH);
         if (!guard_host(guard, host, strlen(host)))
-                return refusal_of(REFUSE_HOST);
-        return origin && !guard_origin(guard, origin) ? refusal_of(REFUSE_ORIGIN) : NULL;
+                return refuse(reason, REFUSE_HOST);
+        return origin && !guard_origin(guard, origin) ? refuse(reason, REFUSE_ORIGIN) : 0;
 }
 
-static enum MHD_Result is_access_token(void *found, _unused_ enum MHD_ValueKind kind, const char *key, _unused_ const char *value)
+static int hex_of(char c)
 {
-        _cleanup_free_ char *name = mem_strdup(key);
+        if (c >= '0' && c <= '9')
+                return c - '0';
+        c |= 0x20;
+        return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
 
-        /* Arguments come as they were sent, and a name can be written in several ways. */
-        MHD_http_unescape(name);
-        *(bool *)found |= strcasecmp(name, "access_token") == 0;
-        return MHD_YES;
+/* Is this the argument's name? Arguments come as they were sent, and a name can be written in several ways. */
+static bool is_argument(const char *p, const char *name)
+{
+        for (; *p && *p != '&' && *p != '='; p++, name++) {
+                char c = *p;
+
+                if (c == '%' && hex_of(p[1]) >= 0 && hex_of(p[2]) >= 0) {
+                        c = (char)(hex_of(p[1]) << 4 | hex_of(p[2]));
+                        p += 2;
+                }
+                if (c >= 'A' && c <= 'Z')
+                        c |= 0x20;
+                if (c != *name || *name == '\0')
+                        return false;
+        }
+        return *name == '\0';
+}
+
+static bool has_argument(const char *query, const char *name)
+{
+        for (const char *p = query; p; p = strchr(p, '&')) {
+                p += *p == '&';
+                if (is_argument(p, name))
+                        return true;
+        }
+        return false;
 }
 
 /* The only credential of a request, in the only place where one may be (RFC 6750, section 2); NULL: there is none. */
 static const char *only_credential(const struct exchange *x, size_t *n)
 {
-        const char *header = exchange_header(x, "Authorization");
-        bool in_url = false;
+        const char *header = exchange_known(x, HTTP_AUTHORIZATION);
 
-        MHD_get_connection_values(x->conn->mhd, MHD_GET_ARGUMENT_KIND, is_access_token, &in_url);
-        if (exchange_header_count(x, "Authorization") != 1 || strncasecmp(header, "Bearer ", 7) != 0 || in_url)
+        if (x->head.count[HTTP_AUTHORIZATION] != 1 || strncasecmp(header, "Bearer ", 7) != 0 || has_argument(x->query, "access_token"))
                 return NULL;
         header += 7;
         header += strspn(header, " ");
@@ -84,186 +118,50 @@ static const char *only_credential(const struct exchange *x, size_t *n)
         return header;
 }
 
-static const struct refusal *identify(struct exchange *x, const struct front_authenticator *a)
+static int identify(struct exchange *x, const struct front_authenticator *a, enum refusal_reason *reason)
 {
         size_t n = 0;
         const char *credential;
 
         if (a->is_open && a->is_open(x->path))
-                return NULL;
+                return 0;
         credential = only_credential(x, &n);
         x->identity = a->identify(credential, n, a->user);
         x->authorized = x->identity != NULL;
-        return x->authorized ? NULL : refusal_of(REFUSE_IDENTITY);
+        return x->authorized ? 0 : refuse(reason, REFUSE_IDENTITY);
 }
 
-static const struct refusal *judge_token(struct exchange *x, const struct guard *guard)
+static int judge_token(struct exchange *x, const struct guard *guard, enum refusal_reason *reason)
 {
         if (x->front->authenticator)
-                return identify(x, x->front->authenticator);
-        x->authorized = guard_token(guard, exchange_header(x, "Authorization"));
+                return identify(x, x->front->authenticator, reason);
+        x->authorized = guard_token(guard, exchange_known(x, HTTP_AUTHORIZATION));
         if (x->authorized || str_eq(x->path, "/healthz") || str_eq(x->path, "/readyz"))
-                return NULL;
-        return refusal_of(REFUSE_TOKEN);
+                return 0;
+        return refuse(reason, REFUSE_TOKEN);
 }
 
-/* libmicrohttpd has checked that Content-Length is a number. */
-static const struct refusal *judge_length(const struct exchange *x, bool *has_body)
+/* When the length is wrong, where the next request begins is not known. */
+static int judge_length(struct exchange *x, int framed, enum http_fault fault, enum refusal_reason *reason)
 {
-        const char *length = exchange_header(x, "Content-Length"), *coding = exchange_header(x, "Transfer-Encoding");
         const struct front *f = x->front;
-        unsigned long long n = length ? strtoull(length, NULL, 10) : 0;
 
-        *has_body = coding || n > 0;
-        if (coding && (length || x->http10 || strcasecmp(coding, "chunked") != 0))
-                return refusal_of(REFUSE_LENGTH);
-        if (n > f->limits.max_body)
-                return refusal_of(REFUSE_BODY_SIZE);
-        return n + f->buffered > MAX_BODIES_AT_ONCE * f->limits.max_body ? refusal_of(REFUSE_BUSY) : NULL;
+        if (framed < 0)
+                return refuse(reason, request_fault(fault));
+        if (x->body_left > f->limits.max_body)
+                return refuse(reason, REFUSE_BODY_SIZE);
+        return x->body_left + f->buffered > MAX_AT_ONCE * f->limits.max_body ? refuse(reason, REFUSE_BUSY) : 0;
 }
 
-static const struct refusal *judge(struct exchange *x, bool *has_body)
+int request_judge(struct exchange *x, bool *delimited, enum refusal_reason *reason)
 {
         const struct guard *guard = x->front->guard;
-        const struct refusal *r = judge_length(x, has_body);
-        const struct refusal *first = judge_headers(x, x->front->limits.max_header);
+        enum http_fault fault = HTTP_FAULT_NONE;
+        int framed = http_head_framing(&x->head, x->text, false, &x->framing, &x->body_left, &fault);
 
-        if (!first)
-                first = judge_method(x);
-        if (!first)
-                first = judge_target(x, guard);
-        if (!first)
-                first = judge_token(x, guard);
-        return first ? first : r;
-}
-
-/* -- the steps of a request -------------------------------------------------------------------------------------------------- */
-
-void *request_line(void *front, _unused_ const char *uri, struct MHD_Connection *mhd)
-{
-        struct front *f = front;
-        struct conn *c = conn_of(mhd);
-
-        f->counts.requests++;
-        c->state = CONN_HEAD;
-        deadline_begin(&f->receiving, &c->deadline);
-        return c;
-}
-
-static void answer_refusal(struct conn *c)
-{
-        const struct refusal *r = c->refusal;
-        /* libmicrohttpd does not write to what it calls persistent. */
-        struct MHD_Response *response =
-                MHD_create_response_from_buffer(strlen(r->body), (void *)(uintptr_t)r->body, MHD_RESPMEM_PERSISTENT);
-
-        if (!response) {
-                conn_end(c);
-                return;
-        }
-        (void)MHD_add_response_header(response, "Content-Type", "application/json");
-        if (r->header)
-                (void)MHD_add_response_header(response, r->header, r->content);
-        else if (c->challenge)
-                (void)MHD_add_response_header(response, "WWW-Authenticate", c->challenge);
-        c->front->counts.refused++;
-        conn_answer(c, r->status, response);
-}
-
-static void begin(struct conn *c, const char *url, const char *method, const char *version)
-{
-        bool has_body;
-
-        c->x = exchange_new(c, url, method, version);
-        c->refusal = judge(c->x, &has_body);
-        c->state = CONN_BODY;
-        c->progress = 0;
-        deadline_begin(&c->front->receiving, &c->deadline);
-        if (!c->refusal)
-                return;
-        /* A listener can have many names; Host is the one under which this client will find what it is told of. */
-        mem_replace(&c->challenge, c->refusal == refusal_of(REFUSE_IDENTITY)
-                                           ? mem_printf("Bearer resource_metadata=\"http://%s%s\"", exchange_header(c->x, "Host"),
-                                                        c->front->authenticator->metadata)
-                                           : NULL);
-        exchange_free(TAKE_PTR(c->x));
-        c->state = CONN_REFUSED;
-        /* Answered when the request is over, so that the connection lives on; but a body is not awaited, and then it ends. */
-        if (has_body) {
-                c->drain = true;
-                answer_refusal(c);
-        }
-}
-
-static void add_body(struct conn *c, const char *data, size_t n)
-{
-        struct front *f = c->front;
-        struct exchange *x = c->x;
-
-        if (n <= f->limits.max_body - x->body.len && f->buffered + n <= MAX_BODIES_AT_ONCE * f->limits.max_body) {
-                buf_add(&x->body, data, n);
-                f->buffered += n;
-                x->charged += n;
-                return;
-        }
-        bool too_long = n > f->limits.max_body - x->body.len;
-        exchange_free(TAKE_PTR(c->x));
-        conn_refuse_late(c, too_long ? REFUSE_BODY_SIZE : REFUSE_BUSY);
-}
-
-static void hand_over(struct conn *c)
-{
-        c->state = CONN_WAITING;
-        deadline_end(&c->deadline);
-        c->front->request(c->x, c->front->user);
-        if (c->state == CONN_WAITING && c->hung_up) {
-                /* One of several requests in a row, the end of which was told before: nobody will tell it again. */
-                c->state = CONN_GONE;
-                exchange_lost(TAKE_PTR(c->x));
-        } else if (c->state == CONN_WAITING) {
-                c->suspended = true;
-                MHD_suspend_connection(c->mhd);
-        }
-}
-
-enum MHD_Result request_handler(void *front, _unused_ struct MHD_Connection *mhd, const char *url, const char *method, const char *version,
-                                const char *data, size_t *n, void **context)
-{
-        struct front *f = front;
-        struct conn *c = *context;
-
-        c->in_handler = true;
-        if (c->state == CONN_HEAD)
-                begin(c, url, method, version);
-        else if (c->state == CONN_BODY && *n > 0)
-                add_body(c, data, *n);
-        else if (c->state == CONN_BODY && !f->flushing)
-                hand_over(c);
-        else if (c->state == CONN_REFUSED)
-                answer_refusal(c);
-        *n = 0;
-        c->in_handler = false;
-        return c->state == CONN_GONE ? MHD_NO : MHD_YES;
-}
-
-void request_completed(void *front, _unused_ struct MHD_Connection *mhd, void **context, enum MHD_RequestTerminationCode code)
-{
-        struct front *f = front;
-        struct conn *c = *context;
-        struct exchange *x = TAKE_PTR(c->x);
-
-        if (c->state == CONN_HEAD || c->state == CONN_BODY) {
-                f->counts.refused++;
-                /* libmicrohttpd refused it for us, and its client may still be sending. */
-                c->drain |= code == MHD_REQUEST_TERMINATED_WITH_ERROR;
-        }
-        if (c->state != CONN_GONE) {
-                c->state = CONN_IDLE;
-                c->progress = 0;
-                deadline_begin(&f->idle, &c->deadline);
-                if (c->hung_up)
-                        conn_nudge(c);
-        }
-        if (x)
-                exchange_lost(x);
+        *delimited = framed == 0;
+        if (judge_headers(x, reason) < 0 || judge_method(x, reason) < 0 || judge_target(x, guard, reason) < 0 ||
+            judge_token(x, guard, reason) < 0)
+                return -1;
+        return judge_length(x, framed, fault, reason);
 }

@@ -74,13 +74,18 @@ struct http_head {
         struct http_span method, target; /* of a request. target: visible ASCII, at least one character */
         struct http_span reason;         /* of a response; may be empty */
         uint32_t size;                   /* of the whole head with its empty line; what follows is body. 0: it is not whole yet */
-        unsigned n_fields;
-        struct http_field fields[HTTP_MAX_FIELDS];
-        uint8_t first[HTTP_N_KNOWN]; /* place in fields, where count is not 0 */
+        bool begun;                      /* the start line was read */
+        uint32_t line, seen;             /* for the next call: where the line begins that is not whole, and how far it was looked at */
+        uint8_t first[HTTP_N_KNOWN];     /* place in fields, where count is not 0 */
         uint8_t count[HTTP_N_KNOWN];
-        bool begun;          /* the start line was read */
-        uint32_t line, seen; /* for the next call: where the line begins that is not whole, and how far it was looked at */
+        unsigned n_fields;
+        struct http_field fields[HTTP_MAX_FIELDS]; /* the last ones are never looked at: a copy may be cut off behind n_fields */
 };
+/* Bytes of a copy that is cut off there. */
+static inline size_t http_head_extent(const struct http_head *h)
+{
+        return offsetof(struct http_head, fields) + h->n_fields * sizeof(h->fields[0]);
+}
 
 /* Anew. max: at most HTTP_MAX_HEAD. Does not touch what it need not: an http_head is large. */
 void http_head_init(struct http_head *h, enum http_kind kind, size_t max);

@@ -114,7 +114,6 @@ static int try_needed(void)
         bad += socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0) < 0;
         bad += socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) < 0;
         bad += epoll_create1(EPOLL_CLOEXEC) < 0;
-        bad += fcntl(fd, F_DUPFD_CLOEXEC, 0) < 0;
         bad += !opens(inside, O_RDONLY | O_NOFOLLOW);
         char *memory = malloc(64U << 20);
         bad += !memory;

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <sodium.h>
 #include <sys/socket.h>
@@ -154,9 +155,11 @@ void rig_run(struct rig *r, unsigned ms)
 int rig_dial(const struct rig *r)
 {
         struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(r->port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
 
         assert_true(fd >= 0);
+        /* What is said in pieces arrives in pieces, and at once. */
+        assert_int_equal(setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on)), 0);
         assert_int_equal(connect(fd, (struct sockaddr *)&a, sizeof(a)), 0);
         assert_int_equal(fcntl(fd, F_SETFL, O_NONBLOCK), 0);
         return fd;

@@ -1,6 +1,6 @@
 /*
  * A front on a port of its own and clients of it, all in one thread and one loop: real sockets, no waiting for anything but what is tested.
- * Used by test_front.c and test_front_streams.c.
+ * Used by test_front*.c.
  */
 #pragma once
 
