@@ -99,8 +99,8 @@ class BrokerTest(unittest.TestCase):
         self.host.stdin.flush()
 
     def heard(self, event):
-        """What link_host said of that kind."""
-        return [said for line in (self.dir / "host.jsonl").read_text().splitlines() for said in [json.loads(line)] if said["event"] == event]
+        """What link_host said of that kind; it may be in the middle of a line."""
+        return [said for line in (self.dir / "host.jsonl").read_text().rpartition("\n")[0].splitlines() for said in [json.loads(line)] if said["event"] == event]
 
     def log(self):
         return (self.dir / "log").read_text()
