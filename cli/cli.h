@@ -54,6 +54,7 @@ int cmd_doctor(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_agent(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_token(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_call(struct cli *c, int argc, char **argv, struct err **err);
+int cmd_compose(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_tools(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_init(struct cli *c, int argc, char **argv, struct err **err);
 

@@ -23,6 +23,7 @@ _bulkhead_options() {
         reject) echo "--key --reason --as" ;;
         revoke) echo "--key --reason --as --server" ;;
         status) echo "--metrics" ;;
+        compose) echo "--open --pool --seccomp" ;;
         token) echo "--ttl --run" ;;
         tools) echo "--limit --url --token-file" ;;
         call) echo "--tool --url --token-file" ;;
@@ -31,7 +32,7 @@ _bulkhead_options() {
 
 _bulkhead() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb= i
-        local verbs="init validate plan apply status propose smoke approve promote reject revoke pending agent token tools call egress doctor"
+        local verbs="init validate plan apply status propose smoke approve promote reject revoke pending agent token tools call egress compose doctor"
         local global="--config --socket --json --no-color --help"
 
         COMPREPLY=()
@@ -70,6 +71,12 @@ _bulkhead() {
         egress)
                 if [[ $prev == egress ]]; then
                         mapfile -t COMPREPLY < <(compgen -W "show verify" -- "$cur")
+                else
+                        mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_servers)" -- "$cur")
+                fi ;;
+        compose)
+                if [[ $prev == compose ]]; then
+                        mapfile -t COMPREPLY < <(compgen -W "export seccomp" -- "$cur")
                 else
                         mapfile -t COMPREPLY < <(compgen -W "$(_bulkhead_servers)" -- "$cur")
                 fi ;;

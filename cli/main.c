@@ -28,6 +28,8 @@ const struct verb verbs[] = {
         {"tools", "search WORDS | describe TOOL | load TOOL …", "What there is for an agent, under its token.", cmd_tools},
         {"call", "--tool NAME [--json ARGS]", "Call a tool under an agent's token.", cmd_call},
         {"egress", "show|verify [SERVER]", "The kernel's rules in force; verify reads them back and compares.", cmd_egress},
+        {"compose", "export [SERVER ...] | seccomp", "The approved servers as a Compose file, and the seccomp profile that it names.",
+         cmd_compose},
         {"doctor", "", "Check host, Engine, kernel and permissions, and say what to mend.", cmd_doctor},
         {NULL, NULL, NULL, NULL},
 };

@@ -34,6 +34,7 @@ int records_read(struct cli *c, struct forge_view **ret, struct err **err)
                 return -1;
         if (access(conf->approvals_repository, F_OK) < 0 && errno == ENOENT) {
                 *ret = NEW(struct forge_view);
+                (*ret)->next = NEW(struct forge_state);
                 return 0;
         }
         return forge_read(ret, conf, &empty, time(NULL), err);

@@ -10,12 +10,12 @@
 #include <stdbool.h>
 #include <systemd/sd-event.h>
 
+#include "common/address.h"
 #include "common/conf.h"
 #include "common/engine/engine.h"
 #include "common/link/link.h"
 #include "common/smoke/smoke.h"
 #include "common/spawn.h"
-#include "controller/address.h"
 #include "controller/broker.h"
 #include "controller/demand.h"
 #include "controller/desired.h"

@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "common/address.h"
 #include "common/link/channel.h"
-#include "controller/address.h"
 
 #define LIST_MAX_BYTES     (64U << 20)
 #define INSPECTS_IN_FLIGHT 8

@@ -4,7 +4,7 @@
  */
 #pragma once
 
-#include "controller/address.h"
+#include "common/address.h"
 #include "controller/desired.h"
 #include "controller/observe.h"
 

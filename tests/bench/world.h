@@ -5,9 +5,9 @@
  */
 #pragma once
 
+#include "common/address.h"
 #include "common/conf.h"
 #include "common/spec/spec.h"
-#include "controller/address.h"
 
 #define WORLD_MAX      1000U
 #define WORLD_MANIFEST "3333333333333333333333333333333333333333333333333333333333333333"

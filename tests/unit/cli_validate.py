@@ -6,7 +6,7 @@ import unittest
 
 from cli_host import CliTest, PROGRAM, digest
 
-VERBS = "init validate plan apply status propose smoke approve promote reject revoke pending agent token tools call egress doctor".split()
+VERBS = "init validate plan apply status propose smoke approve promote reject revoke pending agent token tools call egress compose doctor".split()
 
 
 class Usage(CliTest):
@@ -20,7 +20,7 @@ class Usage(CliTest):
 
     def test_usage_errors(self):
         for args in ([], ["fly"], ["--fly", "status"], ["status", "--fly"], ["status", "-x"], ["status", "a", "b"], ["status", "--socket"],
-                     ["plan", "--json=yes"], ["promote"], ["egress", "burn"], ["egress"], ["smoke"], ["smoke", "x", "--engine", "y"],
+                     ["plan", "--json=yes"], ["promote"], ["egress", "burn"], ["egress"], ["compose"], ["compose", "up"], ["compose", "seccomp", "x"], ["smoke"], ["smoke", "x", "--engine", "y"],
                      ["validate", "file.txt"]):
             done = subprocess.run([PROGRAM, "--config", str(self.conf), *args], capture_output=True, text=True)
             self.assertEqual(done.returncode, 64, f"{args}: {done.stderr}")

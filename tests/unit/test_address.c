@@ -1,7 +1,7 @@
 #include "tests/unit/test.h"
 
+#include "common/address.h"
 #include "common/file.h"
-#include "controller/address.h"
 
 static void test_takes_what_is_free(_unused_ void **state)
 {

@@ -1,6 +1,7 @@
 /*
  * Addresses of instances: one /29 each, from our own pool, clear of every network the Engine or the host already has.
- * Pure, but for address_pool_add_routes(). Used by the controller only: no table of leases is kept, the Engine's networks are the leases.
+ * Pure, but for address_pool_add_routes(). Used by the controller, which keeps no table of leases (the Engine's networks are the leases),
+ * and by bulkhead compose.
  */
 #pragma once
 

@@ -1,4 +1,4 @@
-#include "controller/address.h"
+#include "common/address.h"
 
 #include <arpa/inet.h>
 #include <inttypes.h>
