@@ -84,13 +84,18 @@ static void check_own_policy(struct findings *f, const char *path)
         warn(f, text);
 }
 
-static void compare_names(struct findings *f)
+/* agents_file NULL: not looked at. What is wrong with it is no matter here: whoever may not read it, or never added an agent, is not told.
+ */
+static void compare_names(struct findings *f, const char *agents_file)
 {
+        _cleanup_(identities_freep) struct identities *ids = NULL;
         _cleanup_json_ json_object *unknown = NULL;
 
         if (!f->policy || !f->registry)
                 return;
         unknown = names_unknown(f->policy, f->policy_path, f->registry, f->view);
+        if (agents_file && identities_load(&ids, agents_file, NULL) == 0)
+                names_without_token(unknown, f->policy, f->policy_path, ids);
         for (size_t i = 0; i < json_object_array_length(unknown); i++)
                 warn(f, json_object_get_string(json_object_array_get_idx(unknown, i)));
 }
@@ -177,7 +182,7 @@ static int check_all(struct findings *f, char **files, const struct conf *conf, 
                 check_approvals(f);
                 check_own_policy(f, conf->policy_path);
         }
-        compare_names(f);
+        compare_names(f, files ? NULL : conf->agents_file);
         return 0;
 }
 

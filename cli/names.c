@@ -58,3 +58,16 @@ json_object *names_unknown(const struct policy *p, const char *path, const struc
         policy_names(p, look_up, &s);
         return s.found;
 }
+
+void names_without_token(json_object *texts, const struct policy *p, const char *path, const struct identities *ids)
+{
+        for (size_t i = 0; i < policy_n_agents(p); i++) {
+                const char *name = policy_agent_name(policy_agent_at(p, i));
+
+                if (identities_find(ids, name))
+                        continue;
+                _cleanup_free_ char *text =
+                        mem_printf("%s: agents.%s: nobody can have a token of this agent: bulkhead agent add, or take it out", path, name);
+                json_object_array_add(texts, json_object_new_string(text));
+        }
+}

@@ -323,22 +323,19 @@ agents() {
         say "$agent may call $server:echo and nothing else ($policy)"
 }
 
-# The token is on no command line: curl reads the header from its standard input.
-call_door() {
-        printf 'Authorization: Bearer %s\n' "$(bulkhead token "$agent" --ttl 5m)" |
-                curl -sS --noproxy '*' --max-time 60 -H @- -H 'Content-Type: application/json' "$door/v1/call" -d "{\"name\":\"$server:$1\",\"arguments\":$2}"
-}
+# The token is on no command line: others can read those.
+call_tool() { BULKHEAD_TOKEN=$(bulkhead token "$agent" --ttl 5m) bulkhead call --tool "$server:$1" --json "$2" --url "$door"; }
 answers() {
-        call_door echo '{"message":"hello from a sealed server"}' >"$work/call.json" 2>"$work/last.log" && grep -q 'Echo: hello from a sealed server' "$work/call.json"
+        call_tool echo '{"message":"hello from a sealed server"}' >"$work/call.txt" 2>"$work/last.log" && grep -q 'Echo: hello from a sealed server' "$work/call.txt"
 }
 call() {
         step "A call, as that agent"
         wait_for 30 answers || {
-                cat "$work/call.json" "$work/last.log" >&2 2>/dev/null || true
+                cat "$work/call.txt" "$work/last.log" >&2 2>/dev/null || true
                 die "$server:echo gave no answer through $door" "The broker's log: docker logs bulkhead-broker"
         }
-        say "$server:echo -> Echo: hello from a sealed server"
-        say "$server:get-env -> $(call_door get-env '{}' 2>/dev/null | sed -n 's/.*"message":"\([^"]*\)".*/\1/p')"
+        say "$server:echo -> $(cat "$work/call.txt")"
+        say "$server:get-env -> $(call_tool get-env '{}' 2>&1 || true)"
 }
 
 result() {
@@ -348,6 +345,7 @@ result() {
         say ""
         say "Try it: docker kill \$(docker ps -qf label=io.bulkhead.server=$server), or nft delete table inet bulkhead; then bulkhead status."
         say "Agents call $door/mcp with a token of their own: bulkhead token $agent. Add more: bulkhead agent add NAME, then a line in $policy."
+        say "Or by one command, as agents that may run nothing else do: bulkhead call (docs/openclaw.md)."
         say "Your own MCP clients reach it at $gateway/servers/$server/mcp with the token in $token, all servers together at $gateway/mcp."
         say "Undo all of it: deploy/teardown.sh"
 }

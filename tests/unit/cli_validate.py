@@ -1,6 +1,8 @@
 #!/usr/bin/env -S python3 -B
 """Usage, exit codes, and `validate` on broken files: every error names its file, line and column."""
 import os
+import pathlib
+import re
 import subprocess
 import unittest
 
@@ -17,6 +19,23 @@ class Usage(CliTest):
             for flag in ("--help", "-h"):
                 shown = self.run_cli(verb, flag).out
                 self.assertTrue(shown.startswith(f"Usage: bulkhead {verb}"), shown)
+
+    def test_every_verb_is_in_the_manual_and_completed(self):
+        top = pathlib.Path(os.environ.get("top_srcdir", pathlib.Path(__file__).resolve().parents[2]))
+        manual, completion = ((top / name).read_text() for name in ("docs/man/bulkhead.1", "cli/completion.bash"))
+        shown = subprocess.run([PROGRAM, "--help"], capture_output=True, text=True, check=True).stdout
+        verbs = re.findall(r"^  (\w+) ", shown, re.M)
+        self.assertEqual(sorted(verbs), sorted(VERBS))
+        completed = re.search(r'local verbs="(.*)"', completion).group(1).split()
+        self.assertEqual(sorted(completed), sorted(verbs))
+        for verb in verbs:
+            self.assertRegex(manual, rf"(?m)^\.It Cm {verb}\b")
+            own = self.run_cli(verb, "--help").out.partition("Options of every verb:")[0]
+            options = re.search(rf"(?ms)^        {verb}\) echo (.*?);;", completion)
+            for option in re.findall(r"^  --([a-z-]+)", own, re.M):
+                self.assertRegex(manual, rf"(?m)Fl -{option}\b", f"{verb} --{option}")
+                if option != "json":  # a global one as well
+                    self.assertIn(f"--{option}", options.group(1).replace('"', " ").split(), f"{verb} --{option}")
 
     def test_usage_errors(self):
         for args in ([], ["fly"], ["--fly", "status"], ["status", "--fly"], ["status", "-x"], ["status", "a", "b"], ["status", "--socket"],
@@ -128,6 +147,14 @@ class Validate(CliTest):
         self.assertIn("warning: ", shown.err)
         self.assertIn("no errors", shown.out)
         self.assertEqual(self.run_cli("validate", "--json", str(self.policy)).json()["warnings"], [])  # compared with nothing
+
+    def test_agents_without_a_token(self):
+        self.write_conf(f"agents:\n  file: {self.dir}/agents.json\n  key: {self.dir}/agents.key\n")
+        self.write_policy({"agents": {"alice": {}, "bob.1": {}}})
+        self.assertEqual(self.run_cli("validate", "--json").json()["warnings"], [])  # no agent was ever added
+        self.run_cli("agent", "add", "alice")
+        warning, = self.run_cli("validate", "--json").json()["warnings"]
+        self.assertIn("agents.bob.1: nobody can have a token", warning)
 
     def test_registry_that_others_may_write(self):
         self.registry.chmod(0o666)
