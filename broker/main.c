@@ -3,7 +3,6 @@
  * (link.c). It has no capability, no Docker socket and, once it runs, next to no system calls (confine.c).
  */
 #include <errno.h>
-#include <getopt.h>
 #include <malloc.h>
 #include <pwd.h>
 #include <signal.h>
@@ -18,6 +17,7 @@
 #include "broker/confine.h"
 #include "broker/health.h"
 #include "common/conf.h"
+#include "common/daemon.h"
 #include "common/log.h"
 #include "config.h"
 
@@ -39,55 +39,7 @@ struct broker {
         bool unconfined;
 };
 
-struct options {
-        const char *config;
-        bool debug;
-        bool unconfined; /* for valgrind and debuggers, which do what the broker must not */
-};
-
-static void usage(FILE *out)
-{
-        fputs("usage: bulkhead-broker [--config FILE] [--debug] [--unconfined]\n", out);
-}
-
-/* 0 = go on; else the exit code plus one. */
-static int parse_options(struct options *o, int argc, char **argv)
-{
-        static const struct option longs[] = {
-                {"config", required_argument, NULL, 'c'}, {"debug", no_argument, NULL, 'd'},   {"help", no_argument, NULL, 'h'},
-                {"unconfined", no_argument, NULL, 'u'},   {"version", no_argument, NULL, 'V'}, {NULL, 0, NULL, 0},
-        };
-        int ch;
-
-        *o = (struct options){.config = CONF_DEFAULT_PATH};
-        while ((ch = getopt_long(argc, argv, "c:dh", longs, NULL)) >= 0) {
-                switch (ch) {
-                case 'c':
-                        o->config = optarg;
-                        break;
-                case 'd':
-                        o->debug = true;
-                        break;
-                case 'u':
-                        o->unconfined = true;
-                        break;
-                case 'h':
-                        usage(stdout);
-                        return 1;
-                case 'V':
-                        puts(PACKAGE_STRING);
-                        return 1;
-                default:
-                        usage(stderr);
-                        return 65;
-                }
-        }
-        if (optind < argc) {
-                usage(stderr);
-                return 65;
-        }
-        return 0;
-}
+static const char usage[] = "usage: bulkhead-broker [--config FILE] [--debug] [--unconfined]\n";
 
 /* -- the loop ---------------------------------------------------------------------------------------------------------------- */
 
@@ -126,23 +78,10 @@ static int on_trim(sd_event_source *s, _unused_ uint64_t at, _unused_ void *user
 
 static int prepare_loop(struct broker *b, struct err **err)
 {
-        const int signals[] = {SIGTERM, SIGINT, SIGHUP};
-        sigset_t blocked;
-
-        signal(SIGPIPE, SIG_IGN);
-        sigemptyset(&blocked);
-        for (size_t i = 0; i < ELEMENTSOF(signals); i++)
-                sigaddset(&blocked, signals[i]);
-        if (sigprocmask(SIG_BLOCK, &blocked, NULL) < 0)
-                return err_sys(err, errno, "cannot block signals");
-        int r = sd_event_default(&b->loop);
-        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(signals); i++)
-                r = sd_event_add_signal(b->loop, NULL, signals[i], signals[i] == SIGHUP ? on_hangup : on_signal, b);
-        if (r >= 0)
-                r = sd_event_add_time_relative(b->loop, &b->trim, CLOCK_MONOTONIC, TRIM_MS * UINT64_C(1000), UINT64_C(1000000), on_trim, b);
-        if (r >= 0)
-                r = sd_event_set_watchdog(b->loop, true);
-        return r < 0 ? err_sys(err, r, "cannot set up the event loop") : 0;
+        if (daemon_loop(&b->loop, on_signal, on_hangup, b, err) < 0)
+                return -1;
+        int r = sd_event_add_time_relative(b->loop, &b->trim, CLOCK_MONOTONIC, TRIM_MS * UINT64_C(1000), UINT64_C(1000000), on_trim, b);
+        return r < 0 ? err_sys(err, r, "setting up a timer") : 0;
 }
 
 /* -- putting it together ----------------------------------------------------------------------------------------------------- */
@@ -322,11 +261,7 @@ static int run(const struct conf *conf, bool unconfined, struct err **err)
                 snprintf(port, sizeof(port), "%u", (unsigned)front_port(b.front));
                 log_info("started", "version", PACKAGE_VERSION, "config", conf->path, "address", conf->gateway_listen.address, "port",
                          port);
-                sd_notify(0, "READY=1");
-                r = sd_event_loop(b.loop);
-                if (r < 0)
-                        err_sys(err, r, "the event loop failed");
-                sd_notify(0, "STOPPING=1");
+                r = daemon_run(b.loop, err);
         }
         dismantle(&b);
         return r < 0 ? -1 : 0;
@@ -336,13 +271,13 @@ int main(int argc, char **argv)
 {
         _cleanup_(conf_freep) struct conf *conf = NULL;
         _cleanup_err_ struct err *err = NULL;
-        struct options o;
-        int r = parse_options(&o, argc, argv);
+        bool unconfined = false; /* for valgrind and debuggers, which do what the broker must not */
+        const struct daemon_flag flags[] = {{"unconfined", &unconfined}};
+        struct daemon_options o = {.usage = usage, .flags = flags, .n_flags = ELEMENTSOF(flags)};
+        int r = daemon_parse(&o, argc, argv);
 
         if (r > 0)
                 return r - 1;
-        if (o.debug)
-                log_set_level(LOG_LEVEL_DEBUG);
         if (getuid() == 0 || geteuid() == 0) {
                 log_error("the broker does not run as root: start it as its own user (bulkhead-broker.service does)");
                 return 1;
@@ -351,7 +286,7 @@ int main(int argc, char **argv)
                 abort();
         r = conf_load(&conf, o.config, &err);
         if (r == 0)
-                r = run(conf, o.unconfined, &err);
+                r = run(conf, unconfined, &err);
         if (r < 0)
                 log_error("cannot go on", "reason", err_msg(err));
         return r < 0 ? 1 : 0;

@@ -4,7 +4,6 @@
 #include "controller/controller.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <grp.h>
 #include <malloc.h>
 #include <pwd.h>
@@ -12,78 +11,19 @@
 #include <sodium.h>
 #include <stdio.h>
 #include <sys/stat.h>
-#include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "common/daemon.h"
 #include "common/file.h"
 #include "common/log.h"
 #include "common/text.h"
 #include "config.h"
 #include "controller/privileges.h"
 
-enum mode { MODE_RUN, MODE_INIT_STATE, MODE_PRINT_GUARD, MODE_LOAD_GUARD };
-
-struct options {
-        const char *config;
-        enum mode mode;
-        bool debug;
-};
-
-static void usage(FILE *out)
-{
-        fputs("usage: bulkhead-controller [--config FILE] [--debug]\n"
-              "       bulkhead-controller [--config FILE] --init-state   create the empty state of a new host, once\n"
-              "       bulkhead-controller [--config FILE] --print-guard  print the fail-closed rules for nft -f\n"
-              "       bulkhead-controller [--config FILE] --load-guard   load them, as the boot unit does\n",
-              out);
-}
-
-/* 0 = go on; else the exit code plus one. */
-static int parse_options(struct options *o, int argc, char **argv)
-{
-        static const struct option longs[] = {
-                {"config", required_argument, NULL, 'c'}, {"debug", no_argument, NULL, 'd'},
-                {"help", no_argument, NULL, 'h'},         {"init-state", no_argument, NULL, 'i'},
-                {"print-guard", no_argument, NULL, 'p'},  {"load-guard", no_argument, NULL, 'l'},
-                {"version", no_argument, NULL, 'V'},      {NULL, 0, NULL, 0},
-        };
-        int ch;
-
-        *o = (struct options){.config = CONF_DEFAULT_PATH};
-        while ((ch = getopt_long(argc, argv, "c:dh", longs, NULL)) >= 0) {
-                switch (ch) {
-                case 'c':
-                        o->config = optarg;
-                        break;
-                case 'd':
-                        o->debug = true;
-                        break;
-                case 'i':
-                        o->mode = MODE_INIT_STATE;
-                        break;
-                case 'p':
-                        o->mode = MODE_PRINT_GUARD;
-                        break;
-                case 'l':
-                        o->mode = MODE_LOAD_GUARD;
-                        break;
-                case 'h':
-                        usage(stdout);
-                        return 1;
-                case 'V':
-                        puts(PACKAGE_STRING);
-                        return 1;
-                default:
-                        usage(stderr);
-                        return 65;
-                }
-        }
-        if (optind < argc) {
-                usage(stderr);
-                return 65;
-        }
-        return 0;
-}
+static const char usage[] = "usage: bulkhead-controller [--config FILE] [--debug]\n"
+                            "       bulkhead-controller [--config FILE] --init-state   create the empty state of a new host, once\n"
+                            "       bulkhead-controller [--config FILE] --print-guard  print the fail-closed rules for nft -f\n"
+                            "       bulkhead-controller [--config FILE] --load-guard   load them, as the boot unit does\n";
 
 /* -- modes that do not run the loop --------------------------------------------------------------------------------------- */
 
@@ -173,31 +113,11 @@ static int on_hangup(_unused_ sd_event_source *s, _unused_ const struct signalfd
         return 0;
 }
 
-static int prepare_loop(struct controller *c, struct err **err)
-{
-        const int signals[] = {SIGTERM, SIGINT, SIGHUP};
-        sigset_t blocked;
-
-        signal(SIGPIPE, SIG_IGN);
-        sigemptyset(&blocked);
-        sigaddset(&blocked, SIGCHLD);
-        for (size_t i = 0; i < ELEMENTSOF(signals); i++)
-                sigaddset(&blocked, signals[i]);
-        if (sigprocmask(SIG_BLOCK, &blocked, NULL) < 0)
-                return err_sys(err, errno, "cannot block signals");
-        int r = sd_event_default(&c->loop);
-        for (size_t i = 0; r >= 0 && i < ELEMENTSOF(signals); i++)
-                r = sd_event_add_signal(c->loop, NULL, signals[i], signals[i] == SIGHUP ? on_hangup : on_signal, c);
-        if (r >= 0)
-                r = sd_event_set_watchdog(c->loop, true);
-        return r < 0 ? err_sys(err, r, "cannot set up the event loop") : 0;
-}
-
 static int assemble(struct controller *c, struct err **err)
 {
         c->inotify = -1;
         c->nothing.refs = 1;
-        if (prepare_loop(c, err) < 0 || address_pool_new(&c->pool, c->conf->pool, err) < 0)
+        if (daemon_loop(&c->loop, on_signal, on_hangup, c, err) < 0 || address_pool_new(&c->pool, c->conf->pool, err) < 0)
                 return -1;
         if (engine_new(&c->engine, c->loop, c->conf->engine_socket, err) < 0 ||
             egress_new(&c->egress, c->loop, c->conf, on_egress_event, c, err) < 0)
@@ -239,11 +159,7 @@ static int run(const struct conf *conf, struct err **err)
         int r = assemble(&c, err);
         if (r == 0) {
                 log_info("started", "version", PACKAGE_VERSION, "audience", conf->audience, "config", conf->path);
-                sd_notify(0, "READY=1");
-                r = sd_event_loop(c.loop);
-                if (r < 0)
-                        err_sys(err, r, "the event loop failed");
-                sd_notify(0, "STOPPING=1");
+                r = daemon_run(c.loop, err);
         }
         dismantle(&c);
         return r < 0 ? -1 : 0;
@@ -253,30 +169,22 @@ int main(int argc, char **argv)
 {
         _cleanup_(conf_freep) struct conf *conf = NULL;
         _cleanup_err_ struct err *err = NULL;
-        struct options o;
-        int r = parse_options(&o, argc, argv);
+        bool init = false, print = false, load = false;
+        const struct daemon_flag flags[] = {{"init-state", &init}, {"print-guard", &print}, {"load-guard", &load}};
+        struct daemon_options o = {.usage = usage, .flags = flags, .n_flags = ELEMENTSOF(flags)};
+        int r = daemon_parse(&o, argc, argv);
 
         if (r > 0)
                 return r - 1;
-        if (o.debug)
-                log_set_level(LOG_LEVEL_DEBUG);
         if (sodium_init() < 0)
                 abort();
         r = conf_load(&conf, o.config, &err);
-        if (r == 0) {
-                switch (o.mode) {
-                case MODE_INIT_STATE:
-                        r = init_state(conf, &err);
-                        break;
-                case MODE_PRINT_GUARD:
-                case MODE_LOAD_GUARD:
-                        r = print_guard(conf, o.mode == MODE_LOAD_GUARD, &err);
-                        break;
-                case MODE_RUN:
-                        r = run(conf, &err);
-                        break;
-                }
-        }
+        if (r == 0 && init)
+                r = init_state(conf, &err);
+        else if (r == 0 && (print || load))
+                r = print_guard(conf, load, &err);
+        else if (r == 0)
+                r = run(conf, &err);
         if (r < 0)
                 log_error("cannot go on", "reason", err_msg(err));
         return r < 0 ? 1 : 0;
