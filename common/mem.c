@@ -222,6 +222,18 @@ void buf_addc(struct buf *b, char c)
         buf_add(b, &c, 1);
 }
 
+void buf_addu(struct buf *b, uint64_t n)
+{
+        char digits[20];
+        size_t at = sizeof(digits);
+
+        do {
+                digits[--at] = (char)('0' + n % 10);
+                n /= 10;
+        } while (n);
+        buf_add(b, digits + at, sizeof(digits) - at);
+}
+
 void buf_addf(struct buf *b, const char *fmt, ...)
 {
         _cleanup_free_ char *s = NULL;

@@ -68,6 +68,7 @@ void buf_reserve(struct buf *b, size_t more); /* room for so many bytes without 
 void buf_add(struct buf *b, const void *data, size_t n);
 void buf_adds(struct buf *b, const char *s);
 void buf_addc(struct buf *b, char c);
+void buf_addu(struct buf *b, uint64_t n); /* in decimal digits, without a formatter */
 void buf_addf(struct buf *b, const char *fmt, ...) _printf_(2, 3);
 /* Removes n bytes from the front. */
 void buf_drop(struct buf *b, size_t n);

@@ -111,7 +111,9 @@ static void post(struct http *h, enum stream_kind kind, const struct outgoing *m
         own->len = 0;
         if (which == LIST_MODERN)
                 mirror(own, m);
-        buf_addf(own, "Content-Length: %zu\r\n\r\n", m->n);
+        buf_adds(own, "Content-Length: ");
+        buf_addu(own, m->n);
+        buf_adds(own, "\r\n\r\n");
         parts[n++] = (struct iovec){list->data, list->len};
         parts[n++] = (struct iovec){own->data, own->len};
         for (size_t i = 0; i < m->n_parts; i++)

@@ -338,7 +338,7 @@ def bench_memory(servers, sessions):
 
 # -- instructions --------------------------------------------------------------------------------------------------------------------------------
 
-def instructions(calls, options):
+def instructions(calls, server, options):
     """Of a broker from its start to its end, counted by callgrind."""
     with tempfile.TemporaryDirectory(prefix="bulkhead-callgrind.") as folder:
         shutil.chown(folder, USER)
@@ -346,8 +346,8 @@ def instructions(calls, options):
         tunables = "glibc.cpu.x86_rep_stosb_threshold=1000000000:glibc.cpu.x86_rep_movsb_threshold=1000000000"
         wrapper = ["env", f"GLIBC_TUNABLES={tunables}", "valgrind", "-q", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
         # valgrind needs what a confined broker must not.
-        with Gateway([stdio("echo", ECHO)], wrapper=wrapper, options=["--unconfined"]) as g:
-            load(["--calls", calls, "--warmup", 100, *options], "http", g.url("echo"))
+        with Gateway([server], wrapper=wrapper, options=["--unconfined"]) as g:
+            load(["--calls", calls, "--warmup", 100, *options], "http", g.url(server["name"]))
         text = (pathlib.Path(folder) / "out").read_text(errors="replace")
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith(("totals:", "summary:")))
 
@@ -357,9 +357,13 @@ def bench_instructions(calls):
     if not shutil.which("valgrind"):
         say("  valgrind is not installed")
         return
-    for title, options in (("echo, stdio, legacy", LEGACY), ("echo, stdio, modern", MODERN)):
-        # What start, end and warm-up cost is in both.
-        figure(title, f"{(instructions(1 + calls, options) - instructions(1, options)) / calls:.0f}", "")
+    port = free_port()
+    with Processes() as p:
+        wait_for(port, p.start(ECHO, "--http", port))
+        for kind, server in (("stdio", stdio("echo", ECHO)), ("HTTP", over_http("web", port))):
+            for era, options in (("legacy", LEGACY), ("modern", MODERN)):
+                # What start, end and warm-up cost is in both.
+                figure(f"echo, {kind}, {era}", f"{(instructions(1 + calls, server, options) - instructions(1, server, options)) / calls:.0f}", "")
 
 
 def main():

@@ -1,5 +1,6 @@
 """Bad neighbours and bad callers: whatever one server does, another one's callers do not notice; whatever a client sends gets its status and leaves nothing."""
 import contextlib
+import itertools
 import json
 import os
 import socket
@@ -8,7 +9,7 @@ import threading
 import time
 import unittest
 
-from brokered import BOTH, BUILD, LEGACY, META, MODERN, Gateway, Refused, fixture, stdio
+from brokered import BOTH, BUILD, LEGACY, META, MODERN, Gateway, Refused, fixture, http_server, stdio
 from rig import eventually
 
 CALL_TIMEOUT_S = 2
@@ -40,6 +41,9 @@ class Neighbours(unittest.TestCase):
         cls.gateway.event("up", name="good")
         eventually("the good server answers", 10, lambda: cls.gateway.call("/servers/good/mcp", "echo", {"text": "x"}))
 
+    def bad(self, name, mode):
+        return stdio(name, fixture("mcp_hostile"), mode)
+
     def good_load(self):
         """Calls of the good server; says how long they took, and nothing at the first that is not answered as it should be."""
         argv = [str(BUILD / "tests/bench/load_client"), "--in-flight", "2", "--calls", "100", "http", f"{self.gateway.address}/servers/good/mcp"]
@@ -60,7 +64,7 @@ class Neighbours(unittest.TestCase):
     def one(self, mode, expected):
         """Adds a bad server, calls it, and takes it away again."""
         name = f"bad-{mode}"
-        self.gateway.tell("add", entry=stdio(name, fixture("mcp_hostile"), mode))
+        self.gateway.tell("add", entry=self.bad(name, mode))
         eventually(f"{name} is in the catalogue", 5, lambda: self.gateway.request("GET", f"/servers/{name}/mcp")[0] != 404)
         began, outcomes = time.monotonic(), []
         while len(outcomes) < 3 and (expected != self.WRONG or time.monotonic() - began < 1):
@@ -142,7 +146,7 @@ class Neighbours(unittest.TestCase):
 
     def test_list_of_all_does_not_wait_for_one(self):
         """A server that never says anything is left out of the list of all, and that is not long in coming."""
-        self.gateway.tell("add", entry=stdio("bad", fixture("mcp_hostile"), "never-answer"))
+        self.gateway.tell("add", entry=self.bad("bad", "never-answer"))
         try:
             with self.gateway.client("/mcp") as client:
                 began = time.monotonic()
@@ -151,6 +155,29 @@ class Neighbours(unittest.TestCase):
                 self.assertEqual(client.tool("good__echo", text="still"), "still")
         finally:
             self.gateway.tell("remove", "bad")
+
+
+class WebNeighbours(Neighbours):
+    """The same with what only HTTP can do wrong. What messages say is read by the same reader, see above."""
+    RIGHT, WRONG, EITHER = Neighbours.RIGHT, Neighbours.WRONG, Neighbours.EITHER
+    MODES = {
+        # whatever is asked
+        "garbage": WRONG, "endless-header": WRONG, "header-bomb": WRONG, "continue-flood": WRONG, "redirect": WRONG, "hang-up": WRONG, "session-bomb": WRONG,
+        "never-accept": WRONG, "never-read": WRONG, "never-answer": WRONG,
+        # on the stream beside the calls
+        "get-again": RIGHT, "get-flood": EITHER, "get-endless": EITHER,
+        # when it is called
+        "split": RIGHT, "small-chunks": RIGHT, "two-answers": RIGHT, "answer-later": EITHER, "old-version": RIGHT, "close-kept": EITHER,
+        "wrong-id": WRONG, "old-id": WRONG, "html": WRONG, "error-page": WRONG, "compressed": WRONG, "switch-protocols": WRONG, "two-lengths": WRONG,
+        "smuggled": WRONG, "bare-lines": WRONG, "bad-chunks": WRONG, "half-head": WRONG, "half-chunk": WRONG, "half-sized": WRONG, "reset": WRONG,
+        "only-head": WRONG, "drip": WRONG, "silence": WRONG, "huge": WRONG, "endless-body": WRONG, "endless-chunk": WRONG, "endless-trailer": WRONG,
+        "endless-event": WRONG, "event-flood": WRONG, "empty-events": WRONG,
+    }
+    ports = itertools.count(17500)
+
+    def bad(self, name, mode):
+        port = next(self.ports)
+        return http_server(name, port, fixture("mcp_hostile_http"), port, mode)
 
 
 class Callers(unittest.TestCase):

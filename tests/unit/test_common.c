@@ -117,6 +117,19 @@ static void test_files(_unused_ void **state)
         assert_int_equal(rmdir(dir), 0);
 }
 
+static void buf_numbers(_unused_ void **state)
+{
+        static const uint64_t numbers[] = {0, 7, 10, 90909, UINT64_MAX};
+
+        for (size_t i = 0; i < ELEMENTSOF(numbers); i++) {
+                _cleanup_buf_ struct buf a = {0}, b = {0};
+
+                buf_addu(&a, numbers[i]);
+                buf_addf(&b, "%llu", (unsigned long long)numbers[i]);
+                assert_string_equal(a.data, b.data);
+        }
+}
+
 static void test_buf(_unused_ void **state)
 {
         _cleanup_buf_ struct buf b = {0};
@@ -153,7 +166,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_escape),  cmocka_unit_test(test_sizes_and_spans), cmocka_unit_test(test_times),
                 cmocka_unit_test(test_strings), cmocka_unit_test(test_errors),          cmocka_unit_test(test_files),
-                cmocka_unit_test(test_buf),     cmocka_unit_test(test_log_line),
+                cmocka_unit_test(test_buf),     cmocka_unit_test(buf_numbers),          cmocka_unit_test(test_log_line),
         };
         return cmocka_run_group_tests_name("common", tests, NULL, NULL);
 }
