@@ -174,6 +174,7 @@ class WebNeighbours(Neighbours):
         "endless-event": WRONG, "event-flood": WRONG, "empty-events": WRONG,
     }
     ports = itertools.count(17500)
+    test_rug_pull = None
 
     def bad(self, name, mode):
         port = next(self.ports)
