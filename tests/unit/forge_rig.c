@@ -327,3 +327,43 @@ const struct forge_item *rig_item(const struct forge_view *view, const char *id)
                         return &view->items[i];
         return NULL;
 }
+
+/* -- for cmocka ------------------------------------------------------------------------------------------------------------------ */
+int rig_setup(void **state)
+{
+        struct rig *rig = NEW(struct rig);
+
+        rig_init(rig);
+        *state = rig;
+        return 0;
+}
+
+int rig_teardown(void **state)
+{
+        rig_deinit(*state);
+        free(*state);
+        return 0;
+}
+
+void rig_assert_refused(const struct forge_view *view, const char *id, enum forge_refusal refusal, const char *says)
+{
+        const struct forge_item *item = rig_item(view, id);
+
+        assert_non_null(item);
+        assert_non_null(item->refused);
+        if (!strstr(item->refused, says))
+                print_error("%s: %s\n", item->path, item->refused);
+        assert_non_null(strstr(item->refused, says));
+        assert_int_equal(item->refusal, refusal);
+}
+
+void rig_assert_counts(const struct forge_view *view, const char *id)
+{
+        const struct forge_item *item = rig_item(view, id);
+
+        assert_non_null(item);
+        if (item->refused)
+                print_error("%s: %s\n", item->path, item->refused);
+        assert_null(item->refused);
+        assert_int_not_equal(item->accepted_at, 0);
+}

@@ -49,3 +49,10 @@ char *rig_tip(struct rig *rig);
 
 struct forge_view *rig_read(struct rig *rig, const struct forge_state *state, time_t now);
 const struct forge_item *rig_item(const struct forge_view *view, const char *id);
+
+/* Around a test; *state is its rig. */
+int rig_setup(void **state);
+int rig_teardown(void **state);
+/* The record does not count, for this reason; or it does. */
+void rig_assert_refused(const struct forge_view *view, const char *id, enum forge_refusal refusal, const char *says);
+void rig_assert_counts(const struct forge_view *view, const char *id);

@@ -10,22 +10,6 @@
 
 #define _cleanup_view_ _cleanup_(forge_view_freep)
 
-static int setup(void **state)
-{
-        struct rig *rig = NEW(struct rig);
-
-        rig_init(rig);
-        *state = rig;
-        return 0;
-}
-
-static int teardown(void **state)
-{
-        rig_deinit(*state);
-        free(*state);
-        return 0;
-}
-
 /* Judges rig_entry() with `extra`; the sentence must hold `says`. */
 static void assert_verdict(struct rig *rig, const struct forge_view *view, const char *extra, time_t now, enum forge_verdict wanted,
                            const char *says)
@@ -387,7 +371,7 @@ static void a_cancelled_read_never_calls(void **state)
         assert_int_equal(a.calls, 0);
 }
 
-#define CASE(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define CASE(f) cmocka_unit_test_setup_teardown(f, rig_setup, rig_teardown)
 
 int main(void)
 {
