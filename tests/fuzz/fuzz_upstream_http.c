@@ -9,7 +9,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "broker/gateway/upstream.h"
+#include "tests/fuzz/upstream_owner.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -120,50 +120,6 @@ static void server_rest(void)
         server.n_conns = 0;
 }
 
-/* -- the owner ------------------------------------------------------------------------------------------------------------------ */
-
-static void on_call_note(struct upstream_call *call, const struct mcp_message *m, _unused_ void *user)
-{
-        if (m->n % 3 == 0)
-                upstream_call_cancel(call, "fuzzed");
-}
-
-static void on_done(_unused_ struct upstream_call *call, const struct mcp_message *answer, const struct err *why, _unused_ void *user)
-{
-        if ((answer == NULL) == (why == NULL))
-                abort();
-}
-
-static void on_ready(struct upstream *u, _unused_ void *user)
-{
-        static const char params[] = "{\"name\":\"t\",\"_meta\":{\"progressToken\":\"x\"}}";
-        struct upstream_request q = {.method = MCP_M_TOOLS_CALL,
-                                     .params = mcp_slice_of(params),
-                                     .name = {params + 8, 3},
-                                     .progress_token = {strstr(params, "\"x\""), 3},
-                                     .notification = on_call_note,
-                                     .done = on_done};
-
-        for (int i = 0; i < 3; i++) {
-                (void)upstream_request(u, &q);
-                q.method = i ? MCP_M_LISTEN : MCP_M_TOOLS_LIST;
-        }
-}
-
-static void on_ended(_unused_ struct upstream *u, _unused_ const struct err *why, void *user)
-{
-        *(bool *)user = true;
-}
-
-static void on_notification(_unused_ struct upstream *u, _unused_ const struct mcp_message *m, _unused_ void *user)
-{
-}
-
-static void on_asked(struct upstream *u, _unused_ struct upstream_call *call, const struct mcp_message *m, _unused_ void *user)
-{
-        upstream_answer(u, m->id, mcp_slice_of("{}"), (struct mcp_slice){0});
-}
-
 static void turn(void)
 {
         for (int i = 0; i < 300 && sd_event_run(server.loop, 0) > 0; i++)
@@ -172,15 +128,9 @@ static void turn(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-        static const struct upstream_events events = {on_ready, on_ended, on_notification, on_asked, NULL};
         struct upstream_config config = {
                 .name = "f",
-                .limits = {.max_message = 65536,
-                           .max_queued = 65536,
-                           .max_calls = 8,
-                           .max_noise = 20,
-                           .handshake_ms = 60000,
-                           .probe_ms = 60000},
+                .limits = OWNER_LIMITS,
                 .path = "/mcp",
         };
         struct upstream *u = NULL;
@@ -197,7 +147,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         config.port = ntohs(server.address.sin_port);
         config.sse = data[0] & 1;
         config.legacy_only = data[0] & 2;
-        if (upstream_http_new(&u, server.loop, &config, &events, &ended, NULL) < 0)
+        if (upstream_http_new(&u, server.loop, &config, &owner_events, &ended, NULL) < 0)
                 abort();
         turn();
         upstream_free(u);

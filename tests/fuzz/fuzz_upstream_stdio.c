@@ -7,51 +7,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "broker/gateway/upstream.h"
+#include "tests/fuzz/upstream_owner.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
-
-static void on_ready(struct upstream *u, _unused_ void *user);
-static void on_ended(_unused_ struct upstream *u, _unused_ const struct err *why, void *user)
-{
-        *(bool *)user = true;
-}
-
-static void on_notification(_unused_ struct upstream *u, _unused_ const struct mcp_message *m, _unused_ void *user)
-{
-}
-
-static void on_request(struct upstream *u, _unused_ struct upstream_call *call, const struct mcp_message *m, _unused_ void *user)
-{
-        upstream_answer(u, m->id, mcp_slice_of("{}"), (struct mcp_slice){0});
-}
-
-static void on_call_note(struct upstream_call *call, const struct mcp_message *m, _unused_ void *user)
-{
-        if (m->n % 3 == 0)
-                upstream_call_cancel(call, "fuzzed");
-}
-
-static void on_done(_unused_ struct upstream_call *call, const struct mcp_message *answer, const struct err *why, _unused_ void *user)
-{
-        if ((answer == NULL) == (why == NULL))
-                abort();
-}
-
-static void on_ready(struct upstream *u, _unused_ void *user)
-{
-        static const char params[] = "{\"_meta\":{\"progressToken\":\"x\"}}";
-        struct upstream_request q = {.method = MCP_M_TOOLS_CALL,
-                                     .params = mcp_slice_of(params),
-                                     .progress_token = {params + 27, 3},
-                                     .notification = on_call_note,
-                                     .done = on_done};
-
-        for (int i = 0; i < 4; i++) {
-                (void)upstream_request(u, &q);
-                q.method = MCP_M_LISTEN;
-        }
-}
 
 static void turn(sd_event *loop)
 {
@@ -101,15 +59,9 @@ static void feed(sd_event *loop, int fd, const uint8_t *data, size_t size, const
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-        static const struct upstream_events events = {on_ready, on_ended, on_notification, on_request, NULL};
         struct upstream_config config = {
                 .name = "f",
-                .limits = {.max_message = 65536,
-                           .max_queued = 65536,
-                           .max_calls = 8,
-                           .max_noise = 20,
-                           .handshake_ms = 60000,
-                           .probe_ms = 60000},
+                .limits = OWNER_LIMITS,
         };
         struct upstream *u = NULL;
         sd_event *loop = NULL;
@@ -121,7 +73,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         config.fd = fds[0];
         config.raw = data[0] & 1;
         config.legacy_only = (data[0] & 12) == 0 ? data[0] & 2 : (data[0] >> 2 & 3) < 3;
-        if (upstream_stdio_new(&u, loop, &config, &events, &ended, NULL) < 0)
+        if (upstream_stdio_new(&u, loop, &config, &owner_events, &ended, NULL) < 0)
                 abort();
         greet(loop, fds[1], config.raw, data[0] >> 2 & 3);
         feed(loop, fds[1], data + 1, size - 1, &ended);
