@@ -24,12 +24,11 @@
 #endif
 
 static const int allowed[] = {
-        SCMP_SYS(accept4),      SCMP_SYS(connect),       SCMP_SYS(shutdown),       SCMP_SYS(recvfrom),        SCMP_SYS(recvmsg),
-        SCMP_SYS(sendto),       SCMP_SYS(sendmsg),       SCMP_SYS(getsockopt),     SCMP_SYS(setsockopt),      SCMP_SYS(getsockname),
-        SCMP_SYS(getpeername),  SCMP_SYS(epoll_create1), SCMP_SYS(epoll_ctl),      SCMP_SYS(epoll_wait),      SCMP_SYS(epoll_pwait),
-        SCMP_SYS(epoll_pwait2), SCMP_SYS(eventfd2),      SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(pipe2),
-        SCMP_SYS(stat),         SCMP_SYS(newfstatat),    SCMP_SYS(lseek),          SCMP_SYS(getuid),          SCMP_SYS(geteuid),
-        SCMP_SYS(signalfd4),
+        SCMP_SYS(accept4),         SCMP_SYS(connect),    SCMP_SYS(shutdown),    SCMP_SYS(recvfrom),     SCMP_SYS(recvmsg),
+        SCMP_SYS(sendto),          SCMP_SYS(sendmsg),    SCMP_SYS(getsockopt),  SCMP_SYS(setsockopt),   SCMP_SYS(epoll_create1),
+        SCMP_SYS(epoll_ctl),       SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(timerfd_create),
+        SCMP_SYS(timerfd_settime), SCMP_SYS(stat),       SCMP_SYS(newfstatat),  SCMP_SYS(lseek),        SCMP_SYS(getuid),
+        SCMP_SYS(geteuid),         SCMP_SYS(signalfd4),
 };
 
 static int allow_sockets(scmp_filter_ctx f)
@@ -41,15 +40,13 @@ static int allow_sockets(scmp_filter_ctx f)
         /* The link, and the datagrams of sd_notify(). */
         if (r >= 0)
                 r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socket), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
-        if (r >= 0)
-                r = seccomp_rule_add(f, SCMP_ACT_ALLOW, SCMP_SYS(socketpair), 1, SCMP_A0(SCMP_CMP_EQ, AF_UNIX));
         return r;
 }
 
 /* But for the way files are opened. */
 static int allow_more(scmp_filter_ctx f)
 {
-        static const unsigned long requests[] = {FIONREAD, FIONBIO, TCGETS};
+        static const unsigned long requests[] = {FIONREAD, TCGETS};
         int r = allow_sockets(f);
 
         for (size_t i = 0; i < ELEMENTSOF(requests) && r >= 0; i++)

@@ -72,7 +72,9 @@ static int try_programs(void)
 
 static int try_sockets(void)
 {
-        int bad = 0;
+        struct sockaddr_storage name;
+        socklen_t n = sizeof(name);
+        int bad = 0, pair[2];
 
         bad += !is_refused("netlink", socket(AF_NETLINK, SOCK_RAW, 0) >= 0);
         bad += !is_refused("udp", socket(AF_INET, SOCK_DGRAM, 0) >= 0);
@@ -81,6 +83,9 @@ static int try_sockets(void)
         bad += !is_refused("vsock", socket(AF_VSOCK, SOCK_STREAM, 0) >= 0);
         bad += !is_refused("bind", bind(STDIN_FILENO, NULL, 0) >= 0);
         bad += !is_refused("listen", listen(STDIN_FILENO, 1) >= 0);
+        bad += !is_refused("a pair of sockets", socketpair(AF_UNIX, SOCK_STREAM, 0, pair) >= 0);
+        bad += !is_refused("a pipe", pipe2(pair, O_CLOEXEC) >= 0);
+        bad += !is_refused("who is there", getpeername(STDIN_FILENO, (struct sockaddr *)&name, &n) >= 0);
         return bad;
 }
 
