@@ -200,7 +200,16 @@ static void make_decision(struct door *d, const struct gateway_question *q, bool
         decide(d->decider, &r, decision);
 }
 
-static enum gateway_verdict refused(const struct gateway_question *q, const struct policy_decision *decision,
+/* Clients hold structuredContent against the tool's outputSchema, also where the call failed: then all they would say is that it differs.
+ */
+static bool promises_output(const struct door *d, const struct gateway_question *q)
+{
+        const struct tool *t = catalogue_find(d->catalogue, q->server, q->name);
+
+        return t && mcp_has(mcp_object_get(mcp_slice_of(t->listed), "outputSchema"));
+}
+
+static enum gateway_verdict refused(const struct door *d, const struct gateway_question *q, const struct policy_decision *decision,
                                     const struct pending_view *asked, struct buf *answer)
 {
         _cleanup_buf_ struct buf text = {0};
@@ -214,7 +223,7 @@ static enum gateway_verdict refused(const struct gateway_question *q, const stru
         if (q->request)
                 plain_decided(q->request, decision, (struct mcp_slice){text.data, text.len});
         if (q->kind == POLICY_TOOL && decision->outcome != POLICY_FAILED) {
-                tool_result(answer, (struct mcp_slice){text.data, text.len}, true);
+                tool_result(answer, (struct mcp_slice){text.data, text.len}, !promises_output(d, q), true);
                 return GATEWAY_RESULT;
         }
         buf_adds(answer, decision->why);
@@ -288,7 +297,7 @@ static enum gateway_verdict on_decide(const struct gateway_question *q, void **t
         }
         count_decision(d, &decision, clock_us(CLOCK_MONOTONIC) - begun);
         if (decision.outcome != POLICY_ALLOWED)
-                return refused(q, &decision, &asked, answer);
+                return refused(d, q, &decision, &asked, answer);
         *ticket = pass_new(q, &decision, number);
         if (q->request)
                 plain_decided(q->request, &decision, (struct mcp_slice){0});
@@ -411,7 +420,7 @@ static enum gateway_verdict on_own(const struct gateway_question *q, const char 
                 add_member(&out, "message", why);
                 buf_addc(&out, '}');
         }
-        tool_result(answer, (struct mcp_slice){out.data, out.len}, r < 0);
+        tool_result(answer, (struct mcp_slice){out.data, out.len}, true, r < 0);
         return GATEWAY_RESULT;
 }
 

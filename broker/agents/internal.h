@@ -78,8 +78,8 @@ int harness_search(struct door *d, struct principal *who, struct mcp_slice argum
 int harness_describe(struct door *d, struct principal *who, struct mcp_slice arguments, struct buf *out, char **why);
 int harness_load(struct door *d, struct principal *who, const char *scope, struct mcp_slice arguments, struct buf *out, bool *changed,
                  char **why);
-/* {"content": [text], "structuredContent": object} */
-void tool_result(struct buf *out, struct mcp_slice object, bool is_error);
+/* {"content": [text], "structuredContent": object}; the latter only where the tool promises no other form of it. */
+void tool_result(struct buf *out, struct mcp_slice object, bool structured, bool is_error);
 
 /* -- shown.c: what was loaded, by session or run ------------------------------------------------------------------------------------- */
 struct shown *shown_new(void);

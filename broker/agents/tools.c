@@ -56,12 +56,15 @@ void harness_list(struct buf *out)
         }
 }
 
-void tool_result(struct buf *out, struct mcp_slice object, bool is_error)
+void tool_result(struct buf *out, struct mcp_slice object, bool structured, bool is_error)
 {
         buf_adds(out, "{\"content\":[{\"type\":\"text\",\"text\":");
         mcp_add_string(out, object.at, object.n);
-        buf_adds(out, "}],\"structuredContent\":");
-        mcp_add_slice(out, object);
+        buf_adds(out, "}]");
+        if (structured) {
+                buf_adds(out, ",\"structuredContent\":");
+                mcp_add_slice(out, object);
+        }
         buf_adds(out, is_error ? ",\"isError\":true}" : "}");
 }
 

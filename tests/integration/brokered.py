@@ -3,6 +3,7 @@
     with Gateway(stdio("echo", fixture("mcp_echo"))) as gateway:
         with gateway.client("/servers/echo/mcp") as client:
             client.tool("echo", text="hello")"""
+import contextlib
 import hashlib
 import itertools
 import json
@@ -12,12 +13,13 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import threading
 import time
 
 from callers import BOTH, LEGACY, META, MODERN, Port, Refused, in_namespace  # pylint: disable=unused-import
 from host import ROOT
-from rig import eventually, rig, run
+from rig import TOP, eventually, rig, run
 
 BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", ROOT))
 _numbers = itertools.count(1)
@@ -52,8 +54,9 @@ def record(path, process):
 
 
 class Gateway(Port):
-    def __init__(self, *entries, conf=None, token=None):
-        """entries: as link_host takes them. conf: settings below `gateway`. token: what callers must show (none: nobody is asked)."""
+    def __init__(self, *entries, conf=None, token=None, agents=None):
+        """entries: as link_host takes them. conf: settings below `gateway`. token: what callers must show (none: nobody is asked). agents: {name: what it may, as
+        security_policy.json has it}; none: agents are not served."""
         self.number = next(_numbers)
         self.address = f"127.0.0.1:{18000 + self.number}"
         super().__init__(self.address, token)
@@ -63,12 +66,48 @@ class Gateway(Port):
         self.events = []
         self.broker = self.host = None
         self.dir.mkdir(parents=True, mode=0o755)
+        self.door = f"127.0.0.1:{19000 + self.number}"
         settings = {"audience": "gateway.example.org", "controller": {"user": self.rig.env["RIG_USER"]}, "link": {"socket": str(self.dir / "link.sock")},
                     "network": {"broker_user": self.rig.env["RIG_BROKER"]},
                     "gateway": {"listen": self.address, "auth": "token" if token else "none", **({"token": str(self.dir / "token")} if token else {}), **(conf or {})}}
+        if agents:
+            settings |= {"broker": {"listen": [self.door], "state": str(self.dir / "state"), "hosts": ["127.0.0.1"]}, "policy": str(self.dir / "policy.json"),
+                         "agents": {"file": str(self.dir / "agents.json"), "key": str(self.dir / "agents.key")}}
         (self.dir / "bulkhead.conf").write_text(json.dumps(settings) + "\n")
+        for agent in agents or ():
+            self.cli("agent", "add", agent)
+        if agents:
+            (self.dir / "policy.json").write_text(json.dumps({"version": "1.0", "tool_approval_required": [], "rate_limits": [], "budgets": {}, "agents": agents}))
+            (self.dir / "state").mkdir(mode=0o700)
+            shutil.chown(self.dir / "state", self.rig.env["RIG_BROKER"])
         if token:
             (self.dir / "token").write_text(hashlib.sha256(token.encode()).hexdigest() + "\n")
+
+    # -- agents --------------------------------------------------------------------------------------------------------
+    @property
+    def shim(self):
+        """Where add_token.py may listen for programs that send no token."""
+        return f"127.0.0.1:{20000 + self.number}"
+
+    def cli(self, *argv):
+        return run(ROOT / "usr/bin/bulkhead", "--config", self.dir / "bulkhead.conf", *argv).stdout.strip()
+
+    def agent(self, name):
+        """The agents' door, with this one's token."""
+        return Port(self.door, self.cli("token", name, "--run", f"run-of-{name}"))
+
+    @contextlib.contextmanager
+    def with_token(self, agent):
+        """An address at which that agent's token is added to everything."""
+        argv = self.rig.in_host(sys.executable, "-B", str(TOP / "tests/rig/add_token.py"), self.shim, self.door, self.agent(agent).token)
+        with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            record(self.dir / "add_token.pid", process)
+            process.stdout.readline()
+            try:
+                yield self.shim
+            finally:
+                process.stdin.close()
+                process.kill()
 
     # -- its two processes ---------------------------------------------------------------------------------------------
     def start(self):

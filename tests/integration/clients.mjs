@@ -97,6 +97,9 @@ const all = async (list) => {
     return found;
 };
 
+const tool = (result) => result.structuredContent;
+const refused = async (promise) => assert.equal((await promise.then((r) => ({ code: r.isError ? "result" : "none" }), (e) => e)).code, -32602);
+
 // Each of them is one check; `p` is the prefix that the endpoint puts before names.
 const visits = {
     everything: {
@@ -178,6 +181,43 @@ const visits = {
             await call(client, p + "add_observations", { observations: [{ entityName: name, contents: ["and cake"] }] });
             assert.match(text(await call(client, p + "search_nodes", { query: name })), /and cake/);
             assert(JSON.stringify((await call(client, p + "read_graph", {})).structuredContent).includes(name));
+        },
+    },
+    // An agent's way to a tool: it finds, reads, loads and calls it, and what it may not use is not there.
+    agent: {
+        async meta({ client }) {
+            const found = names(await all((page) => client.listTools(page)));
+            assert.deepEqual(found, ["harness_search_tools", "harness_describe_tool", "harness_call_tool", "harness_load_tools"]);
+        },
+        async finding({ client, call, args }) {
+            const hits = tool(await call(client, "harness_search_tools", { query: args.query, limit: 5 })).tools;
+            assert.equal(hits[0].name, args.tool, JSON.stringify(hits));
+            const { tool: described } = tool(await call(client, "harness_describe_tool", { name: args.tool }));
+            assert.equal(described.name, args.tool);
+            assert.equal(described.inputSchema.type, "object");
+        },
+        async calling({ client, call, args }) {
+            assert.match(text(await call(client, "harness_call_tool", { name: args.tool, arguments: args.arguments })), new RegExp(args.says));
+            assert.match(text(await call(client, args.tool, args.arguments)), new RegExp(args.says));
+        },
+        async loading({ client, call, sdk, args }) {
+            const subscription = sdk === "v2-modern" ? await client.listen({ toolsListChanged: true }) : undefined;
+            client.heard.length = 0;
+            assert.deepEqual(tool(await call(client, "harness_load_tools", { names: [args.tool, args.denied] })), { loaded: [args.tool], unknown: [args.denied] });
+            await until("tools/list_changed", () => client.heard.some((n) => n.method === "notifications/tools/list_changed"));
+            const found = names(await all((page) => client.listTools(page)));
+            assert.deepEqual(found.slice(4), [args.tool]);
+            assert.match(text(await call(client, args.tool, args.arguments)), new RegExp(args.says));
+            await subscription?.close();
+        },
+        async denied({ client, call, args }) {
+            for (const name of [args.denied, "no-such-tool"]) {
+                await refused(call(client, name, {}));
+                await refused(call(client, "harness_call_tool", { name, arguments: {} }));
+                await refused(call(client, "harness_describe_tool", { name }));
+            }
+            const hits = tool(await call(client, "harness_search_tools", { query: args.denied, limit: 25 })).tools;
+            assert(!names(hits).includes(args.denied), JSON.stringify(hits));
         },
     },
     // The fixture: what change notifications, logging and questions to the client come through as.

@@ -97,6 +97,25 @@ class Conformance(unittest.TestCase):
         self.scores("http", "modern", True)
 
 
+class Agents(unittest.TestCase):
+    """The same at the agents' door, for one that may do everything. The suite sends no token, so it is added on the way."""
+    limit = 120
+
+    def test_both_revisions(self):
+        everything = {"allow": ["*:*"], "preload": ["*:*"], "prompts": ["*:*"], "resources": ["*:*"], "sampling": ["*"], "elicitation": ["*"], "roots": ["*"]}
+        entry = stdio("part1", fixture("mcp_conformance"), "--era", "modern", prefix="")
+        with Gateway(entry, agents={"everything": everything}) as gateway, gateway.with_token("everything") as address, tempfile.TemporaryDirectory() as folder:
+            gateway.event("up", 60, name="part1")
+            for revision in (LEGACY, MODERN):
+                with self.subTest(revision):
+                    score = Score(revision, f"http://{address}/mcp", f"{folder}/{revision}", gateway.rig.in_host)
+                    self.assertEqual((score.failed, score.complaints), (set(), []), score.output[-3000:])
+                    self.assertEqual(sum(score.passed[name] for name in scored(revision)), SCORED[revision])
+            # It was the door that was asked, and not some other way in.
+            self.assertGreater(gateway.metrics()["bulkhead_agents_requests_total"], 60)
+            self.assertGreater(sum(v for k, v in gateway.metrics().items() if k.startswith("bulkhead_decisions_total")), 30)
+
+
 class UpstreamLeg(unittest.TestCase):
     """The suite's client mode: it is the server now, and sees what the gateway says to servers. Of its scored scenarios all apply that are not about
     OAuth: the gateway gets no tokens for servers from anybody, and says so in docs/gateway.md."""
