@@ -260,14 +260,15 @@ static void route_named(struct call *c, struct mcp_slice name)
 }
 
 /* -- one after the other ---------------------------------------------------------------------------------------------------------- */
+/* Neither an answer nor a reason: the server has nothing of the kind, and was not asked. */
 static void on_tried(struct call *c, const struct mcp_message *answer, const struct err *why)
 {
-        bool unknown = answer && answer->kind == MCP_ERROR &&
-                       (answer->error_code == MCP_INVALID_PARAMS || answer->error_code == MCP_RESOURCE_NOT_FOUND ||
-                        answer->error_code == MCP_METHOD_NOT_FOUND);
+        bool unknown = !answer || (answer->kind == MCP_ERROR &&
+                                   (answer->error_code == MCP_INVALID_PARAMS || answer->error_code == MCP_RESOURCE_NOT_FOUND ||
+                                    answer->error_code == MCP_METHOD_NOT_FOUND));
 
         c->finish = NULL;
-        if (why || unknown) {
+        if (unknown) {
                 route_try(c);
                 return;
         }

@@ -213,6 +213,26 @@ static void test_routes(_unused_ void **state)
         world_free(w);
 }
 
+/* A server that has no resources knows none: asked for one, it is passed over, also when that shows only while the caller waits for it. */
+static void test_resource_of_those_without(_unused_ void **state)
+{
+        for (int known = 0; known < 2; known++) {
+                struct world *w = world_new();
+                struct upstream *a = world_server(w, "a", NULL, MCP_ERA_MODERN, "{\"tools\":{}}"), *b = NULL;
+                struct exchange *x;
+
+                if (known)
+                        b = world_server(w, "b", NULL, MCP_ERA_MODERN, CAPS);
+                x = modern(w, "/mcp", "resources/read", "f:r", "\"uri\":\"f:r\"");
+                assert_null(fake_call(a, "resources/read"));
+                if (known)
+                        fake_result(fake_call(b, "resources/read"), "{\"contents\":[]}");
+                assert_true(x->over);
+                assert_non_null(strstr(x->answer, known ? "\"contents\":[]" : "Resource not found"));
+                world_free(w);
+        }
+}
+
 static void test_gone(_unused_ void **state)
 {
         struct world *w = world_new();
@@ -364,11 +384,10 @@ static void test_metrics(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_on_demand),   cmocka_unit_test(test_does_not_come),
-                cmocka_unit_test(test_dies),        cmocka_unit_test(test_merged_lists),
-                cmocka_unit_test(test_routes),      cmocka_unit_test(test_gone),
-                cmocka_unit_test(test_per_session), cmocka_unit_test(test_per_session_modern),
-                cmocka_unit_test(test_broken_tool), cmocka_unit_test(test_metrics),
+                cmocka_unit_test(test_on_demand),    cmocka_unit_test(test_does_not_come), cmocka_unit_test(test_dies),
+                cmocka_unit_test(test_merged_lists), cmocka_unit_test(test_routes),        cmocka_unit_test(test_resource_of_those_without),
+                cmocka_unit_test(test_gone),         cmocka_unit_test(test_per_session),   cmocka_unit_test(test_per_session_modern),
+                cmocka_unit_test(test_broken_tool),  cmocka_unit_test(test_metrics),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
