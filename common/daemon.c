@@ -56,7 +56,7 @@ int daemon_parse(struct daemon_options *o, int argc, char **argv)
                 {"help", no_argument, NULL, 'h'},
                 {"version", no_argument, NULL, 'V'},
         };
-        _cleanup_free_ struct option *longs = NEW_N(struct option, ELEMENTSOF(common) + o->n_flags + 1); /* and the empty one */
+        _cleanup_free_ struct option *longs = mem_alloc((ELEMENTSOF(common) + o->n_flags + 1) * sizeof(*longs)); /* the last is empty */
         int option, r = 0;
 
         memcpy(longs, common, sizeof(common));
