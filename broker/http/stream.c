@@ -59,19 +59,34 @@ void exchange_stream(struct exchange *x)
         deadline_begin(&f->streaming, &c->deadline);
 }
 
-/* One event may be longer than the bound; but a client that has not read so much before gets no more. Many have less for each. */
-static bool reads_too_little(const struct conn *c)
+/*
+ * Many streams have less for each than they may have alone. Who has most loses its stream, not who comes last; what waits for it is gone at
+ * once, left() comes later.
+ */
+static void make_room(struct front *f, const struct conn *newest)
 {
-        const struct front *f = c->front;
-        size_t queued = c->out.queued;
+        while (f->queued > MAX_QUEUES * f->limits.max_queued) {
+                struct conn *worst = NULL;
 
-        return queued > f->limits.max_queued || (queued > FLUSH_AT && f->queued > MAX_QUEUES * f->limits.max_queued);
+                for (struct conn *c = f->conns; c; c = c->next)
+                        if (c->state == CONN_STREAMING && c != newest && c->out.queued > (worst ? worst->out.queued : 0))
+                                worst = c;
+                if (!worst)
+                        return;
+                f->counts.dropped_slow++;
+                f->queued -= worst->out.queued;
+                output_clear(&worst->out);
+                fail_soon(worst);
+        }
 }
 
 static void send_event(struct conn *c, struct buf *event)
 {
         char size[24];
 
+        /* Only one that has taken everything begins a new period: events alone are no sign of a client. */
+        if (!c->out.first)
+                deadline_begin(&c->front->streaming, &c->deadline);
         if (!c->http10)
                 queue_text(c, size, (size_t)snprintf(size, sizeof(size), "%zx\r\n", event->len));
         if (event->len < OUTPUT_COPY_BELOW) {
@@ -82,10 +97,10 @@ static void send_event(struct conn *c, struct buf *event)
         }
         if (!c->http10)
                 queue_text(c, "\r\n", 2);
-        deadline_begin(&c->front->streaming, &c->deadline);
         conn_mark(c);
         if (c->out.queued > FLUSH_AT && conn_write(c) < 0)
                 c->failed = true;
+        make_room(c->front, c);
 }
 
 void exchange_send(struct exchange *x, struct buf *event)
@@ -94,7 +109,7 @@ void exchange_send(struct exchange *x, struct buf *event)
 
         if (c->failed || event->len == 0) {
                 buf_deinit(event);
-        } else if (reads_too_little(c)) {
+        } else if (c->out.queued > c->front->limits.max_queued) { /* one event may be longer than that */
                 buf_deinit(event);
                 x->front->counts.dropped_slow++;
                 fail_soon(c);
