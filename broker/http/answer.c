@@ -201,6 +201,7 @@ void conn_refuse(struct conn *c, enum refusal_reason reason)
                 c->keep = false;
                 c->unread = true;
         }
+        c->head_only &= c->x != NULL; /* else it is the last request's */
         if (c->x)
                 exchange_free(TAKE_PTR(c->x));
         c->front->counts.refused++;

@@ -66,6 +66,7 @@ void conn_end(struct conn *c)
                 return;
         *counter_of(c) -= c->out.queued;
         output_clear(&c->out);
+        conn_forget_half(c);
         conn_set_state(c, CONN_GONE);
         c->io = sd_event_source_disable_unref(c->io);
         close(c->fd);
@@ -86,7 +87,6 @@ void conn_free(struct conn *c)
         peers_remove(&f->peers, c->peer);
         f->open--;
         buf_deinit(&c->in);
-        free(c->head);
         free(c);
 }
 

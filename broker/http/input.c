@@ -4,6 +4,7 @@
 
 #define MAX_ROUNDS 16U         /* requests and reads of one connection in a row, before others have their turn */
 #define BODY_STEP  (64U << 10) /* bytes of memory for a body that is announced, before they are here */
+#define MAX_HALF   4096U       /* connections of which the half of a head is here: nobody knows yet who they are */
 
 /* -- a request, step by step ------------------------------------------------------------------------------------------------- */
 
@@ -65,6 +66,30 @@ static void begin(struct conn *c, const struct http_head *head, const char *byte
         conn_refuse(c, reason);
 }
 
+/* Most heads come whole. Those that do not are kept, up to a bound that leaves alone all others. */
+static bool keep_half(struct conn *c, const struct http_head *head)
+{
+        struct front *f = c->front;
+
+        if (!c->head) {
+                if (f->n_half >= MIN(MAX_HALF, f->limits.max_connections / 2 + 1))
+                        return false;
+                c->head = mem_dup(head, sizeof(*head));
+                f->n_half++;
+        }
+        if (c->deadline.list != &f->receiving)
+                deadline_begin(&f->receiving, &c->deadline);
+        return true;
+}
+
+void conn_forget_half(struct conn *c)
+{
+        if (!c->head)
+                return;
+        free(TAKE_PTR(c->head));
+        c->front->n_half--;
+}
+
 /* How many bytes were used: all or none of a head. */
 static size_t take_head(struct conn *c, const char *bytes, size_t n)
 {
@@ -76,22 +101,19 @@ static size_t take_head(struct conn *c, const char *bytes, size_t n)
                 http_head_init(head, HTTP_REQUEST, f->limits.max_header);
         int r = http_head_read(head, bytes, n, &fault);
         if (r == 0) {
-                if (!c->head)
-                        c->head = mem_dup(head, sizeof(*head));
-                if (c->deadline.list != &f->receiving)
-                        deadline_begin(&f->receiving, &c->deadline);
-                return 0;
+                if (keep_half(c, head))
+                        return 0;
+                conn_refuse(c, REFUSE_BUSY);
+                return n;
         }
         f->counts.requests++;
         if (r < 0) {
-                c->keep = c->head_only = false;
                 conn_refuse(c, request_fault(fault));
                 return n;
         }
         size_t used = head->size;
         begin(c, head, bytes, n > used);
-        free(c->head);
-        c->head = NULL;
+        conn_forget_half(c);
         return used;
 }
 
@@ -236,15 +258,15 @@ static void use_kept(struct conn *c)
         }
 }
 
+/* Memory only for what came: thousands may have sent the half of a head. */
 static void read_more(struct conn *c)
 {
-        buf_reserve(&c->in, INPUT_SIZE);
-        ssize_t n = recv(c->fd, c->in.data + c->in.len, INPUT_SIZE, MSG_DONTWAIT);
+        struct front *f = c->front;
+        ssize_t n = recv(c->fd, f->input, sizeof(f->input), MSG_DONTWAIT);
 
-        if (!on_bytes(c, n, INPUT_SIZE))
+        if (!on_bytes(c, n, sizeof(f->input)))
                 return;
-        c->in.len += (size_t)n;
-        c->in.data[c->in.len] = '\0';
+        buf_add(&c->in, f->input, (size_t)n);
         use_kept(c);
 }
 

@@ -97,6 +97,7 @@ struct front {
         struct conn *conns;
         struct conn *dirty, **dirty_end; /* something is to be done once the callbacks are over */
         unsigned open;                   /* all connections: what max_connections bounds */
+        unsigned n_half;                 /* connections with a head of which a part is here */
         struct front_counts counts;
         bool closing;   /* no request is begun any more */
         time_t date_of; /* the second that date says */
@@ -168,6 +169,8 @@ void conn_drain_over(struct front *f, struct deadline *d);
 /* -- reading requests (input.c) ---------------------------------------------------------------------------------------------- */
 /* Until there is nothing more to read, or a request waits for its answer. */
 void conn_read(struct conn *c);
+/* What came of a head that is not whole is of no more use. */
+void conn_forget_half(struct conn *c);
 
 /* -- answers (answer.c) ------------------------------------------------------------------------------------------------------ */
 /* A whole answer. headers: whole lines. body: taken over. */

@@ -341,6 +341,52 @@ static void test_idle_connections_are_small(_unused_ void **state)
 }
 
 /* The last descriptor is taken: clients wait, and we do not spin over them. When there are some again, they are served. */
+/* So are those with the half of a head in them, of which each client may have as many as it likes. */
+static void test_half_heads_are_small(_unused_ void **state)
+{
+        struct rig *r = rig_start(NULL, NULL, NULL);
+        int fds[300];
+        size_t before;
+
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++)
+                fds[i] = rig_dial(r);
+        assert_true(rig_until(r, rig_counts(r).open_connections == ELEMENTSOF(fds)));
+        before = allocated();
+        for (const char *p = "GET"; *p; p++)
+                for (size_t i = 0; i < ELEMENTSOF(fds); i++)
+                        rig_say_n(r, fds[i], p, 1);
+        assert_true(allocated() - before < ELEMENTSOF(fds) * 4096);
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++)
+                close(fds[i]);
+        rig_stop(r);
+}
+
+/* There is a bound for all of them, which heads that come whole know nothing of. */
+static void test_half_heads_have_a_bound(_unused_ void **state)
+{
+        struct front_limits limits = rig_limits();
+        limits.max_connections = 10;
+        struct rig *r = rig_start(&limits, NULL, NULL);
+        int fds[6];
+
+        for (unsigned round = 0; round < 3; round++) {
+                for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                        fds[i] = rig_dial(r);
+                        rig_say(r, fds[i], "GET /half HT");
+                }
+                _cleanup_free_ char *none = rig_ask(r, "GET /half HT"), *whole = rig_ask(r, GET("/whole"));
+                assert_int_equal(status_of(none), 503);
+                assert_int_equal(status_of(whole), 200);
+                for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                        if (i % 2)
+                                rig_say(r, fds[i], i % 3 ? "TP/1.1\r\nHost: @\r\n\r\n" : "TP nonsense\r\n");
+                        close(fds[i]);
+                }
+                assert_true(rig_until(r, rig_counts(r).open_connections == 0));
+        }
+        rig_stop(r);
+}
+
 static void test_no_descriptor_left(_unused_ void **state)
 {
         struct rig *r = rig_start(NULL, NULL, NULL);
@@ -438,7 +484,8 @@ int main(void)
                 cmocka_unit_test(test_refused_while_it_sends),      cmocka_unit_test(test_dripping_body),
                 cmocka_unit_test(test_headers_of_answers),          cmocka_unit_test(test_idle_connections_are_small),
                 cmocka_unit_test(test_no_descriptor_left),          cmocka_unit_test(test_answers_nobody_reads_have_a_bound),
-                cmocka_unit_test(test_half_closed_while_it_reads),
+                cmocka_unit_test(test_half_closed_while_it_reads),  cmocka_unit_test(test_half_heads_are_small),
+                cmocka_unit_test(test_half_heads_have_a_bound),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
