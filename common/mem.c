@@ -205,7 +205,9 @@ void buf_reserve(struct buf *b, size_t more)
 
 void buf_add(struct buf *b, const void *data, size_t n)
 {
-        buf_reserve(b, n);
+        /* Mostly there is room: of cap, one byte is the NUL's. */
+        if (n >= b->cap - b->len)
+                buf_reserve(b, n);
         if (n)
                 memcpy(b->data + b->len, data, n);
         b->len += n;

@@ -247,7 +247,7 @@ void call_request(struct call *c, struct mcp_slice params)
         if (params.at != c->m.params.at && mcp_has(c->m.progress_token))
                 request.progress_token = mcp_object_get(mcp_object_get(params, "_meta"), "progressToken");
         if (c->leg->era == MCP_ERA_MODERN && key)
-                request.name = mcp_object_get(params, key);
+                request.name = c->name ? mcp_object_get(params, key) : str_eq(key, "uri") ? c->m.uri : c->m.name;
         list_add(&c->leg->calls, &c->in_leg);
         c->server->in_flight++;
         c->server->calls++;

@@ -87,6 +87,7 @@ const char *front_date(struct front *f)
         time_t now = (time_t)(us / 1000000);
         if (now != f->date_of) {
                 f->date_of = now;
+                f->usual_n = 0;
                 gmtime_r(&now, &tm);
                 if (strftime(f->date, sizeof(f->date), "%a, %d %b %Y %H:%M:%S GMT", &tm) == 0)
                         f->date[0] = '\0';

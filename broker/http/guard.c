@@ -22,7 +22,8 @@ struct guard {
 /* Splits "name:port", "[v6]:port" or either without a port (then *port is 0). */
 static bool split_host(const char *value, size_t n, size_t *name_n, unsigned *port)
 {
-        static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+        static const bool plain[256] = {
+                ['-' ... '.'] = true, ['0' ... '9'] = true, ['A' ... 'Z'] = true, ['_'] = true, ['a' ... 'z'] = true};
         size_t i = 0;
 
         if (n > 0 && value[0] == '[') {
@@ -31,7 +32,7 @@ static bool split_host(const char *value, size_t n, size_t *name_n, unsigned *po
                         return false;
                 i = (size_t)(end - value) + 1;
         } else {
-                while (i < n && memchr(plain, value[i], sizeof(plain) - 1))
+                while (i < n && plain[(unsigned char)value[i]])
                         i++;
         }
         *name_n = i;

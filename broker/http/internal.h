@@ -102,7 +102,8 @@ struct front {
         bool closing;   /* no request is begun any more */
         time_t date_of; /* the second that date says */
         char date[40];
-        struct buf answer;      /* the head of the one that is being written */
+        struct buf answer;      /* the head of the one that was written last */
+        size_t usual_n;         /* bytes at its beginning that another one has as well; 0: none */
         struct http_head head;  /* of the request that is being read; one that comes in parts has its own */
         char input[INPUT_SIZE]; /* what was read last */
 };

@@ -19,5 +19,5 @@ static inline const char *http_span(const char *s, const char *end, unsigned kin
         return s;
 }
 
-/* HTTP_N_KNOWN: none of them. */
+/* name: a token. HTTP_N_KNOWN: none of them. */
 enum http_known http_known_field(const char *name, size_t n);

@@ -1,5 +1,4 @@
 #include <string.h>
-#include <strings.h>
 
 #include "common/http/internal.h"
 
@@ -96,12 +95,41 @@ static const struct {
 static const unsigned char by_length[] = {
         [4] = 1, [6] = 2, [7] = 5, [8] = 6, [10] = 7, [11] = 9, [12] = 10, [13] = 11, [14] = 12, [16] = 14, [17] = 15, [20] = 16};
 
+static uint64_t load8(const char *s)
+{
+        uint64_t w;
+
+        memcpy(&w, s, sizeof(w));
+        return w;
+}
+
+static uint32_t load4(const char *s)
+{
+        uint32_t w;
+
+        memcpy(&w, s, sizeof(w));
+        return w;
+}
+
+/* lower: of lower-case letters and "-", at least 4. In tokens, the bit that is set here tells nothing but the case of these apart. */
+static bool is_name(const char *name, const char *lower, size_t n)
+{
+        const uint64_t bits = UINT64_C(0x2020202020202020);
+
+        if (n < 8)
+                return (load4(name) | (uint32_t)bits) == load4(lower) && (load4(name + n - 4) | (uint32_t)bits) == load4(lower + n - 4);
+        for (size_t i = 0; i + 8 < n; i += 8)
+                if ((load8(name + i) | bits) != load8(lower + i))
+                        return false;
+        return (load8(name + n - 8) | bits) == load8(lower + n - 8);
+}
+
 enum http_known http_known_field(const char *name, size_t n)
 {
         unsigned i = n < ELEMENTSOF(by_length) ? by_length[n] : 0;
 
         for (; i > 0 && i <= ELEMENTSOF(names) && names[i - 1].n == n; i++)
-                if (strncasecmp(name, names[i - 1].name, n) == 0)
+                if (is_name(name, names[i - 1].name, n))
                         return names[i - 1].known;
         return HTTP_N_KNOWN;
 }

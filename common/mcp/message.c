@@ -90,7 +90,7 @@ const struct field *found_field(enum place place, struct mcp_slice key, bool esc
         for (size_t i = 0; i < places[place].n; i++) {
                 const struct field *f = &places[place].fields[i];
 
-                if (escaped ? string_is(key, f->key) : f->n == key.n && memcmp(f->key, key.at, key.n) == 0)
+                if (escaped ? string_is(key, f->key) : f->n == key.n && *f->key == *key.at && memcmp(f->key, key.at, key.n) == 0)
                         return f;
         }
         return NULL;

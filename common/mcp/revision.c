@@ -1,6 +1,7 @@
 #include "common/mcp/revision.h"
 
-static const char *const revisions[] = {"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"};
+#define DATE_SIZE 10U
+static const char revisions[][DATE_SIZE + 1] = {"2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25", "2026-07-28"};
 _Static_assert(ELEMENTSOF(revisions) == MCP_N_REVISIONS, "one name each");
 
 const char *mcp_revision_name(enum mcp_revision r)
@@ -10,8 +11,8 @@ const char *mcp_revision_name(enum mcp_revision r)
 
 int mcp_revision_find(struct mcp_slice s)
 {
-        for (size_t i = 0; i < ELEMENTSOF(revisions); i++)
-                if (mcp_is(s, revisions[i]))
+        for (size_t i = 0; s.n == DATE_SIZE && i < ELEMENTSOF(revisions); i++)
+                if (memcmp(s.at, revisions[i], DATE_SIZE) == 0)
                         return (int)i;
         return -1;
 }
