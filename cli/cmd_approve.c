@@ -18,6 +18,11 @@ static json_object *source_of(const struct review *r)
         const struct image_facts *f = r->evidence->image;
         json_object *o = json_object_new_object();
 
+        if (r->entry->source == SOURCE_URL) {
+                json_add_str(o, "type", "url");
+                json_add_str(o, "url", r->entry->url);
+                return o;
+        }
         json_add_str(o, "type", "docker_image");
         json_add_str(o, "reference", r->proposal->image->reference);
         json_add_str(o, "digest", f->digest);
@@ -88,9 +93,16 @@ static void recall(struct cli *c, const struct review *r)
         }
         _cleanup_free_ char *egress = strv_join(rules, ", "), *secrets = strv_join(r->entry->secrets, ", ");
         _cleanup_free_ char *reach = text_escape(*egress ? egress : "nothing"), *names = text_escape(*secrets ? secrets : "none");
-        _cleanup_free_ char *image = text_escape(r->entry->image);
+        bool external = r->entry->source == SOURCE_URL;
+        _cleanup_free_ char *what = text_escape(external ? r->entry->url : r->entry->image);
 
-        out_line(&c->errors, STYLE_PLAIN, "\nIn short: %s, %zu tools, may reach: %s; secrets: %s", image,
+        if (external) {
+                out_line(&c->errors, STYLE_PLAIN,
+                         "\nIn short: %s, %zu tools; it runs elsewhere: what it does with what it is told, nothing here can limit", what,
+                         strv_len(r->evidence->smoke->tools));
+                return;
+        }
+        out_line(&c->errors, STYLE_PLAIN, "\nIn short: %s, %zu tools, may reach: %s; secrets: %s", what,
                  strv_len(r->evidence->smoke->tools), reach, names);
 }
 

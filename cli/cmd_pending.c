@@ -29,6 +29,7 @@ static json_object *describe(const struct conf *conf, const struct forge_item *i
 
         json_add_str(o, "id", p->id);
         json_add_str(o, "server", p->server);
+        json_add_str(o, "url", p->url);
         json_add_str(o, "image", p->image ? p->image->reference : NULL);
         json_add_str(o, "digest", p->image ? p->image->digest : NULL);
         json_add_str(o, "proposed_by", p->proposed_by);
@@ -41,7 +42,7 @@ static json_object *describe(const struct conf *conf, const struct forge_item *i
 
 static void print(struct out *o, json_object *list)
 {
-        static const char *const headers[] = {"ID", "SERVER", "IMAGE", "BY", "SMOKE", "REASON"};
+        static const char *const headers[] = {"ID", "SERVER", "IMAGE OR URL", "BY", "SMOKE", "REASON"};
         _cleanup_table_ struct table *t = table_new(headers, ELEMENTSOF(headers));
 
         for (size_t i = 0; i < json_object_array_length(list); i++) {
@@ -52,7 +53,7 @@ static void print(struct out *o, json_object *list)
 
                 table_cell(t, STYLE_PLAIN, json_str(p, "id"));
                 table_cell(t, STYLE_BOLD, json_str(p, "server"));
-                table_cell(t, STYLE_PLAIN, json_str(p, "image"));
+                table_cell(t, STYLE_PLAIN, json_str(p, json_get(p, "url") ? "url" : "image"));
                 table_cell(t, STYLE_PLAIN, json_str(p, "proposed_by"));
                 table_cell(t, style, text);
                 table_cell(t, STYLE_PLAIN, json_str(p, "reason"));

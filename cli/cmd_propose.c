@@ -35,6 +35,12 @@ static int entry_from_file(const char *path, const char *server, json_object **r
 static json_object *source_of(const struct registry_entry *entry)
 {
         json_object *o = json_object_new_object();
+
+        if (entry->source == SOURCE_URL) {
+                json_add_str(o, "type", "url");
+                json_add_str(o, "url", entry->url);
+                return o;
+        }
         const char *at = strchr(entry->image, '@');
         _cleanup_free_ char *reference = mem_strndup(entry->image, (size_t)(at - entry->image));
 
@@ -67,8 +73,10 @@ static int propose(struct cli *c, const char *server, json_object *entry_json, c
 
         if (cli_conf(c, &conf, err) < 0 || registry_entry_parse(&entry, server, entry_json, from, conf, err) < 0)
                 return -1;
-        if (entry->source != SOURCE_DOCKER_IMAGE || !entry->image || !strchr(entry->image, '@'))
-                return err_set(err, ERR_INVALID, "only \"docker_image\" sources with a digest can be proposed: write NAME@sha256:…");
+        if (entry->source != SOURCE_URL && (!entry->image || !strchr(entry->image, '@')))
+                return err_set(err, ERR_INVALID,
+                               "only \"docker_image\" sources with a digest, and external servers (\"url\"), can be proposed: write "
+                               "NAME@sha256:…");
         if (records_read(c, &view, err) < 0 || records_next_serial(view, server, &serial, err) < 0)
                 return -1;
         record = records_new(conf, RECORD_PROPOSAL, server, serial, reason);
@@ -94,8 +102,10 @@ int cmd_propose(struct cli *c, int argc, char **argv, struct err **err)
         const struct opt opts[] = {
                 {"entry", OPT_STRING, &file, "FILE", "the complete registry entry as JSON, or a registry file; - is standard input"},
                 {"image", OPT_STRING, &e.image, "REF@DIGEST", "the image, pinned by digest; the options below complete the entry"},
+                {"url", OPT_STRING, &e.url, "URL",
+                 "an external MCP server or gateway instead of an image, such as http://127.0.0.1:4483/mcp"},
                 {"description", OPT_STRING, &e.description, "TEXT", "what it is"},
-                {"transport", OPT_STRING, &e.transport, "NAME", "stdio (default), streamable-http or sse"},
+                {"transport", OPT_STRING, &e.transport, "NAME", "stdio (default), streamable-http (default with --url) or sse"},
                 {"port", OPT_STRING, &e.port, "N", "port of an HTTP transport"},
                 {"path", OPT_STRING, &e.path, "PATH", "path of an HTTP transport"},
                 {"entrypoint", OPT_LIST, &e.entrypoint, "WORD", "program instead of the image's; again for each word"},
@@ -119,8 +129,8 @@ int cmd_propose(struct cli *c, int argc, char **argv, struct err **err)
 
         if (r != 0)
                 return r < 0 ? -1 : CLI_OK;
-        if (!file == !e.image)
-                return cli_usage(c, err, "give either --entry FILE or --image REF@DIGEST");
+        if (!!file + !!e.image + !!e.url != 1)
+                return cli_usage(c, err, "give one of --entry FILE, --image REF@DIGEST and --url URL");
         r = file ? entry_from_file(file, args[0], &entry, err) : entry_options_build(&e, &entry, err);
         if (r < 0 || propose(c, args[0], entry,
                              !file                    ? "entry"

@@ -56,7 +56,7 @@ static int ask_daemon(struct cli *c, const struct registry_entry *entry, struct 
         json_add(request, "entry", json_object_get(entry->json));
         if (cli_call(c, request, SILENCE_S, &answer, err) < 0)
                 return -1;
-        if (link_facts_from_json(&o->image, json_get(answer, "image"), err) < 0 ||
+        if ((entry->source != SOURCE_URL && link_facts_from_json(&o->image, json_get(answer, "image"), err) < 0) ||
             smoke_result_from_json(&o->smoke, json_get(answer, "smoke"), err) < 0)
                 return err_wrap(err, "the controller's answer");
         return check_daemon(entry, o, answer, err);
@@ -93,7 +93,8 @@ static void print(const struct outcome *o, struct out *out)
 
         out_text(out, STYLE_BOLD, o->server);
         fputc('\n', out->f);
-        review_print_image(o->image, out);
+        if (o->image)
+                review_print_image(o->image, out);
         out_field(out, s->passed ? STYLE_GREEN : STYLE_RED, "Smoke test", s->passed ? "pass" : "FAIL");
         out_field_again(out, STYLE_RED, "Why", s->passed ? NULL : s->why);
         out_field(out, STYLE_PLAIN, "Protocol", s->protocol);
@@ -166,7 +167,7 @@ static int smoke_proposal(struct cli *c, const struct options *opt, const char *
         int code = report(c, opt, &o, 1, err);
         if (code < 0)
                 return -1;
-        _cleanup_json_ json_object *image = link_facts_to_json(o.image), *smoke = smoke_result_to_json(o.smoke);
+        _cleanup_json_ json_object *image = o.image ? link_facts_to_json(o.image) : NULL, *smoke = smoke_result_to_json(o.smoke);
         if (evidence_write(c->conf, r->proposal->server, r->proposal->id, image, smoke, user, err) < 0)
                 return err_wrap(err, "keeping what the test saw");
         if (code == CLI_OK && !c->json)
@@ -211,7 +212,8 @@ int cmd_smoke(struct cli *c, int argc, char **argv, struct err **err)
         _cleanup_strv_ char **args = NULL;
         struct options o = {0};
         const struct opt opts[] = {
-                {"ci", OPT_FLAG, &o.ci, NULL, "without the controller: open the Engine's socket here"},
+                {"ci", OPT_FLAG, &o.ci, NULL,
+                 "without the controller: open the Engine's socket, or the connection to an external server, here"},
                 {"junit", OPT_STRING, &o.junit, "FILE", "write a JUnit report"},
                 {"engine", OPT_STRING, &o.engine, "SOCKET", "the Engine's socket, with --ci (default: the configuration's)"},
                 {"registry", OPT_STRING, &o.registry, "FILE", "with --ci: test servers of this file (arguments: names; none: all enabled)"},

@@ -110,9 +110,10 @@ int entry_options_build(const struct entry_options *o, json_object **ret, struct
 
         json_add_str(e, "description", o->description);
         json_add_bool(e, "enabled", true);
-        json_add_str(e, "source", "docker_image");
+        json_add_str(e, "source", o->url ? NULL : "docker_image");
         json_add_str(e, "image", o->image);
-        json_add_str(e, "transport", o->transport ? o->transport : "stdio");
+        json_add_str(e, "url", o->url);
+        json_add_str(e, "transport", o->transport ? o->transport : o->url ? "streamable-http" : "stdio");
         json_add_str(e, "path", o->path);
         json_add_str(e, "user", o->user);
         json_add_str(e, "runtime", o->runtime);

@@ -1,5 +1,5 @@
 /*
- * A registry entry from options of the command line (propose --image REF --egress …). Pure; what it builds is judged by
+ * A registry entry from options of the command line (propose --image REF --egress …, propose --url URL). Pure; what it builds is judged by
  * registry_entry_parse().
  */
 #pragma once
@@ -7,7 +7,7 @@
 #include "cli/cli.h"
 
 struct entry_options {
-        const char *image, *description, *transport, *port, *path, *user, *runtime, *lifecycle, *idle_timeout, *memory, *cpus, *pids,
+        const char *image, *url, *description, *transport, *port, *path, *user, *runtime, *lifecycle, *idle_timeout, *memory, *cpus, *pids,
                 *tmpfs;
         const char *smoke_tool;
         char **args, **entrypoint, **env, **secrets, **egress; /* owned lists */

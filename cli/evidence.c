@@ -17,7 +17,7 @@ static int parse(struct evidence *e, const char *text, size_t n, struct err **er
                 return -1;
         if (json_int(e->json, "version", 0) != 1)
                 return err_set(err, ERR_INVALID, "%s: not smoke evidence of version 1", e->path);
-        if (link_facts_from_json(&e->image, json_get(e->json, "image"), err) < 0 ||
+        if ((json_get(e->json, "image") && link_facts_from_json(&e->image, json_get(e->json, "image"), err) < 0) ||
             smoke_result_from_json(&e->smoke, json_get(e->json, "smoke"), err) < 0)
                 return err_wrap(err, "%s", e->path);
         return 0;
@@ -69,7 +69,8 @@ int evidence_write(const struct conf *conf, const char *server, const char *id, 
                 return -1;
         json_add_int(o, "version", 1);
         json_add_str(o, "proposal", id);
-        json_add(o, "image", json_object_get(image));
+        if (image)
+                json_add(o, "image", json_object_get(image));
         json_add(o, "smoke", json_object_get(smoke));
         const char *text = json_object_to_json_string_ext(o, JSON_C_TO_STRING_PRETTY | JSON_C_TO_STRING_NOSLASHESCAPE);
         _cleanup_free_ char *path = evidence_path(server, id, n + 1);

@@ -42,13 +42,13 @@ _must_check_ int records_signer(struct cli *c, const char *key, const char *as, 
 /* -- evidence: what a smoke test of a proposal saw, SERVER/ID.smoke.json beside it; later tests are ID.smoke-2.json and so on ---------- */
 struct evidence {
         json_object *json;
-        struct image_facts *image;
+        struct image_facts *image; /* NULL: of an external server, which has none */
         struct smoke_result *smoke;
         char *path;
 };
 /* The newest evidence of a proposal. 1: none yet. */
 _must_check_ int evidence_read(const struct conf *conf, const char *server, const char *id, struct evidence **ret, struct err **err);
-/* Commits evidence in a file of its own. image: facts as JSON; smoke: smoke_result as JSON; both borrowed. */
+/* Commits evidence in a file of its own. image: facts as JSON, or NULL; smoke: smoke_result as JSON; both borrowed. */
 _must_check_ int evidence_write(const struct conf *conf, const char *server, const char *id, json_object *image, json_object *smoke,
                                 const char *author, struct err **err);
 struct evidence *evidence_free(struct evidence *e);

@@ -31,12 +31,22 @@ static int read_evidence(struct review *r, const struct conf *conf, struct err *
 
         if (n != 0)
                 return n < 0 ? -1 : 0;
-        if (!str_eq(r->evidence->image->digest, r->proposal->image->digest))
+        const struct image_facts *tested = r->evidence->image, *proposed = r->proposal->image;
+        if (!str_eq(tested ? tested->digest : NULL, proposed ? proposed->digest : NULL))
                 return err_set(err, ERR_DENIED, "%s is about the image %s, the proposal about %s: run smoke again", r->evidence->path,
-                               r->evidence->image->digest, r->proposal->image->digest);
-        if (spec_build(&r->spec, r->entry, r->evidence->image, err) < 0)
+                               tested ? tested->digest : "of no container", proposed ? proposed->digest : "no image");
+        if (spec_build(&r->spec, r->entry, tested, err) < 0)
                 return -1;
         return r->evidence->smoke->passed ? read_manifest(r, err) : 0;
+}
+
+static bool is_from_source(const struct registry_entry *entry, const struct record *p)
+{
+        const char *digest = entry->image ? strchr(entry->image, '@') : NULL;
+
+        if (entry->source != p->source)
+                return false;
+        return p->source == SOURCE_URL ? str_eq(entry->url, p->url) : digest && str_eq(digest + 1, p->image->digest);
 }
 
 int review_new(struct review **ret, const struct conf *conf, const struct forge_view *view, const struct forge_item *item, struct err **err)
@@ -56,9 +66,8 @@ int review_new(struct review **ret, const struct conf *conf, const struct forge_
         if (!str_eq(r->entry->entry_sha256, p->entry_sha256))
                 return err_set(err, ERR_DENIED, "proposal %s: its entry has the hash %s, it claims %s", p->id, r->entry->entry_sha256,
                                p->entry_sha256);
-        const char *digest = r->entry->image ? strchr(r->entry->image, '@') : NULL;
-        if (!digest || !str_eq(digest + 1, p->image->digest))
-                return err_set(err, ERR_DENIED, "proposal %s: its entry's image is not the one in its source", p->id);
+        if (!is_from_source(r->entry, p))
+                return err_set(err, ERR_DENIED, "proposal %s: its entry is of another source than it says", p->id);
         if (read_evidence(r, conf, err) < 0)
                 return -1;
         *ret = TAKE_PTR(r);
@@ -208,11 +217,19 @@ void review_print(const struct review *r, const struct conf *conf, struct out *o
         out_field(o, STYLE_PLAIN, "Proposed by", p->proposed_by);
         out_field(o, STYLE_PLAIN, "Proposed at", text_format_time(at, p->proposed_at));
         out_field(o, STYLE_PLAIN, "Reason", p->reason);
+        if (r->entry->source == SOURCE_URL) {
+                heading(o, "External server");
+                out_field(o, STYLE_YELLOW, "URL", r->entry->url);
+                out_line(o, STYLE_YELLOW,
+                         "  Bulkhead does not run it: it is not sealed, not pinned to a code, and may reach whatever its host lets it");
+        }
         heading(o, "Registry entry");
         out_value(o, 2, p->entry);
         if (r->evidence) {
-                heading(o, "Image");
-                review_print_image(r->evidence->image, o);
+                if (r->evidence->image) {
+                        heading(o, "Image");
+                        review_print_image(r->evidence->image, o);
+                }
                 print_smoke(r->evidence->smoke, o);
         }
         if (r->manifest) {
@@ -223,7 +240,7 @@ void review_print(const struct review *r, const struct conf *conf, struct out *o
         print_changes(r, conf, o);
         heading(o, "Hashes, computed now");
         out_field(o, STYLE_PLAIN, "Entry", r->entry->entry_sha256);
-        out_field(o, STYLE_PLAIN, "Container", r->spec ? r->spec->hex : NULL);
+        out_field(o, STYLE_PLAIN, r->entry->source == SOURCE_URL ? "Place" : "Container", r->spec ? r->spec->hex : NULL);
         out_field(o, STYLE_PLAIN, "Manifest", r->manifest ? r->manifest_sha256 : NULL);
         fputc('\n', o->f);
 }

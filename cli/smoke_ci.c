@@ -56,6 +56,16 @@ static void begin_test(struct ci *ci)
                 finish(ci, err);
 }
 
+static void begin_external(struct ci *ci)
+{
+        _cleanup_err_ struct err *err = NULL;
+
+        if (spec_build(&ci->spec, ci->entry, NULL, &err) < 0)
+                finish(ci, err);
+        else
+                begin_test(ci);
+}
+
 /* Facts as the Engine tells them, as the controller takes them: asking the registry for more would give another container's hash. */
 static void have_image(struct ci *ci, json_object *inspect)
 {
@@ -184,9 +194,13 @@ static int start(struct ci *ci, struct err **err)
                 r = sd_event_add_signal(ci->loop, NULL, SIGTERM, on_signal, ci);
         if (r < 0)
                 return err_sys(err, r, "watching for signals");
-        if (choose_subnet(ci, err) < 0 || engine_new(&ci->engine, ci->loop, ci->socket, err) < 0)
+        if (ci->entry->source == SOURCE_URL) {
+                begin_external(ci);
+        } else if (choose_subnet(ci, err) < 0 || engine_new(&ci->engine, ci->loop, ci->socket, err) < 0) {
                 return -1;
-        engine_image_inspect(ci->engine, ci->entry->image, on_inspected, ci);
+        } else {
+                engine_image_inspect(ci->engine, ci->entry->image, on_inspected, ci);
+        }
         r = sd_event_loop(ci->loop);
         return r < 0 ? err_sys(err, r, "running the event loop") : 0;
 }
@@ -209,8 +223,6 @@ int smoke_ci_run(struct cli *c, const char *engine_socket, const struct registry
         _cleanup_(ci_deinit) struct ci ci = {.c = c, .conf = c->conf, .entry = entry};
         sigset_t mask;
 
-        if (entry->source != SOURCE_DOCKER_IMAGE)
-                return err_set(err, ERR_INVALID, "%s: only docker_image sources can be tested", entry->name);
         sigemptyset(&mask);
         sigaddset(&mask, SIGINT);
         sigaddset(&mask, SIGTERM);

@@ -235,6 +235,7 @@ void view_server(struct out *o, json_object *s, time_t now)
         if (*expires)
                 out_field(o, view_expires_soon(s, now) ? STYLE_RED : STYLE_PLAIN, "Expires", both);
         out_field(o, STYLE_PLAIN, "Digest", json_str(s, "digest"));
+        out_field(o, STYLE_PLAIN, "URL", json_str(s, "url"));
         out_field(o, STYLE_PLAIN, "Spec", json_str(s, "spec"));
         out_field(o, STYLE_PLAIN, "Container", json_str(s, "container"));
         out_field(o, STYLE_PLAIN, "Address", json_str(s, "address"));

@@ -240,8 +240,10 @@ static int judge_smoke(struct key *key, const struct smoke_result *result, const
 {
         const struct desired_server *s = wanted(key);
 
+        key->asked_ms = result->passed ? controller_now_ms() : 0;
         if (!result->passed) {
-                key->smoke_failed = true;
+                /* An external one may just be away for a while: nothing of it was found to be wrong. */
+                key->smoke_failed = s->entry->source != SOURCE_URL;
                 return err_set(err, ERR_DENIED, "smoke test failed: %s", result->why ? result->why : "no reason given");
         }
         if (!str_eq(spec->hash, s->names.spec_hash))
@@ -263,6 +265,7 @@ static void on_smoke(struct smoke_result *result, _unused_ const struct image_fa
         _cleanup_(smoke_result_freep) struct smoke_result *owned = result;
 
         if (err) {
+                key->asked_ms = 0;
                 finish(key, err);
                 return;
         }

@@ -26,7 +26,7 @@ static void running(struct channel_entry *e, struct buf *text, const struct desi
         const struct plan_server *p = f->plan;
 
         e->readiness = READINESS_COMING;
-        if (!str_eq(p->container, s->names.container)) /* another version is wanted since */
+        if (s->entry->source != SOURCE_URL && !str_eq(p->container, s->names.container)) /* another version is wanted since */
                 return;
         if (s->entry->transport == TRANSPORT_STDIO) {
                 if (f->session) {

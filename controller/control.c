@@ -81,11 +81,12 @@ static void on_smoke(struct smoke_result *result, const struct image_facts *fact
         struct asked_smoke *asked = user;
         _cleanup_(smoke_result_freep) struct smoke_result *owned = result;
 
-        if (err || !owned || !facts || !spec) {
+        if (err || !owned || !spec) {
                 link_fail(asked->conn, 1, err ? err_msg(err) : "the smoke test could not be made");
         } else {
                 json_object *o = json_object_new_object();
-                json_add(o, "image", link_facts_to_json(facts));
+                if (facts)
+                        json_add(o, "image", link_facts_to_json(facts));
                 json_add_str(o, "spec_sha256", spec->hex);
                 json_add_str(o, "entry_sha256", asked->entry->entry_sha256);
                 json_add(o, "smoke", smoke_result_to_json(owned));

@@ -44,8 +44,9 @@ struct key {
         char *image_of; /* record id that image_ok and image_refused speak of */
         bool image_ok;
         char *image_refused;
-        char *tested_for; /* record id that the last smoke test was made for */
-        char *stopping;   /* container that is being ended beside the actions */
+        char *tested_for;  /* record id that the last smoke test was made for */
+        uint64_t asked_ms; /* external servers: when it last answered what it offers; 0 = not since we started, or not the last time */
+        char *stopping;    /* container that is being ended beside the actions */
 
         char *error; /* why the last attempt failed; NULL = it did not */
         bool smoke_failed;

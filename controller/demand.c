@@ -54,7 +54,7 @@ struct admission demand_admission(struct controller *c)
                 const struct key *key = key_find(c, s->name);
                 bool called = key && key->demand.called, on_demand = s->entry->lifecycle == LIFECYCLE_ON_DEMAND;
 
-                if (!s->may_run || (on_demand && !called))
+                if (!s->may_run || s->entry->source == SOURCE_URL || (on_demand && !called))
                         continue;
                 a.instances += on_demand;
                 a.memory += s->entry->memory;

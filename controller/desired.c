@@ -25,7 +25,7 @@ static bool stands(const struct forge_view *view, const struct forge_item *item,
 {
         const struct record *r = item->record;
 
-        if (!r || item->refused || r->kind != RECORD_APPROVAL || !str_eq(r->server, server) || !r->image || !r->spec_sha256)
+        if (!r || item->refused || r->kind != RECORD_APPROVAL || !str_eq(r->server, server) || (!r->image && !r->url) || !r->spec_sha256)
                 return false;
         if ((view->next && forge_state_revokes(view->next, r)) || is_rejected(view, r))
                 return false;

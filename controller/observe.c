@@ -170,8 +170,8 @@ static char *label(json_object *labels, const char *key)
 
 static bool is_current(const struct desired_server *s, const struct observed_container *c)
 {
-        return s && s->names.container && str_eq(c->role, ROLE_SERVER) && str_eq(c->name, s->names.container) &&
-               str_eq(c->spec, s->names.spec_hash);
+        return s && s->entry->source != SOURCE_URL && s->names.container && str_eq(c->role, ROLE_SERVER) &&
+               str_eq(c->name, s->names.container) && str_eq(c->spec, s->names.spec_hash);
 }
 
 /* Does some desired server want this container name? Names end in "-" + 8 hex. */

@@ -142,9 +142,13 @@ static const char *smoked_of(const struct controller *c, const struct desired_se
         return manifest;
 }
 
+/* An external server's code is nobody's here: so often it is looked whether it still offers what was approved. */
+#define ASK_AGAIN_MS 300000U
+
 static struct plan_facts facts_of(const struct key *key, const struct desired_server *s, char *const *smoking)
 {
         const struct controller *c = key->c;
+        bool asked = key->asked_ms && s && s->record && str_eq(key->tested_for, s->record->id);
         bool judged = s && s->record && str_eq(key->image_of, s->record->id);
 
         return (struct plan_facts){
@@ -152,6 +156,8 @@ static struct plan_facts facts_of(const struct key *key, const struct desired_se
                 .image_refused = judged ? key->image_refused : NULL,
                 .smoked = smoked_of(c, s),
                 .test_again = s && s->record && !str_eq(key->tested_for, s->record->id),
+                .asked = asked,
+                .ask = !asked || controller_now_ms() - key->asked_ms >= ASK_AGAIN_MS,
                 .subnet = key->subnet,
                 .egress_ok = c->egress_ok,
                 .egress_error = c->egress_error,

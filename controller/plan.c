@@ -2,6 +2,8 @@
 
 #include <stdio.h>
 
+#include "common/link/channel.h"
+
 /* Statuses of containers that are on their way out by themselves: wait for the next look. */
 static bool is_leaving(const struct observed_container *c)
 {
@@ -114,7 +116,8 @@ static bool is_asleep(const struct desired_server *s, bool called)
 
 bool plan_needs_subnet(const struct desired_server *server, const struct observed *observed, bool called)
 {
-        return server && server->may_run && !is_asleep(server, called) && !network_of(observed, server);
+        return server && server->may_run && server->entry->source != SOURCE_URL && !is_asleep(server, called) &&
+               !network_of(observed, server);
 }
 
 /* Is this network used by one of our containers that stays? Name of a network is "bh-" + its container's. */
@@ -389,6 +392,33 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
         plan_old_networks(p, in, kept, true, "not part of the approved state");
 }
 
+/*
+ * It runs elsewhere, and what it is may change at any time: nobody calls it before it offered, to this process, what was approved. That is
+ * asked again and again, and is also how we know whether it is there.
+ */
+static void plan_external(struct plan_server *p, const struct plan_input *in)
+{
+        const struct desired_server *s = in->server;
+
+        plan_ends(p, in, NULL, "its entry is one of an external server");
+        p->address = mem_strdup(s->entry->address);
+        p->instance = mem_strndup(strchr(s->names.spec_hash, ':') + 1, CHANNEL_INSTANCE_HEX);
+        if (manifest_differs(in) && !in->facts.test_again)
+                conclude(p, SERVER_QUARANTINED,
+                         "manifest-mismatch: it now offers other tools, prompts, resources or instructions than those approved; run "
+                         "`bulkhead "
+                         "smoke` and approve what it offers now");
+        else if (in->facts.asked && in->facts.smoked && !manifest_differs(in))
+                conclude(p, SERVER_RUNNING, s->may_run ? NULL : s->why);
+        else if (s->may_run)
+                conclude(p, SERVER_STARTING, "not asked yet what it offers");
+        else
+                conclude(p, SERVER_REFUSED, s->why);
+        if (s->may_run && in->facts.ask)
+                act(p, ACTION_SMOKE, in->name, NULL, "whether it offers what was approved");
+        plan_old_networks(p, in, NULL, false, "its entry is one of an external server");
+}
+
 /* The tip of the approvals is refused, or the like: what runs of the accepted state stays, nothing starts. */
 static void plan_stay(struct plan_server *p, const struct plan_input *in)
 {
@@ -441,7 +471,9 @@ struct plan_server *plan_server(const struct plan_input *in)
         bool asleep = in->server && is_asleep(in->server, in->facts.called);
 
         p->name = mem_strdup(in->name);
-        if (in->server && in->server->may_run && asleep)
+        if (in->server && in->server->entry->source == SOURCE_URL && (in->server->may_run || in->server->may_stay))
+                plan_external(p, in);
+        else if (in->server && in->server->may_run && asleep)
                 plan_asleep(p, in);
         else if (in->server && in->server->may_run)
                 plan_wanted(p, in);

@@ -50,6 +50,8 @@ struct plan_facts {
         const char *image_refused; /* image is here and is not what the record says: why */
         const char *smoked;        /* manifest hash of the smoke test of this very spec; NULL = not made */
         bool test_again;           /* `smoked` is from before this approval: if it does not fit, test once more before saying so */
+        bool asked;                /* external servers: it answered the last time we asked what it offers, for this approval */
+        bool ask;                  /* external servers: it is time to ask */
         const char *subnet;        /* for a new network; taken from the pool by the caller */
         bool egress_ok;            /* guard and policy as a whole are in force */
         const char *egress_error;
@@ -70,7 +72,7 @@ struct plan_server {
         char *id;
         char *address;
         char *bridge;
-        char *instance; /* 12 hex: this run of this container; NULL when it does not run */
+        char *instance; /* 12 hex: this run of this container, or this approved place; NULL when it does not run */
         char *older;    /* id of a former instance that goes on until the wanted one runs; NULL when none */
         time_t started_at;
         char **drift;

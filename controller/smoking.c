@@ -210,6 +210,22 @@ static void look_at_image(struct smoking *s)
         engine_image_inspect(s->c->engine, s->reference, on_image_inspect, s);
 }
 
+/* It runs elsewhere: no image, no network, no rules. */
+static void begin_external(struct smoking *s)
+{
+        struct controller *c = s->c;
+        const struct registry_entry *entry = s->request.entry;
+        _cleanup_err_ struct err *err = NULL;
+
+        if (spec_build(&s->spec, entry, NULL, &err) < 0 || check_alone(s, &err) < 0) {
+                fail(s, err);
+                return;
+        }
+        struct smoke_request request = {.entry = entry, .spec = s->spec, .owner = c->conf->audience};
+        if (smoke_start(&s->smoke, c->loop, c->engine, c->conf, &request, NULL, on_smoke, s, &err) < 0)
+                fail(s, err);
+}
+
 /* Nothing starts before the rules are in force and the addresses in use are known. Right after start-up that takes a moment. */
 static int on_wait(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
 {
@@ -217,6 +233,11 @@ static int on_wait(_unused_ sd_event_source *source, _unused_ uint64_t usec, voi
         struct controller *c = s->c;
         _cleanup_err_ struct err *err = NULL;
 
+        if (s->request.entry->source == SOURCE_URL) {
+                s->wait = sd_event_source_disable_unref(s->wait);
+                begin_external(s);
+                return 0;
+        }
         if (c->egress_ok && c->observed_once) {
                 s->wait = sd_event_source_disable_unref(s->wait);
                 look_at_image(s);
@@ -240,7 +261,7 @@ int smoking_start(struct controller *c, const struct smoking_request *request, s
 {
         struct smoking *s = NEW(struct smoking);
 
-        *s = (struct smoking){.c = c, .request = *request, .reference = image_reference(request->entry)};
+        *s = (struct smoking){.c = c, .request = *request, .reference = request->entry->image ? image_reference(request->entry) : NULL};
         s->wait_until_ms = controller_now_ms() + WAIT_MS;
         int r = sd_event_add_time_relative(c->loop, &s->wait, CLOCK_MONOTONIC, 0, 1000, on_wait, s);
         c->smokes = mem_realloc(c->smokes, c->n_smokes + 1, sizeof(*c->smokes));

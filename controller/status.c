@@ -55,6 +55,7 @@ static void add_record(json_object *o, const struct desired_server *s)
         json_add_str(o, "transport", transports[s->entry->transport]);
         json_add_str(o, "lifecycle", s->entry->lifecycle == LIFECYCLE_ON_DEMAND ? "on-demand" : "always-on");
         json_add_str(o, "image", s->entry->image);
+        json_add_str(o, "url", s->entry->url);
         if (s->names.container)
                 json_add_str(o, "spec", s->names.spec_hash);
         if (!s->record)

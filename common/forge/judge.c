@@ -162,15 +162,27 @@ static enum forge_verdict judge_standing(struct judging *j, const struct forge_i
         return FORGE_APPROVED;
 }
 
-static enum forge_verdict judge_image(struct judging *j, const struct record *r)
+static enum forge_verdict judge_url(struct judging *j, const struct record *r)
+{
+        if (str_eq(j->entry->url, r->url))
+                return FORGE_APPROVED;
+        _cleanup_free_ char *safe = text_escape(r->url);
+        return verdict(j, FORGE_ENTRY_MISMATCH,
+                       mem_printf("the registry declares %s, approval %s is for %s; run bulkhead propose %s", j->entry->url, r->id, safe,
+                                  r->server));
+}
+
+static enum forge_verdict judge_source(struct judging *j, const struct record *r)
 {
         const char *image = j->entry->image, *mark = image ? strrchr(image, '@') : NULL;
         _cleanup_free_ char *reference = mark ? mem_strndup(image, (size_t)(mark - image)) : NULL;
 
-        if (j->entry->source != r->source || !mark)
+        if (j->entry->source != r->source || (r->source != SOURCE_URL && !mark))
                 return verdict(j, FORGE_ENTRY_MISMATCH,
-                               mem_printf("approval %s is for a container image, the registry declares another source; propose %s anew",
-                                          r->id, r->server));
+                               mem_printf("approval %s is for %s, the registry declares another source; propose %s anew", r->id,
+                                          r->source == SOURCE_URL ? "an external server" : "a container image", r->server));
+        if (r->source == SOURCE_URL)
+                return judge_url(j, r);
         if (!str_eq(mark + 1, r->image->digest))
                 return verdict(j, FORGE_DIGEST_MISMATCH,
                                mem_printf("the registry declares image digest %.19s…, approval %s is for %.19s…; run bulkhead propose %s, "
@@ -249,7 +261,7 @@ static enum forge_verdict judge_spec(struct judging *j, const struct record *r)
 
 static enum forge_verdict judge_items(struct judging *j)
 {
-        static enum forge_verdict (*const steps[])(struct judging *, const struct record *) = {judge_image, judge_entry, judge_spec};
+        static enum forge_verdict (*const steps[])(struct judging *, const struct record *) = {judge_source, judge_entry, judge_spec};
         const struct forge_item *item = view_deciding(j->view, j->entry->name);
 
         if (!item)

@@ -199,17 +199,27 @@ static int check_keys(const struct place *p, json_object *o, const struct record
         return 0;
 }
 
+static int read_url_source(struct record *r, const struct place *p, json_object *v, struct err **err)
+{
+        if (check_keys(p, v, record_url_fields, record_n_url_fields, 0, err) < 0)
+                return -1;
+        r->source = SOURCE_URL;
+        return read_string(&r->url, p, "url", json_get(v, "url"), 512, err);
+}
+
 static int read_source(struct record *r, const struct place *p, json_object *v, struct err **err)
 {
         struct place inner = *p;
 
         if (!json_object_is_type(v, json_type_object))
-                return fault(p, "source", err, "must be a mapping with type, reference and digest");
+                return fault(p, "source", err, "must be a mapping with type, and reference and digest or url");
         inner.parent = "/source";
+        if (str_eq(json_str(v, "type"), "url"))
+                return read_url_source(r, &inner, v, err);
         if (check_keys(&inner, v, record_source_fields, record_n_source_fields, 0, err) < 0)
                 return -1;
         if (!str_eq(json_str(v, "type"), "docker_image"))
-                return fault(&inner, "type", err, "must be docker_image: this version approves no other source");
+                return fault(&inner, "type", err, "must be docker_image or url: this version approves no other source");
         r->source = SOURCE_DOCKER_IMAGE;
         r->image = NEW(struct image_facts);
         for (size_t i = 1; i < record_n_source_fields; i++) {
@@ -330,6 +340,7 @@ struct record *record_free(struct record *r)
         strv_free(r->secrets);
         strv_free(r->egress);
         image_facts_free(r->image);
+        free(r->url);
         json_object_put(r->smoke_test);
         json_object_put(r->entry);
         json_object_put(r->json);

@@ -23,7 +23,9 @@ struct record {
         char *proposal; /* Approval, Rejection: id of the proposal; Revocation: id of the approval it ends, or NULL = every approval of the
                            server up to this serial */
         enum source_type source;
-        struct image_facts *image; /* reference, digest, platform, platform_digest, image_id, volumes; NULL in rejections and revocations */
+        struct image_facts *image; /* reference, digest, platform, platform_digest, image_id, volumes; NULL in rejections and revocations,
+                                      and for an external server */
+        char *url;                 /* of an external server; NULL for others */
         char *entry_sha256, *spec_sha256, *manifest_sha256; /* 64 hex; manifest and spec may be NULL in a proposal */
         char **tools, **secrets, **egress;
         json_object *smoke_test;                     /* {result, at, protocol, duration_ms} */

@@ -45,3 +45,9 @@ const struct record_field record_source_fields[] = {
         {"volumes", FIELD_LIST, I(volumes), 512, P | A, 0},
 };
 const size_t record_n_source_fields = ELEMENTSOF(record_source_fields);
+
+const struct record_field record_url_fields[] = {
+        {"type", FIELD_KIND, 0, 0, P | A, P | A},
+        {"url", FIELD_STRING, R(url), 512, P | A, P | A},
+};
+const size_t record_n_url_fields = ELEMENTSOF(record_url_fields);

@@ -36,6 +36,8 @@ extern const struct record_field record_fields[];
 extern const size_t record_n_fields;
 extern const struct record_field record_source_fields[];
 extern const size_t record_n_source_fields;
+extern const struct record_field record_url_fields[]; /* of an external server's source */
+extern const size_t record_n_url_fields;
 
 #define RECORD_API_VERSION "bulkhead/v1"
 #define RECORD_MAX_LIST    1024

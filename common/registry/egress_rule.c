@@ -24,7 +24,7 @@ static long parse_decimal(const char *s, size_t n, long max)
         return v > max ? -1 : v;
 }
 
-static bool parse_ipv4(uint32_t *ret, const char *s, size_t n)
+bool ipv4_parse(uint32_t *ret, const char *s, size_t n)
 {
         const char *end = s + n;
 
@@ -38,6 +38,17 @@ static bool parse_ipv4(uint32_t *ret, const char *s, size_t n)
                 *ret = *ret << 8 | (uint32_t)v;
                 s = dot + 1;
         }
+        return true;
+}
+
+bool ipv4_network_parse(uint32_t *ret, unsigned *prefix, const char *s)
+{
+        const char *slash = strchr(s, '/');
+        long bits = slash ? parse_decimal(slash + 1, strlen(slash + 1), 32) : -1;
+
+        if (bits < 0 || !ipv4_parse(ret, s, (size_t)(slash - s)))
+                return false;
+        *prefix = (unsigned)bits;
         return true;
 }
 
@@ -77,7 +88,7 @@ static int parse_cidr(const struct reader *r, const struct place *at, json_objec
                 return reader_fail(r, at, err, "\"%s\" is not a network; write address/bits with no bits set behind the prefix", shown);
         }
         long prefix = parse_decimal(slash + 1, strlen(slash + 1), 32);
-        if (prefix < 0 || !parse_ipv4(&a, s, (size_t)(slash - s)))
+        if (prefix < 0 || !ipv4_parse(&a, s, (size_t)(slash - s)))
                 return reader_fail(r, at, err, "\"%s\" is not an IPv4 network; write address/bits, such as 192.0.2.0/24", shown);
         uint32_t mask = prefix ? UINT32_MAX << (32 - prefix) : 0, net = a & mask;
         if (net != a)

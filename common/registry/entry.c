@@ -77,14 +77,20 @@ static int parse_port(const struct reader *r, const struct place *at, json_objec
         return 0;
 }
 
-static int parse_path(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err)
+bool url_path_valid(const char *path)
 {
         static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/._~-";
+
+        return path[0] == '/' && strlen(path) <= 256 && str_in_charset(path, set) && !strstr(path, "/.") && !strstr(path, "//");
+}
+
+static int parse_path(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err)
+{
         const char *s = NULL;
 
         if (read_string(r, at, value, 256, &s, err) < 0)
                 return -1;
-        if (s[0] != '/' || !str_in_charset(s, set) || strstr(s, "/.") || strstr(s, "//"))
+        if (!url_path_valid(s))
                 return reader_fail(r, at, err, "is not a plain URL path; write it from / with letters, digits and . _ ~ -, such as /mcp");
         mem_replace(&((struct registry_entry *)entry)->path, mem_strdup(s));
         return 0;
@@ -280,8 +286,12 @@ static int check_transport(const struct reader *r, const struct place *at, struc
                                 return reader_fail(r, PLACE_KEY(at, http_keys[i]), err, "goes with an HTTP transport only; remove it");
                 return 0;
         }
-        if (e->source != SOURCE_URL && !e->port)
+        if (e->source == SOURCE_URL) {
+                if (external_read(r, at, e, o, err) < 0)
+                        return -1;
+        } else if (!e->port) {
                 return reader_fail(r, at, err, "the key \"port\" is missing; say on which port the server listens inside its container");
+        }
         if (!e->path)
                 e->path = mem_strdup(DEFAULT_PATH);
         if (!json_get(o, "sharing"))
@@ -311,9 +321,9 @@ static int check_together(const struct reader *r, const struct place *at, struct
 /* What the format has and this version has not: one place, so that lifting a limit is deleting its lines. */
 static int check_supported(const struct reader *r, const struct place *at, const struct registry_entry *e, struct err **err)
 {
-        if (e->source != SOURCE_DOCKER_IMAGE)
+        if (e->source != SOURCE_DOCKER_IMAGE && e->source != SOURCE_URL)
                 return reader_fail(
-                        r, PLACE_KEY(at, e->source == SOURCE_URL ? "url" : "source"), err,
+                        r, PLACE_KEY(at, "source"), err,
                         "source %s is not supported yet; build an image, push it to a registry and declare it as docker_image by digest",
                         shapes[e->source].name);
         if (e->transport == TRANSPORT_STDIO && e->sharing == SHARING_PER_SESSION)
@@ -414,6 +424,8 @@ struct registry_entry *registry_entry_free(struct registry_entry *e)
         free(e->name);
         free(e->image);
         free(e->path);
+        free(e->url);
+        free(e->address);
         free(e->user);
         free(e->runtime);
         free(e->prefix);

@@ -55,6 +55,11 @@ static int compare_entries(const void *a, const void *b)
         return strcmp((*(struct registry_entry *const *)a)->name, (*(struct registry_entry *const *)b)->name);
 }
 
+static char *prefix_of(const struct registry_entry *e)
+{
+        return e->prefix ? mem_strdup(e->prefix) : mem_printf("%s__", e->name);
+}
+
 struct prefixed {
         char *prefix;
         const struct registry_entry *entry;
@@ -79,7 +84,7 @@ static int check_prefixes_differ(const struct reader *r, const struct place *at,
 
         for (size_t i = 0; i < reg->n_entries; i++) {
                 const struct registry_entry *e = reg->entries[i];
-                list[i] = (struct prefixed){e->prefix ? mem_strdup(e->prefix) : mem_printf("%s__", e->name), e};
+                list[i] = (struct prefixed){prefix_of(e), e};
         }
         qsort(list, reg->n_entries, sizeof(*list), compare_prefixed);
         for (size_t i = 1; i < reg->n_entries && result == 0; i++)
@@ -91,6 +96,29 @@ static int check_prefixes_differ(const struct reader *r, const struct place *at,
                 free(list[i].prefix);
         free(list);
         return result;
+}
+
+/*
+ * What an external server calls its tools is its own affair: where the prefix of one of its neighbours begins with its own, or the other
+ * way round, it could choose a name that is the neighbour's.
+ */
+static int check_no_shadow(const struct reader *r, const struct place *at, const struct registry *reg, struct err **err)
+{
+        for (size_t i = 0; i < reg->n_entries; i++) {
+                const struct registry_entry *e = reg->entries[i];
+                _cleanup_free_ char *own = e->source == SOURCE_URL ? prefix_of(e) : NULL;
+
+                for (size_t k = 0; own && k < reg->n_entries; k++) {
+                        _cleanup_free_ char *other = prefix_of(reg->entries[k]);
+                        if (k != i && (str_has_prefix(own, other) || str_has_prefix(other, own)))
+                                return reader_fail(
+                                        r, PLACE_KEY(PLACE_KEY(at, e->name), "prefix"), err,
+                                        "\"%s\" and \"%s\", the prefix of \"%s\", begin alike: an external server could take the "
+                                        "other one's names; write another one",
+                                        own, other, reg->entries[k]->name);
+                }
+        }
+        return 0;
 }
 
 static int parse_servers(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
@@ -109,7 +137,9 @@ static int parse_servers(const struct reader *r, const struct place *at, json_ob
                 reg->n_entries++;
         }
         qsort(reg->entries, reg->n_entries, sizeof(struct registry_entry *), compare_entries);
-        return check_prefixes_differ(r, at, reg, err) < 0 ? -1 : check_mounts_apart(r, at, reg, err);
+        if (check_prefixes_differ(r, at, reg, err) < 0 || check_no_shadow(r, at, reg, err) < 0)
+                return -1;
+        return check_mounts_apart(r, at, reg, err);
 }
 
 static const struct key registry_keys[] = {

@@ -45,6 +45,8 @@ struct registry_entry {
         enum source_type source;
         char *image; /* "host/name@sha256:…" or "host/name:tag@sha256:…" for docker_image: always with a digest */
         enum transport transport;
+        char *url;           /* of an external server, in one spelling; NULL for others */
+        char *address;       /* of an external server, dotted IPv4 */
         uint16_t port;       /* HTTP transports */
         char *path;          /* HTTP transports, "/mcp" by default */
         char **entrypoint;   /* NULL = the image's */

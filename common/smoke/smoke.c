@@ -1,5 +1,6 @@
 #include "common/smoke/smoke.h"
 
+#include <stdio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,6 +38,7 @@ static const struct step {
         {"starting the container", smoke_start_container},
         {"speaking to the server", smoke_talk},
         {"looking how the container ended", smoke_see_end},
+#define TALK     13
 #define CLEAN_UP 15
         {"looking for its container", smoke_find_container},
         {"removing its container", smoke_remove_container},
@@ -44,6 +46,12 @@ static const struct step {
         {"removing its network", smoke_remove_network},
 };
 _Static_assert(ELEMENTSOF(steps) == CLEAN_UP + 4, "cleaning up begins at the right step");
+
+/* Nothing was made for it, and nothing is to be removed. */
+static bool is_external(const struct smoke *s)
+{
+        return s->request.entry->source == SOURCE_URL;
+}
 
 uint64_t smoke_now_ms(void)
 {
@@ -169,6 +177,10 @@ static void complete(struct smoke *s)
 void smoke_next(struct smoke *s)
 {
         s->step++;
+        if (is_external(s)) {
+                complete(s);
+                return;
+        }
         if (s->expired && !s->cleaning) {
                 struct err *err = NULL;
                 err_set(&err, ERR_TIMEOUT, "the smoke test of %s took more than its %llu s: stopped before %s", s->request.entry->name,
@@ -242,8 +254,11 @@ void smoke_continue(struct smoke *s, const struct err *err)
 /* The first step, from the loop: smoke_start() must have returned before anything is called back. */
 static int on_begin(sd_event_source *source, void *user)
 {
+        struct smoke *s = user;
+
         sd_event_source_set_enabled(source, SD_EVENT_OFF);
-        steps[0].run(user);
+        s->step = is_external(s) ? TALK : 0;
+        steps[s->step].run(s);
         return 0;
 }
 
@@ -280,7 +295,9 @@ int smoke_start(struct smoke **ret, sd_event *loop, struct engine *engine, const
         s->ready = before_start;
         s->done = done;
         s->user = user;
-        if (smoke_addresses(s, request->subnet, err) < 0) {
+        if (is_external(s)) {
+                snprintf(s->address, sizeof(s->address), "%s", request->entry->address);
+        } else if (smoke_addresses(s, request->subnet, err) < 0) {
                 smoke_free(s);
                 return -1;
         }

@@ -17,9 +17,9 @@
 
 struct smoke_request {
         const struct registry_entry *entry; /* borrowed until done */
-        const struct image_facts *image;
+        const struct image_facts *image;    /* NULL for an external server */
         const struct spec *spec;
-        const char *subnet; /* "10.213.0.8/29": the caller's, reserved until done */
+        const char *subnet; /* "10.213.0.8/29": the caller's, reserved until done; NULL for an external server */
         const char *owner;  /* owner label */
 };
 
@@ -43,6 +43,9 @@ _must_check_ int smoke_result_from_json(struct smoke_result **ret, json_object *
 
 struct smoke;
 /*
+ * An external server has no container: of all this the helper is left, which asks it for everything that it offers over connections to the
+ * address in its entry. No Engine is needed then (engine may be NULL), and before_start is not called.
+ *
  * Called once. result is handed over (a failed smoke test is a result, not an error). err (borrowed): the test could not be made, e.g.
  * ERR_NOT_FOUND no such image here (pull it first), ERR_CONFLICT somebody else holds the name or the Engine made another container than
  * asked, or what the Engine's client says. What was made is gone when this is called; what could not be removed in four rounds is said in

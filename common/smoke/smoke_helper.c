@@ -27,7 +27,8 @@ static json_object *request_of(const struct smoke *s)
         json_add_int(o, "max_bytes", (int64_t)s->conf->smoke_max_output);
         if (e->transport != TRANSPORT_STDIO) {
                 json_add_str(o, "address", s->address);
-                json_add_bool(o, "output", true);
+                json_add_bool(o, "output", s->stream >= 0);
+                json_add_bool(o, "external", e->source == SOURCE_URL);
                 json_add_int(o, "port", e->port);
                 json_add_str(o, "path", e->path ? e->path : "/mcp");
         }
@@ -142,7 +143,7 @@ static int start_talk(struct smoke *s, struct err **err)
         if (!stdio && smoke_connector_new(&s->connector, s->loop, s->address, s->request.entry->port, &asks, err) < 0)
                 return -1;
         const int fds[] = {stdio ? s->stream : asks, s->stream};
-        if (start_helper(s, fds, stdio ? 1 : 2, err) < 0)
+        if (start_helper(s, fds, stdio || s->stream < 0 ? 1 : 2, err) < 0)
                 return -1;
         /* Only the helper holds them now: the end of one is the end of the other. */
         fd_closep(&s->stream);

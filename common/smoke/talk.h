@@ -25,6 +25,7 @@ struct talk_config {
         uint64_t timeout_ms; /* of everything */
         uint64_t probe_ms;   /* how long a stdio server may stay silent on server/discover */
         uint64_t settle_ms;  /* how long we listen for list changes after the last list */
+        bool external;       /* HTTP: it was not started for this test, so one that does not listen now is not waited for */
         bool output;         /* HTTP: descriptor 4 is the attach stream, to be drained */
         size_t max_bytes;    /* everything the server may write, both streams together; also of one message */
 };

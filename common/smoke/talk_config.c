@@ -55,6 +55,7 @@ int talk_config_parse(struct talk_config *ret, const char *text, size_t n, struc
         }
         c.max_bytes = (size_t)max;
         c.output = json_flag(o, "output", false);
+        c.external = json_flag(o, "external", false);
         c.call = json_object_get(json_get(o, "call"));
         *ret = c;
         return 0;

@@ -319,14 +319,17 @@ static int ended_badly(struct talk_http *t, struct stream *s, CURLcode code)
         struct err *err = NULL;
 
         /* A server that needs a moment before it listens: its first request is sent again, until the deadline. */
-        if (t->refused && !t->ever_connected) {
+        if (t->refused && !t->ever_connected && !t->config->external) {
                 curl_multi_remove_handle(t->multi, s->easy);
                 curl_multi_add_handle(t->multi, s->easy);
                 return 0;
         }
         if (t->broken)
                 return -1;
-        err_set(&err, ERR_UNAVAILABLE, "%s", t->refused ? "the server no longer accepts connections" : curl_easy_strerror(code));
+        err_set(&err, ERR_UNAVAILABLE, "%s",
+                !t->refused         ? curl_easy_strerror(code)
+                : t->ever_connected ? "the server no longer accepts connections"
+                                    : "nobody accepts connections there");
         err_wrap(&err, "HTTP to the server");
         return fail(t, err);
 }

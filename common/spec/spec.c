@@ -7,6 +7,18 @@ static const struct {
         {"v1", spec_build_v1},
 };
 
+/* There is no container: what is approved is the place, and how it is spoken to. */
+static json_object *spec_of_external(const char *version, const struct registry_entry *e)
+{
+        json_object *o = json_object_new_object();
+
+        json_add_str(o, "version", version);
+        json_add_str(o, "server", e->name);
+        json_add_str(o, "url", e->url);
+        json_add_str(o, "transport", e->transport == TRANSPORT_SSE ? "sse" : "streamable-http");
+        return o;
+}
+
 int spec_build_version(struct spec **ret, const char *version, const struct registry_entry *entry, const struct image_facts *image,
                        struct err **err)
 {
@@ -16,7 +28,9 @@ int spec_build_version(struct spec **ret, const char *version, const struct regi
         for (size_t i = 0; i < ELEMENTSOF(builders); i++) {
                 if (strcmp(builders[i].version, version) != 0)
                         continue;
-                if (builders[i].build(&s->body, &s->canonical, entry, image, err) < 0)
+                if (entry->source == SOURCE_URL)
+                        s->canonical = spec_of_external(version, entry);
+                else if (builders[i].build(&s->body, &s->canonical, entry, image, err) < 0)
                         return err_wrap(err, "container spec of server \"%s\"", entry->name);
                 json_sha256(hex, s->canonical);
                 memcpy(s->hash, version, 2);

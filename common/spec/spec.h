@@ -59,11 +59,12 @@ _must_check_ int image_facts_compare(const struct image_facts *approved, const s
 struct spec {
         /* Create body without anything the host assigns: no network, DNS, labels, address. The seccomp profile stands in it as
          * "seccomp=sha256:…", for size; spec_create_body() puts the text there. */
-        json_object *body;
-        json_object *canonical;    /* what is hashed: body, secrets' names, egress, transport, image digests */
+        json_object *body;         /* NULL for an external server, which has no container */
+        json_object *canonical;    /* what is hashed: body, secrets' names, egress, transport, image digests; of an external one its URL */
         char hash[3 + SHA256_HEX]; /* "v1:" + hex: the .spec label */
         const char *hex;           /* hash + 3: spec_sha256 of a record */
 };
+/* image: NULL for an external server, and only there. */
 _must_check_ int spec_build(struct spec **ret, const struct registry_entry *entry, const struct image_facts *image, struct err **err);
 /* By the builder of a certain version ("v1"): what an older Bulkhead started keeps its hash and need not be recreated. ERR_NOT_FOUND: no
  * such builder. */

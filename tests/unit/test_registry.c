@@ -526,8 +526,6 @@ static void refuses_what_comes_later(_unused_ void **state)
                  "source pypi_package is not supported yet"},
                 {ENTRY("\"transport\": \"stdio\",\n\"source\": \"git_repo\", \"url\": \"https://a\", \"commit\": \"1\""), "3:1",
                  "source git_repo is not supported yet"},
-                {ENTRY("\"transport\": \"streamable-http\",\n\"url\": \"https://a.example/mcp\""), "3:1",
-                 "source url is not supported yet"},
                 {ENTRY("\"transport\": \"stdio\",\n\"source\": \"npm_package\", \"version\": \"1.0\""), "2:1",
                  "the key \"package\" is missing; source npm_package needs it"},
                 {ENTRY("\"transport\": \"stdio\",\n\"url\": \"https://a.example/mcp\""), "2:7", "cannot be reached by stdio"},
