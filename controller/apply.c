@@ -166,6 +166,14 @@ static void do_egress(struct key *key, _unused_ const struct action *a)
                 .http_port = s->entry->transport == TRANSPORT_STDIO ? 0 : s->entry->port,
         };
 
+        if (s->entry->source == SOURCE_URL) {
+                instance.external = true;
+                instance.http_port = s->entry->port;
+                snprintf(instance.bridge, sizeof(instance.bridge), "%s", s->names.bridge);
+                snprintf(instance.address, sizeof(instance.address), "%s", s->entry->address);
+                egress_set(key->c->egress, &instance, on_egress, key);
+                return;
+        }
         if (!key->subnet[0]) {
                 fail(key, ERR_INTERNAL, "no address is assigned yet");
                 return;

@@ -134,6 +134,14 @@ const struct desired_server *desired_find(const struct desired *d, const char *n
         return d && d->n ? bsearch(name, d->servers, d->n, sizeof(*d->servers), compare_name) : NULL;
 }
 
+bool desired_has_external(const struct desired *d)
+{
+        for (size_t i = 0; d && i < d->n; i++)
+                if (d->servers[i].may_stay && d->servers[i].entry->source == SOURCE_URL)
+                        return true;
+        return false;
+}
+
 bool desired_covers(const struct desired *d, const char *server, const char *spec_hash, time_t now)
 {
         const struct forge_view *view = d->view ? d->view->value : NULL;

@@ -41,6 +41,8 @@ struct desired *desired_ref(struct desired *d);
 struct desired *desired_unref(struct desired *d);
 DEFINE_FREEP(struct desired *, desired_unref)
 const struct desired_server *desired_find(const struct desired *d, const char *name);
+/* Is there an external server that may run or stay? d may be NULL. */
+bool desired_has_external(const struct desired *d);
 /* Does an approval that still stands cover this spec (a container's label)? Then an older instance may stay while its replacement is not
  * up. */
 bool desired_covers(const struct desired *d, const char *server, const char *spec_hash, time_t now);

@@ -52,11 +52,13 @@ void inputs_judge(struct controller *c)
                 pass_request(c, 0, false); /* an approval may have ended all the same */
                 return;
         }
+        bool external = desired_has_external(c->desired);
         desired_unref(c->desired);
         c->desired = desired_new(c->conf, c->registry, c->view, inputs_now(c));
         watch_expiry(c);
         broker_tell(c, true);
-        pass_request(c, 0, false);
+        /* What the broker may no longer connect to has no network that would take the permission along: only a full pass looks for it. */
+        pass_request(c, 0, external);
 }
 
 static void load_registry(struct controller *c)

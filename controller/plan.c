@@ -408,12 +408,16 @@ static void plan_external(struct plan_server *p, const struct plan_input *in)
                          "manifest-mismatch: it now offers other tools, prompts, resources or instructions than those approved; run "
                          "`bulkhead "
                          "smoke` and approve what it offers now");
-        else if (in->facts.asked && in->facts.smoked && !manifest_differs(in))
+        else if (in->facts.asked && in->facts.smoked && !manifest_differs(in) && in->facts.rules_ok)
                 conclude(p, SERVER_RUNNING, s->may_run ? NULL : s->why);
         else if (s->may_run)
                 conclude(p, SERVER_STARTING, "not asked yet what it offers");
         else
                 conclude(p, SERVER_REFUSED, s->why);
+        if (p->state == SERVER_QUARANTINED && in->facts.rules_ok)
+                act(p, ACTION_EGRESS_REMOVE, s->names.bridge, s->names.bridge, "manifest-mismatch");
+        else if (p->state != SERVER_QUARANTINED && !in->facts.rules_ok && in->facts.egress_ok)
+                act(p, ACTION_EGRESS, s->names.bridge, NULL, "the broker may not connect to it yet");
         if (s->may_run && in->facts.ask)
                 act(p, ACTION_SMOKE, in->name, NULL, "whether it offers what was approved");
         plan_old_networks(p, in, NULL, false, "its entry is one of an external server");

@@ -156,12 +156,12 @@ int smoked_remember(struct smoked *s, const struct conf *conf, const char *spec_
                     struct err **err)
 {
         _cleanup_free_ char *path = path_of(conf, "smoked.json");
-        json_object *o = json_object_new_object();
 
         if (str_eq(smoked_manifest(s, spec_hash), manifest_sha256) && !pins == !smoked_pins(s, spec_hash)) {
                 strv_free(pins);
                 return 0;
         }
+        json_object *o = json_object_new_object();
         make_room(s);
         json_add_str(o, "manifest", manifest_sha256);
         if (pins)

@@ -149,7 +149,9 @@ static int instance_fill(struct instance *i, const struct egress_instance *wish,
         if (!bridge_name_valid(wish->bridge))
                 return err_set(err, ERR_INVALID, "\"%s\" is not a bridge of ours", wish->bridge);
         if (!address_parse(&i->address, wish->address))
-                return err_set(err, ERR_INVALID, "\"%s\" is not the IPv4 address of a container", wish->address);
+                return err_set(err, ERR_INVALID, "\"%s\" is not an IPv4 address", wish->address);
+        if (wish->external && !wish->http_port)
+                return err_set(err, ERR_INVALID, "an external server without a port");
         for (size_t k = 0; k < wish->n_rules && !wish->smoke; k++) {
                 int r = rules_add_rule(&rules, i->address, &wish->rules[k], err);
                 if (r < 0)
@@ -159,6 +161,7 @@ static int instance_fill(struct instance *i, const struct egress_instance *wish,
         rules_sort(&rules);
         copy_name(i->server, wish->server);
         i->smoke = wish->smoke;
+        i->external = wish->external;
         i->http_port = wish->http_port;
         i->n_entries = rules.n_entries;
         i->entries = TAKE_PTR(rules.entries);
@@ -171,10 +174,11 @@ static int check_address(struct egress *e, const struct instance *wish, const ch
 {
         char address[16];
 
-        for (size_t i = e->n_instances; i > 0; i--) {
+        /* External servers may well share an address. */
+        for (size_t i = wish->external ? 0 : e->n_instances; i > 0; i--) {
                 const struct instance *other = e->instances[i - 1];
 
-                if (other->address != wish->address || str_eq(other->bridge, bridge))
+                if (other->external || other->address != wish->address || str_eq(other->bridge, bridge))
                         continue;
                 if (!other->adopted)
                         return err_set(err, ERR_CONFLICT, "%s is still the address of bridge %s: remove that one first",
@@ -274,9 +278,19 @@ static void adopt_entries(struct instance *i, const struct rules *known)
 static bool has_address(const struct egress *e, uint32_t address)
 {
         for (size_t i = 0; i < e->n_instances; i++)
-                if (e->instances[i]->address == address)
+                if (e->instances[i]->address == address && !e->instances[i]->external)
                         return true;
         return false;
+}
+
+static void adopt_external(struct egress *e, const struct element *element)
+{
+        if (!bridge_name_valid(element->server) || egress_find(e, element->server))
+                return;
+        struct instance *i = instance_place(e, element->server);
+        i->address = element->address;
+        i->http_port = element->port;
+        i->external = i->adopted = true;
 }
 
 void egress_adopt(struct egress *e)
@@ -286,6 +300,9 @@ void egress_adopt(struct egress *e)
         e->adopted = true;
         for (size_t k = 0; k < e->known.n_elements; k++) {
                 const struct element *pair = &e->known.elements[k];
+
+                if (pair->set == SET_EXTERNAL)
+                        adopt_external(e, pair);
 
                 if (pair->set != SET_PAIRS || egress_find(e, pair->bridge) || has_address(e, pair->address))
                         continue;
@@ -318,6 +335,13 @@ size_t egress_elements(const struct instance *i, struct element out[GUARD_SETS])
         struct element element = {.address = i->address};
         size_t n = 0;
 
+        if (i->external) {
+                snprintf(element.server, sizeof(element.server), "%s", i->bridge);
+                element.port = i->http_port;
+                element.set = SET_EXTERNAL;
+                out[0] = element;
+                return 1;
+        }
         memcpy(element.bridge, i->bridge, sizeof(element.bridge));
         memcpy(element.server, i->server, sizeof(element.server));
         element.set = SET_PAIRS;

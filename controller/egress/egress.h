@@ -24,6 +24,11 @@ struct egress_instance {
         size_t n_rules;
         bool smoke;         /* a smoke test: nothing goes out; our own uid may speak to it */
         uint16_t http_port; /* broker uid (and, for smoke, ours) may connect to this port; 0 = none */
+        /*
+         * Not an instance of ours but an external server: all of it is that the broker's uid may connect to address and http_port, which it
+         * may nowhere else. bridge is a name of the form of one, and only says whose permission this is.
+         */
+        bool external;
 };
 
 struct egress;

@@ -18,6 +18,7 @@ struct instance {
         uint32_t address;
         uint16_t http_port;
         bool smoke;
+        bool external;
         bool adopted;  /* found in the kernel after a start; its wishes are not known yet */
         bool in_force; /* seen in the kernel since it was set */
         struct entry *entries;

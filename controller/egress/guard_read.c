@@ -35,26 +35,34 @@ static void read_counter(struct guard_state *s, enum guard_set set, const char *
         *(set == SET_PAIRS ? &c->sent_bytes : &c->denied_bytes) = bytes;
 }
 
-/* {"concat": [bridge, address, port?]}, alone or as {"elem": {"val": …, "comment": …, "counter": …}}. */
+static bool read_bridge(struct element *e, json_object *bridge)
+{
+        if (!json_object_is_type(bridge, json_type_string) || !bridge_name_valid(json_object_get_string(bridge)))
+                return false;
+        snprintf(e->bridge, sizeof(e->bridge), "%s", json_object_get_string(bridge));
+        return true;
+}
+
+/* {"concat": [bridge?, address, port?]}, alone or as {"elem": {"val": …, "comment": …, "counter": …}}. */
 static bool read_element(struct guard_state *s, enum guard_set set, json_object *item)
 {
         struct element e = {.set = (uint8_t)set};
         json_object *elem = json_get(item, "elem"), *concat = json_get(elem ? json_get(elem, "val") : item, "concat");
-        bool port = set == SET_HTTP || set == SET_OWN;
+        bool port = guard_set_has_port(set);
+        size_t at = set == SET_EXTERNAL ? 0 : 1; /* of the address */
         const char *comment = json_str(elem, "comment");
 
-        if (!json_object_is_type(concat, json_type_array) || json_object_array_length(concat) != (port ? 3U : 2U))
+        if (!json_object_is_type(concat, json_type_array) || json_object_array_length(concat) != at + (port ? 2U : 1U))
                 return false;
-        json_object *bridge = json_object_array_get_idx(concat, 0), *address = json_object_array_get_idx(concat, 1);
-        if (!json_object_is_type(bridge, json_type_string) || !json_object_is_type(address, json_type_string))
+        if (at && !read_bridge(&e, json_object_array_get_idx(concat, 0)))
                 return false;
-        if (!bridge_name_valid(json_object_get_string(bridge)) || !address_parse(&e.address, json_object_get_string(address)))
+        json_object *address = json_object_array_get_idx(concat, at);
+        if (!json_object_is_type(address, json_type_string) || !address_parse(&e.address, json_object_get_string(address)))
                 return false;
-        snprintf(e.bridge, sizeof(e.bridge), "%s", json_object_get_string(bridge));
         if (comment)
                 snprintf(e.server, sizeof(e.server), "%s", comment);
         if (port) {
-                json_object *number = json_object_array_get_idx(concat, 2);
+                json_object *number = json_object_array_get_idx(concat, at + 1);
                 int64_t value = json_object_is_type(number, json_type_int) ? json_object_get_int64(number) : 0;
 
                 if (value < 1 || value > UINT16_MAX)

@@ -10,12 +10,14 @@ static void add_sets(struct buf *b)
                     "\tset denied { type ifname . ipv4_addr; counter; }\n"
                     "\tset http { type ifname . ipv4_addr . inet_service; }\n"
                     "\tset own { type ifname . ipv4_addr . inet_service; }\n"
+                    "\tset external { type ipv4_addr . inet_service; }\n"
                     "\tset connections { type ipv4_addr; size 65536; flags dynamic; }\n"
                     "\tcounter spoofed { }\n"
                     "\tcounter ipv6 { }\n"
                     "\tcounter between { }\n"
                     "\tcounter inbound { }\n"
-                    "\tcounter host { }\n");
+                    "\tcounter host { }\n"
+                    "\tcounter broker { }\n");
 }
 
 const struct guard_hook guard_hooks[GUARD_HOOKS] = {
@@ -35,8 +37,10 @@ static void begin_hook(struct buf *b, const struct guard_hook *h, bool hooked)
                          abs(h->priority));
 }
 
-static void add_hooks(struct buf *b, uint32_t mark, bool hooked)
+static void add_hooks(struct buf *b, const struct guard_params *p, bool hooked)
 {
+        const uint32_t mark = p->mark;
+
         begin_hook(b, &guard_hooks[0], hooked);
         buf_addf(b, "\t\tiifname \"bh*\" meta mark set meta mark & 0x%08x\n", ~mark);
         buf_addf(b, "\t\toifname \"bh*\" meta mark set meta mark & 0x%08x\n", ~mark);
@@ -50,8 +54,10 @@ static void add_hooks(struct buf *b, uint32_t mark, bool hooked)
         buf_adds(b, "\t\tiifname \"bh*\" goto to_host\n"
                     "\t}\n");
         begin_hook(b, &guard_hooks[3], hooked);
-        buf_adds(b, "\t\toifname \"bh*\" goto from_host\n"
-                    "\t}\n");
+        buf_adds(b, "\t\toifname \"bh*\" goto from_host\n");
+        if (p->have_broker)
+                buf_addf(b, "\t\tmeta skuid %u goto from_broker\n", p->broker);
+        buf_adds(b, "\t}\n");
 }
 
 static void add_forward(struct buf *b, uint32_t mark)
@@ -108,6 +114,24 @@ static void add_host(struct buf *b, const struct guard_params *p)
                     "\t}\n");
 }
 
+/*
+ * What faces agents connects to external servers that were approved, and to nothing else of the host or beyond. It answers whom it likes:
+ * where flows are not tracked, whatever does not begin one is an answer.
+ */
+static void add_broker(struct buf *b)
+{
+        buf_adds(b, "\tchain from_broker {\n"
+                    "\t\tct direction reply accept\n"
+                    "\t\tct state untracked tcp flags & (syn | ack) != syn accept\n"
+                    "\t\tip daddr . tcp dport @external accept\n"
+                    "\t\tcounter name broker\n"
+                    "\t\tct state established drop\n"
+                    "\t\tmeta l4proto tcp reject with tcp reset\n"
+                    "\t\tmeta nfproto ipv4 reject with icmp admin-prohibited\n"
+                    "\t\tdrop\n"
+                    "\t}\n");
+}
+
 static void add_refusals(struct buf *b)
 {
         /*
@@ -137,7 +161,8 @@ static void add_table(struct buf *b, const struct guard_params *p, const char *t
         add_refusals(b);
         add_forward(b, p->mark);
         add_host(b, p);
-        add_hooks(b, p->mark, hooked);
+        add_broker(b);
+        add_hooks(b, p, hooked);
         buf_adds(b, "}\n");
 }
 
@@ -166,10 +191,13 @@ static void add_elements(struct buf *b, const char *verb, const struct rules *ru
                         continue;
                 if (first)
                         buf_addf(b, "%s element inet " GUARD_TABLE " %s {\n", verb, guard_set_names[set]);
-                buf_addf(b, "%s\"%s\" . %s", first ? "" : ",\n", e->bridge, address_format(address, e->address));
-                if (set == SET_HTTP || set == SET_OWN)
+                buf_adds(b, first ? "" : ",\n");
+                if (set != SET_EXTERNAL)
+                        buf_addf(b, "\"%s\" . ", e->bridge);
+                buf_adds(b, address_format(address, e->address));
+                if (guard_set_has_port(set))
                         buf_addf(b, " . %u", e->port);
-                else if (set == SET_PAIRS && e->server[0] && str_eq(verb, "add"))
+                if ((set == SET_PAIRS || set == SET_EXTERNAL) && e->server[0] && str_eq(verb, "add"))
                         buf_addf(b, " comment \"%s\"", e->server);
                 first = false;
         }

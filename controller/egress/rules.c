@@ -4,11 +4,13 @@
 #include <netinet/in.h>
 
 const char *const guard_set_names[GUARD_SETS] = {
-        [SET_PAIRS] = "pairs",
-        [SET_DENIED] = "denied",
-        [SET_HTTP] = "http",
-        [SET_OWN] = "own",
+        [SET_PAIRS] = "pairs", [SET_DENIED] = "denied", [SET_HTTP] = "http", [SET_OWN] = "own", [SET_EXTERNAL] = "external",
 };
+
+bool guard_set_has_port(enum guard_set set)
+{
+        return set == SET_HTTP || set == SET_OWN || set == SET_EXTERNAL;
+}
 
 static void *grow(void *array, size_t n, size_t *cap, size_t size)
 {

@@ -25,15 +25,15 @@ struct entry {
         uint8_t prefix;   /* 1..32: ipset has no /0 */
 };
 
-enum guard_set { SET_PAIRS, SET_DENIED, SET_HTTP, SET_OWN, GUARD_SETS };
+enum guard_set { SET_PAIRS, SET_DENIED, SET_HTTP, SET_OWN, SET_EXTERNAL, GUARD_SETS };
 extern const char *const guard_set_names[GUARD_SETS];
 
 struct element {
-        char bridge[16];
+        char bridge[16]; /* empty in SET_EXTERNAL */
         uint32_t address;
-        uint16_t port; /* SET_HTTP and SET_OWN */
+        uint16_t port; /* SET_HTTP, SET_OWN, SET_EXTERNAL */
         uint8_t set;
-        char server[41]; /* comment of SET_PAIRS: for people; never compared */
+        char server[41]; /* comment of SET_PAIRS, for people; in SET_EXTERNAL the name in place of a bridge. Never compared */
 };
 
 struct rules {
@@ -43,6 +43,8 @@ struct rules {
         size_t n_entries, cap_entries;
 };
 
+/* Is a port part of the set's elements? */
+bool guard_set_has_port(enum guard_set set);
 void rules_add_element(struct rules *r, const struct element *element);
 void rules_add_entry(struct rules *r, struct entry entry);
 /* Sorts and removes doubles; everything below expects that. */

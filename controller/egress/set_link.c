@@ -138,11 +138,16 @@ static size_t element_key(char key[24], const struct element *element)
         const uint32_t address = htonl(element->address);
         const uint16_t port = htons(element->port);
 
+        size_t n = 0;
+
         memset(key, 0, 24);
-        memcpy(key, element->bridge, sizeof(element->bridge));
-        memcpy(key + 16, &address, sizeof(address));
-        memcpy(key + 20, &port, sizeof(port));
-        return element->set == SET_HTTP || element->set == SET_OWN ? 24 : 20;
+        if (element->set != SET_EXTERNAL) {
+                memcpy(key, element->bridge, sizeof(element->bridge));
+                n = sizeof(element->bridge);
+        }
+        memcpy(key + n, &address, sizeof(address));
+        memcpy(key + n + 4, &port, sizeof(port));
+        return n + (guard_set_has_port(element->set) ? 8 : 4);
 }
 
 int set_link_test_element(struct set_link *l, const struct element *element, struct err **err)

@@ -60,6 +60,26 @@ static json_object *rules_json(const struct egress *e, const struct instance *i)
         return rules;
 }
 
+static json_object *external_json(const struct egress *e, const struct instance *i)
+{
+        json_object *o = json_object_new_object(), *rules = json_object_new_array(), *rule = json_object_new_object();
+        struct element elements[GUARD_SETS];
+        char address[16];
+
+        egress_elements(i, elements);
+        bool there = set_link_test_element(e->set_link, &elements[0], NULL) == 1;
+        _cleanup_free_ char *text = mem_printf("broker: tcp %s/32:%u", address_format(address, i->address), (unsigned)i->http_port);
+        json_add_str(rule, "rule", text);
+        json_add_bool(rule, "in_kernel", there);
+        json_object_array_add(rules, rule);
+        json_add_str(o, "server", i->server);
+        json_add_str(o, "address", address);
+        json_add_bool(o, "external", true);
+        json_add_bool(o, "in_force", there && egress_in_force(e, i->bridge));
+        json_add(o, "rules", rules);
+        return o;
+}
+
 static json_object *count_json(uint64_t packets, uint64_t bytes)
 {
         json_object *o = json_object_new_object();
@@ -109,7 +129,8 @@ static json_object *show_json(const struct show *s, struct guard_state *guard, b
 
         for (size_t i = 0; i < e->n_instances; i++)
                 if (!s->server || str_eq(e->instances[i]->server, s->server))
-                        json_object_array_add(instances, instance_json(e, guard, e->instances[i]));
+                        json_object_array_add(instances, e->instances[i]->external ? external_json(e, e->instances[i])
+                                                                                   : instance_json(e, guard, e->instances[i]));
         json_add(o, "instances", instances);
         json_add_bool(g, "right", !strange && guard->hooks == GUARD_HOOKS && str_eq(guard->form, e->form));
         json_add(g, "dropped", json_object_get(guard->totals));

@@ -122,6 +122,24 @@ static void without_a_broker_nobody_is_let_in_his_place(_unused_ void **state)
         _cleanup_free_ char *host = chain(b.data, "from_host");
         assert_int_equal(count(host, "meta skuid 9"), 1);
         assert_null(strstr(host, "skuid 991"));
+        assert_null(strstr(b.data, "goto from_broker"));
+}
+
+static void the_broker_connects_to_external_servers_only(_unused_ void **state)
+{
+        _cleanup_rules_ struct rules r = {};
+        _cleanup_buf_ struct buf b = {};
+        struct element e = {.set = SET_EXTERNAL, .address = 0x7f000001, .port = 4483, .server = "bh0000000a"};
+
+        rules_add_element(&r, &e);
+        rules_sort(&r);
+        guard_text_replace(&b, &params, &r);
+        _cleanup_free_ char *output = chain(b.data, "output"), *broker = chain(b.data, "from_broker");
+        assert_before(output, "oifname \"bh*\" goto from_host", "meta skuid 991 goto from_broker");
+        assert_before(broker, "ip daddr . tcp dport @external accept", "ct state established drop");
+        assert_before(broker, "ip daddr . tcp dport @external accept", "reject with tcp reset");
+        assert_int_equal(count(broker, "accept"), 3);
+        assert_non_null(strstr(b.data, "add element inet bulkhead external {\n127.0.0.1 . 4483 comment \"bh0000000a\"\n}\n"));
 }
 
 static void add_instance(struct rules *r, const char *bridge, uint32_t address, uint16_t port)
@@ -605,6 +623,7 @@ int main(void)
                 cmocka_unit_test(guard_judges_in_the_right_order),
                 cmocka_unit_test(the_mark_is_scrubbed_both_ways),
                 cmocka_unit_test(without_a_broker_nobody_is_let_in_his_place),
+                cmocka_unit_test(the_broker_connects_to_external_servers_only),
                 cmocka_unit_test(replacing_keeps_the_elements_in_one_transaction),
                 cmocka_unit_test(changes_name_only_what_changed),
                 cmocka_unit_test(a_zero_prefix_becomes_two_halves),

@@ -449,6 +449,59 @@ static void test_session(_unused_ void **state)
         expect(&w, SERVER_RUNNING, "");
 }
 
+/* What runs elsewhere: asked before it is called, again and again, and withdrawn when it offers something else. */
+static void test_external(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        w.entry = (struct registry_entry){.name = (char *)"s", .enabled = true, .source = SOURCE_URL, .address = (char *)"127.0.0.1"};
+        w.in.facts.ask = true;
+        w.in.facts.rules_ok = false;
+        /* It passed once, perhaps years ago: that is not enough for this process. */
+        expect(&w, SERVER_STARTING, "allow bh00000001, smoke-test s");
+        assert_false(plan_needs_subnet(&w.server, &w.observed, false));
+        w.in.facts.asked = true;
+        w.in.facts.ask = false;
+        expect(&w, SERVER_STARTING, "allow bh00000001");
+        w.in.facts.rules_ok = true;
+        expect(&w, SERVER_RUNNING, "");
+        _cleanup_(plan_server_freep) struct plan_server *p = plan_server(&w.in);
+        assert_string_equal(p->address, "127.0.0.1");
+        assert_string_equal(p->instance, "aaaaaaaaaaaa");
+        assert_null(p->container);
+        w.in.facts.ask = true;
+        expect(&w, SERVER_RUNNING, "smoke-test s");
+        w.in.facts.smoked = "2222222222222222222222222222222222222222222222222222222222222222";
+        expect(&w, SERVER_QUARANTINED, "deny bh00000001, smoke-test s");
+        w.in.facts.ask = w.in.facts.rules_ok = false;
+        expect(&w, SERVER_QUARANTINED, "");
+        w.in.facts.smoked = NULL;
+        expect(&w, SERVER_STARTING, "allow bh00000001");
+}
+
+static void test_external_takes_no_container_over(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        add_running(&w);
+        w.entry = (struct registry_entry){.name = (char *)"s", .enabled = true, .source = SOURCE_URL, .address = (char *)"127.0.0.1"};
+        w.containers[0].current = false;
+        w.in.facts.asked = true;
+        expect(&w, SERVER_RUNNING, "remove s-aaaaaaaa, remove-network bh-s-aaaaaaaa, deny bh00000001");
+        /* Nothing new is asked while the approvals' history is refused, and what was found good stays. */
+        w.observed.n_containers = w.observed.n_networks = 0;
+        w.server.may_run = false;
+        w.server.why = (char *)"the approvals' history is refused";
+        w.in.facts.ask = true;
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.asked = false;
+        expect(&w, SERVER_REFUSED, "");
+        w.server.may_stay = false;
+        expect(&w, SERVER_REFUSED, "");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -472,6 +525,8 @@ int main(void)
                 cmocka_unit_test(test_asleep),
                 cmocka_unit_test(test_called),
                 cmocka_unit_test(test_session),
+                cmocka_unit_test(test_external),
+                cmocka_unit_test(test_external_takes_no_container_over),
         };
         return cmocka_run_group_tests_name("plan", tests, NULL, NULL);
 }

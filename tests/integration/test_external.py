@@ -1,0 +1,139 @@
+"""An external server, which nobody here runs: through the gate, called through the gateway, and withdrawn when it offers something else, leaves or is revoked."""
+import json
+import pathlib
+import signal
+import subprocess
+import unittest
+
+from brokered import fixture, record
+from callers import Refused
+from host import Host
+from rig import eventually, rig
+
+PORT, OTHER = 14483, 14484
+INITIALIZE = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize",
+                         "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}})
+
+
+class External(unittest.TestCase):
+    limit = 180
+
+    @classmethod
+    def setUpClass(cls):
+        cls.rig = rig()
+        cls.host = Host()
+        cls.addClassCleanup(cls.end)
+        cls.servers = {}
+        cls.serve(PORT)
+        cls.serve(OTHER)
+        cls.host.start()
+        cls.host.approve("outside", {"url": f"http://127.0.0.1:{PORT}/mcp", "transport": "streamable-http", "tools": {"echo": {"action": "read"}}})
+        cls.host.start_broker()
+        cls.gateway = cls.host.gateway
+
+    @classmethod
+    def end(cls):
+        try:
+            for port in list(cls.servers):
+                cls.leave(port)
+            cls.host.stop_broker()
+            cls.host.stop()
+        finally:
+            cls.host.close()
+
+    @classmethod
+    def serve(cls, port, *args):
+        process = subprocess.Popen(cls.rig.in_host(fixture("mcp_echo"), "--http", str(port), *args), stderr=subprocess.DEVNULL)
+        record(pathlib.Path(cls.host.dir, f"outside-{port}.pid"), process)
+        cls.servers[port] = process
+        eventually(f"port {port} answers", 10, lambda: cls.fetch(port, "root") == 200)
+
+    @classmethod
+    def leave(cls, port):
+        process = cls.servers.pop(port)
+        process.send_signal(signal.SIGKILL)
+        process.wait(10)
+
+    @classmethod
+    def fetch(cls, port, user):
+        """HTTP status of an initialize, as that user of the host; 0 = it is not reached."""
+        done = cls.rig.host("setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-m", "3",
+                            "-H", "Content-Type: application/json", "-H", "Accept: application/json, text/event-stream", "-d", INITIALIZE,
+                            f"http://127.0.0.1:{port}/mcp", check=False)
+        return int(done.stdout or 0)
+
+    def ask_again(self):
+        """A controller that starts takes nobody's word from before."""
+        self.host.stop()
+        self.host.start(init=False)
+
+    def echoes(self, text):
+        return self.gateway.tool("/mcp", "outside__echo", text=text) == text
+
+    def test_1_called(self):
+        server = self.host.wait_state("outside", "running")
+        self.assertEqual((server["url"], server["verdict"]), (f"http://127.0.0.1:{PORT}/mcp", "approved"))
+        self.assertNotIn("container", server)
+        eventually("it is called", 20, lambda: self.echoes("hello"))
+        self.assertEqual(self.gateway.tool("/servers/outside/mcp", "echo", text="alone"), "alone")
+        self.assertEqual(self.host.containers(role=None), [])
+        self.host.settle()
+        self.assertIn(f"http://127.0.0.1:{PORT}/mcp", self.host.cli("status", "outside").stdout)
+
+    def test_2_the_broker_reaches_it_and_nothing_else(self):
+        broker, nobody = self.rig.env["RIG_BROKER"], self.rig.env["RIG_NOBODY"]
+        self.assertEqual([self.fetch(PORT, broker), self.fetch(OTHER, broker)], [200, 0])
+        self.assertEqual(self.fetch(OTHER, nobody), 200)
+        shown = self.host.json("egress", "show", "outside")["instances"]
+        self.assertEqual([(s["external"], s["in_force"], s["rules"][0]["rule"]) for s in shown], [(True, True, f"broker: tcp 127.0.0.1/32:{PORT}")])
+        # What the kernel holds is looked after like everything else there.
+        self.rig.host("nft", "delete", "element", "inet", "bulkhead", "external", f"{{ 127.0.0.1 . {PORT} }}")
+        eventually("the permission is back", 20, lambda: self.fetch(PORT, broker) == 200)
+        # As a new process finds it.
+        self.ask_again()
+        eventually("it is called", 20, lambda: self.echoes("after a restart"))
+
+    def test_3_approved_tools_only(self):
+        approval = self.host.approval("outside")
+        self.host.add_record({**approval, "serial": approval["serial"] + 1, "tools": ["echo"]})
+        eventually("the rest is withheld", 20, lambda: self.gateway.names() == ["outside__echo"])
+        with self.assertRaises(Refused):
+            self.gateway.tool("/mcp", "outside__sleep", ms=1)
+        self.assertTrue(self.echoes("one is left"))
+
+    def test_4_offers_something_else(self):
+        self.leave(PORT)
+        self.serve(PORT, "--variant", "another")
+        self.ask_again()
+        server = self.host.wait_state("outside", "quarantined")
+        self.assertIn("manifest-mismatch", server["why"])
+        with self.assertRaises(Refused):
+            self.echoes("changed")
+        eventually("the broker cannot reach it", 20, lambda: self.fetch(PORT, self.rig.env["RIG_BROKER"]) == 0)
+        self.leave(PORT)
+        self.serve(PORT)
+        self.ask_again()
+        self.host.wait_state("outside", "running")
+        eventually("it is called", 20, lambda: self.echoes("as before"))
+
+    def test_5_is_away(self):
+        self.leave(PORT)
+        self.ask_again()
+        server = self.host.wait_state("outside", "waiting")
+        self.assertIn("nobody accepts connections", server["why"])
+        with self.assertRaises(Refused) as raised:
+            self.echoes("nobody")
+        self.assertIn("nobody accepts connections", str(raised.exception))
+        self.serve(PORT)
+        self.host.wait_state("outside", "running", 60)
+        eventually("it is called", 20, lambda: self.echoes("back"))
+
+    def test_6_revoked(self):
+        self.host.cli("revoke", "--server", "outside", "--key", self.host.key, "--reason", "a test")
+        self.host.wait_refused("outside", "revoked")
+        eventually("it is no server any more", 20, lambda: self.gateway.request("POST", "/servers/outside/mcp", INITIALIZE)[0] == 404)
+        eventually("the broker cannot reach it", 20, lambda: self.fetch(PORT, self.rig.env["RIG_BROKER"]) == 0)
+
+
+if __name__ == "__main__":
+    unittest.main()
