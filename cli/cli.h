@@ -43,6 +43,7 @@ int cmd_plan(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_apply(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_status(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_propose(struct cli *c, int argc, char **argv, struct err **err);
+int cmd_discover(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_smoke(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_approve(struct cli *c, int argc, char **argv, struct err **err);
 int cmd_promote(struct cli *c, int argc, char **argv, struct err **err);

@@ -61,8 +61,8 @@ static json_object *egress_of(const struct registry_entry *entry)
         return list;
 }
 
-static int propose(struct cli *c, const char *server, json_object *entry_json, const char *from, const char *by, const char *reason,
-                   char **id, struct err **err)
+int records_propose(struct cli *c, const char *server, json_object *entry_json, const char *from, const char *by, const char *reason,
+                    char **id, struct err **err)
 {
         _cleanup_(registry_entry_freep) struct registry_entry *entry = NULL;
         _cleanup_(forge_view_freep) struct forge_view *view = NULL;
@@ -132,11 +132,11 @@ int cmd_propose(struct cli *c, int argc, char **argv, struct err **err)
         if (!!file + !!e.image + !!e.url != 1)
                 return cli_usage(c, err, "give one of --entry FILE, --image REF@DIGEST and --url URL");
         r = file ? entry_from_file(file, args[0], &entry, err) : entry_options_build(&e, &entry, err);
-        if (r < 0 || propose(c, args[0], entry,
-                             !file                    ? "entry"
-                             : strcmp(file, "-") == 0 ? "standard input"
-                                                      : file,
-                             by, reason, &id, err) < 0)
+        if (r < 0 || records_propose(c, args[0], entry,
+                                     !file                    ? "entry"
+                                     : strcmp(file, "-") == 0 ? "standard input"
+                                                              : file,
+                                     by, reason, &id, err) < 0)
                 return -1;
         if (c->json) {
                 _cleanup_json_ json_object *o = json_object_new_object();

@@ -18,6 +18,7 @@ _bulkhead_options() {
         apply) echo "--once" ;;
         propose) echo "--entry --image --url --description --transport --port --path --entrypoint --arg --env --secret --egress --memory --cpus --pids" \
                 "--tmpfs --user --runtime --lifecycle --idle-timeout --smoke-tool --by --reason" ;;
+        discover) echo "--propose --cursor --reason" ;;
         smoke) echo "--ci --junit --engine --registry" ;;
         approve) echo "--key --expires --as --reason --yes" ;;
         reject) echo "--key --reason --as" ;;
@@ -32,7 +33,7 @@ _bulkhead_options() {
 
 _bulkhead() {
         local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} verb= i
-        local verbs="init validate plan apply status propose smoke approve promote reject revoke pending agent token tools call egress compose doctor"
+        local verbs="init validate plan apply status discover propose smoke approve promote reject revoke pending agent token tools call egress compose doctor"
         local global="--config --socket --json --no-color --help"
 
         COMPREPLY=()

@@ -35,6 +35,9 @@ _must_check_ int records_principal(const struct conf *conf, const char *key, cha
  * commits it. *ret_id is owned.
  */
 _must_check_ int records_publish(struct cli *c, json_object *record, const char *key, const char *author, char **ret_id, struct err **err);
+/* A proposal of this entry, inert as all are. from: where it came from, for messages; by, reason: may be NULL. cmd_propose.c */
+_must_check_ int records_propose(struct cli *c, const char *server, json_object *entry, const char *from, const char *by,
+                                 const char *reason, char **ret_id, struct err **err);
 /* The key option of a deciding verb: refuses a missing one unless signatures are off, and finds the signer: `as`, the key's principal, or
  * the user. */
 _must_check_ int records_signer(struct cli *c, const char *key, const char *as, char **ret, struct err **err);

@@ -229,6 +229,16 @@ static int parse_auth(_unused_ const struct key *key, json_object *value, void *
         return 0;
 }
 
+static int parse_mode(_unused_ const struct key *key, json_object *value, void *field, struct err **err)
+{
+        const char *s = json_object_is_type(value, json_type_string) ? json_object_get_string(value) : NULL;
+
+        if (!str_eq(s, "production") && !str_eq(s, "development"))
+                return err_set(err, ERR_INVALID, "must be \"production\" or, where people try things out, \"development\"");
+        *(bool *)field = str_eq(s, "development");
+        return 0;
+}
+
 static int parse_hosts(const struct key *key, json_object *value, void *field, struct err **err)
 {
         static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.-";
@@ -269,6 +279,8 @@ static const struct key keys[] = {
         {"/smoke/timeout", parse_duration, AT(smoke_timeout_ms), "60s", .min = 100, .max = 3600000},
         {"/smoke/max_output", parse_size, AT(smoke_max_output), "4m", .min = 1024, .max = 64U << 20},
         {"/helpers", parse_path, AT(helper_dir), LIBEXECDIR},
+        {"/discovery/toolhive", parse_text, AT(toolhive_url)},
+        {"/discovery/mode", parse_mode, AT(discovery_development), "production"},
         {"/agents/file", parse_path, AT(agents_file), "/etc/bulkhead/agents.json"},
         {"/agents/key", parse_path, AT(agents_key), "/etc/bulkhead/agents.key"},
         {"/broker/listen", parse_listens, AT(broker_listen), "127.0.0.1:8000"},

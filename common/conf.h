@@ -51,6 +51,8 @@ struct conf {
         uint64_t smoke_max_output; /* smoke.max_output: 4m */
         char *helper_dir;          /* helpers: directory of our helper programs; default: libexec dir of the build */
 
+        char *toolhive_url;                /* discovery.toolhive: http://…; what $TOOLHIVE_GATEWAY_URL overrides. Default: none */
+        bool discovery_development;        /* discovery.mode: production | development: editors' files are looked at as well */
         char *agents_file;                 /* agents.file: /etc/bulkhead/agents.json: agents and public keys, for the broker */
         char *agents_key;                  /* agents.key: /etc/bulkhead/agents.key: signs tokens; root's alone */
         char *link_socket;                 /* link.socket: /run/bulkhead/link/link.sock */

@@ -32,20 +32,30 @@ static int parse_version(const struct reader *r, const struct place *at, json_ob
         return read_word(r, at, value, words, &i, err);
 }
 
-static int parse_discovery_order(const struct reader *r, const struct place *at, json_object *value, _unused_ void *dst, struct err **err)
+const char *const discovery_names[] = {
+        [DISCOVERY_TOOLHIVE] = "toolhive_gateway",
+        [DISCOVERY_REGISTRY] = "mcp.servers.json",
+        [DISCOVERY_CURSOR] = "cursor_config",
+        [DISCOVERY_CACHE] = "tool_registry_cache",
+        [DISCOVERY_SOURCES] = NULL,
+};
+
+static int parse_discovery_order(const struct reader *r, const struct place *at, json_object *value, void *dst, struct err **err)
 {
-        static const char *const words[] = {"toolhive_gateway", "mcp.servers.json", "cursor_config", "tool_registry_cache", NULL};
+        struct registry *reg = dst;
         unsigned seen = 0, word = 0;
         size_t n = 0;
 
-        if (read_array(r, at, value, ELEMENTSOF(words) - 1, &n, err) < 0)
+        if (read_array(r, at, value, DISCOVERY_SOURCES, &n, err) < 0)
                 return -1;
+        reg->n_order = 0;
         for (size_t i = 0; i < n; i++) {
-                if (read_word(r, PLACE_ITEM(at, i), json_object_array_get_idx(value, i), words, &word, err) < 0)
+                if (read_word(r, PLACE_ITEM(at, i), json_object_array_get_idx(value, i), discovery_names, &word, err) < 0)
                         return -1;
                 if (seen & 1U << word)
-                        return reader_fail(r, PLACE_ITEM(at, i), err, "\"%s\" stands here twice; write it once", words[word]);
+                        return reader_fail(r, PLACE_ITEM(at, i), err, "\"%s\" stands here twice; write it once", discovery_names[word]);
                 seen |= 1U << word;
+                reg->order[reg->n_order++] = (enum discovery)word;
         }
         return 0;
 }
@@ -157,6 +167,8 @@ int registry_parse(struct registry **ret, const char *text, size_t n, const char
         const struct json_limits limits = {.max_bytes = REGISTRY_MAX_BYTES};
 
         reg->path = mem_strdup(name);
+        for (; reg->n_order < DISCOVERY_SOURCES; reg->n_order++)
+                reg->order[reg->n_order] = (enum discovery)reg->n_order;
         if (json_parse_located(&reg->json, &loc, text, n, name, &limits, err) < 0)
                 return -1;
         const struct reader r = {name, loc, conf};

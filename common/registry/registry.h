@@ -74,7 +74,13 @@ struct registry_entry {
         unsigned line;                 /* of its key in the file; 0 when it did not come from a file */
 };
 
+/* Where servers are looked for, as `bulkhead discover` does it. */
+enum discovery { DISCOVERY_TOOLHIVE, DISCOVERY_REGISTRY, DISCOVERY_CURSOR, DISCOVERY_CACHE, DISCOVERY_SOURCES };
+extern const char *const discovery_names[DISCOVERY_SOURCES + 1]; /* "toolhive_gateway"; ends with NULL */
+
 struct registry {
+        enum discovery order[DISCOVERY_SOURCES]; /* first to last */
+        size_t n_order;
         char *path;
         struct registry_entry **entries; /* sorted by name */
         size_t n_entries;

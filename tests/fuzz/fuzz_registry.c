@@ -11,8 +11,20 @@ static void check(bool holds)
                 abort();
 }
 
+static void check_external(const struct registry_entry *e)
+{
+        check(registry_name_valid(e->name) && !e->image && !e->n_egress && !e->n_mounts && !e->secrets && !e->args);
+        check(e->url && e->address && e->port && e->path && e->path[0] == '/' && e->transport != TRANSPORT_STDIO);
+        check(str_has_prefix(e->url, "http://") && str_has_prefix(e->url + 7, e->address) && str_has_suffix(e->url, e->path));
+        check(str_in_charset(e->address, "0123456789.") && !strpbrk(e->path, "?#%@ ") && (!e->prefix || *e->prefix));
+}
+
 static void check_entry(const struct registry_entry *e)
 {
+        if (e->source == SOURCE_URL) {
+                check_external(e);
+                return;
+        }
         check(registry_name_valid(e->name) && e->source == SOURCE_DOCKER_IMAGE && e->image && strchr(e->image, '@'));
         check(str_is_digest(strchr(e->image, '@') + 1) && e->memory && e->nano_cpus && e->pids && e->tmpfs <= e->memory);
         check(str_is_hex(e->entry_sha256, 64) && e->user && e->json);

@@ -61,6 +61,21 @@ static void test_values(_unused_ void **state)
         assert_string_equal(c->mount_roots[0], "/srv/data");
 }
 
+static void test_discovery(_unused_ void **state)
+{
+        _cleanup_(conf_freep) struct conf *none = NULL, *c = NULL;
+        struct conf *bad = NULL;
+        struct err *err = NULL;
+
+        assert_ok(load(&none, "audience: a\n", &err));
+        assert_null(none->toolhive_url);
+        assert_false(none->discovery_development);
+        assert_ok(load(&c, "audience: a\ndiscovery: {toolhive: \"http://127.0.0.1:4483/mcp\", mode: development}\n", &err));
+        assert_string_equal(c->toolhive_url, "http://127.0.0.1:4483/mcp");
+        assert_true(c->discovery_development);
+        assert_fails(load(&bad, "audience: a\ndiscovery:\n  mode: yes\n", &err), "must be \"production\"");
+}
+
 static void test_gateway(_unused_ void **state)
 {
         _cleanup_(conf_freep) struct conf *c = NULL;
@@ -162,8 +177,8 @@ static int teardown(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_defaults),      cmocka_unit_test(test_values),  cmocka_unit_test(test_gateway),
-                cmocka_unit_test(test_gateway_token), cmocka_unit_test(test_refuses),
+                cmocka_unit_test(test_defaults), cmocka_unit_test(test_values),        cmocka_unit_test(test_discovery),
+                cmocka_unit_test(test_gateway),  cmocka_unit_test(test_gateway_token), cmocka_unit_test(test_refuses),
         };
         return cmocka_run_group_tests_name("conf", tests, setup, teardown);
 }
