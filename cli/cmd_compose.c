@@ -68,6 +68,10 @@ static int add_server(struct export *x, const struct registry_entry *entry, time
                 *why = mem_strdup("it is not enabled");
                 return 1;
         }
+        if (entry->source == SOURCE_URL) {
+                *why = mem_strdup("it is an external server, which runs elsewhere");
+                return 1;
+        }
         _cleanup_free_ char *reason = NULL;
         enum forge_verdict verdict = forge_judge(x->view, entry, x->conf, now, &record, &spec, &reason);
         if (verdict != FORGE_APPROVED || !spec) {

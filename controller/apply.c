@@ -248,7 +248,7 @@ static int judge_smoke(struct key *key, const struct smoke_result *result, const
 {
         const struct desired_server *s = wanted(key);
 
-        key->asked_ms = result->passed ? controller_now_ms() : 0;
+        key->asked_ms = 0;
         if (!result->passed) {
                 /* An external one may just be away for a while: nothing of it was found to be wrong. */
                 key->smoke_failed = s->entry->source != SOURCE_URL;
@@ -261,7 +261,10 @@ static int judge_smoke(struct key *key, const struct smoke_result *result, const
         if (str_eq(result->manifest_sha256, s->record->manifest_sha256) &&
             manifest_pins(&pins, result->manifest, result->manifest_len, err) < 0)
                 return -1;
-        return smoked_remember(key->c->smoked, key->c->conf, spec->hash, result->manifest_sha256, pins, err);
+        if (smoked_remember(key->c->smoked, key->c->conf, spec->hash, result->manifest_sha256, pins, err) < 0)
+                return -1;
+        key->asked_ms = controller_now_ms();
+        return 0;
 }
 
 static void on_smoke(struct smoke_result *result, _unused_ const struct image_facts *facts, const struct spec *spec, struct err *err,

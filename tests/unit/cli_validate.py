@@ -8,7 +8,7 @@ import unittest
 
 from cli_host import CliTest, PROGRAM, digest
 
-VERBS = "init validate plan apply status propose smoke approve promote reject revoke pending agent token tools call egress compose doctor".split()
+VERBS = "init validate plan apply status discover propose smoke approve promote reject revoke pending agent token tools call egress compose doctor".split()
 
 
 class Usage(CliTest):
