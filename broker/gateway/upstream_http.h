@@ -19,6 +19,7 @@
 #define HTTP_MAX_NOTES   64U            /* notifications and answers on their way at once */
 #define HTTP_MAX_LINGER  32U            /* streams that were not closed behind their answer */
 #define HTTP_LINGER_MS   UINT64_C(1000) /* how long such a one may stay */
+#define HTTP_NOTE_TICKS  10U            /* of these: how long a server may take to say that it got a notification */
 #define HTTP_AGAIN_MS    100U           /* between two tries to reach a server that starts, and the least before a stream is resumed */
 #define HTTP_RETRY_MS    1000U          /* before a stream is opened again, when the server named no time */
 #define HTTP_RETRY_MAX   60000U
@@ -26,6 +27,7 @@
 #define HTTP_MAX_LOST    5U          /* connections of a handshake that were cut off without an answer */
 #define HTTP_MAX_SESSION 1024        /* bytes of Mcp-Session-Id */
 #define HTTP_MAX_PARTIAL 16U         /* times max_message: of all answers that have come in part */
+#define HTTP_MAX_SHARE   4U          /* of these, what one server may hold back: nothing that another one could miss */
 #define HTTP_SMALL       (64U << 10) /* so much of each is always taken */
 /* Ticks of the pool, which are seconds: what is due may wait for one more. */
 #define HTTP_IDLE_TICKS    3U /* a connection is kept: less than the five seconds after which servers on Node close theirs */
@@ -55,7 +57,8 @@ struct http_peer {
         struct sockaddr_in address;
         struct list idle; /* connections that nobody uses, longest idle first */
         unsigned n_idle;
-        unsigned refs; /* of sessions, goodbyes and connections */
+        size_t partial; /* bytes of answers that are not complete */
+        unsigned refs;  /* of sessions, goodbyes and connections */
 };
 
 struct http_connection {
@@ -107,10 +110,11 @@ struct http_stream {
         struct buf in;
         size_t received; /* bytes of a body that is no event stream */
         struct sse_reader sse;
-        size_t counted; /* of both, in pool->partial */
+        size_t counted; /* of both, in pool->partial and peer->partial */
         bool finished;
         enum stream_outcome outcome;
-        unsigned linger; /* ticks of the session's timer; 0 = it does not */
+        unsigned linger; /* ticks of the session's timer, behind the answer; 0 = it does not */
+        unsigned age;    /* ticks of the same, of a STREAM_NOTE */
         char *error;     /* why it is not whole */
 };
 

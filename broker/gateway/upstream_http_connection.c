@@ -207,12 +207,12 @@ static void take_chunked(struct http_connection *c, const char *p, size_t n)
                 size_t used, n_data;
                 int r = http_chunked_read(&c->chunked, p, n, &used, &data, &n_data, &fault);
 
-                p += used;
-                n -= used;
                 if (r < 0) {
                         broken(c, fault);
                         return;
                 }
+                p += used;
+                n -= used;
                 if (r == HTTP_CHUNKED_END) {
                         complete(c, n);
                         return;

@@ -2,6 +2,8 @@
 
 #include "broker/gateway/upstream_http.h"
 
+static void linger_arm(struct http *h);
+
 struct http_stream *stream_new(struct http *h, enum stream_kind kind)
 {
         struct http_stream *s = NEW(struct http_stream);
@@ -12,7 +14,10 @@ struct http_stream *stream_new(struct http *h, enum stream_kind kind)
         s->kind = kind;
         s->sse.max = h->upstream->limits.max_message + 1; /* its last line's end */
         list_add(&h->streams, &s->in_list);
-        h->n_notes += kind == STREAM_NOTE;
+        if (kind == STREAM_NOTE) {
+                h->n_notes++;
+                linger_arm(h);
+        }
         return s;
 }
 
@@ -34,13 +39,17 @@ static void stream_stop(struct http_stream *s)
                 connection_close(s->connection);
 }
 
-/* pool->partial is as much as there is. */
-static void count(struct http_stream *s)
+/* n bytes are here of the answer; the sums are as much as there is. */
+static void count(struct http_stream *s, size_t n)
 {
-        size_t n = s->in.len + s->sse.data.len;
-
         s->pool->partial += n - s->counted;
+        s->peer->partial += n - s->counted;
         s->counted = n;
+}
+
+static void count_all(struct http_stream *s)
+{
+        count(s, s->in.len + s->sse.data.len);
 }
 
 /* What came of the answer is gone, but for the last event's id and what goes with it. */
@@ -52,7 +61,7 @@ static void forget_answer(struct http_stream *s)
         sse_reader_deinit(&s->sse);
         s->sse = fresh;
         buf_deinit(&s->in);
-        count(s);
+        count(s, 0);
         s->piece = (struct mcp_slice){0};
         s->header_bytes = s->received = 0;
         s->status = 0;
@@ -87,7 +96,6 @@ void stream_again(struct http_stream *s, uint64_t delay_ms)
 
 static void stream_free(struct http_stream *s)
 {
-        s->pool->partial -= s->counted;
         sse_reader_deinit(&s->sse);
         buf_deinit(&s->in);
         buf_deinit(&s->request);
@@ -102,6 +110,7 @@ void stream_close(struct http_stream *s)
         if (s->dead)
                 return;
         stream_stop(s); /* its answer stays until nobody reads in it */
+        count(s, 0);
         s->timer = sd_event_source_disable_unref(s->timer);
         if (s->call)
                 s->call->stream = NULL;
@@ -150,9 +159,7 @@ void stream_release(struct http_stream *s)
                 (void)upstream_release(u);
 }
 
-/* -- behind the answer -------------------------------------------------------------------------------------------------------- */
-
-static void linger_arm(struct http *h);
+/* -- what may not take long: what comes behind an answer, and what has none --------------------------------------------------------- */
 
 static int on_linger(_unused_ sd_event_source *source, _unused_ uint64_t usec, void *user)
 {
@@ -161,10 +168,10 @@ static int on_linger(_unused_ sd_event_source *source, _unused_ uint64_t usec, v
 
         LIST_FOREACH (s, &h->streams, struct http_stream, in_list) {
                 /* The tick that it came in does not count. */
-                if (s->linger > 0 && s->linger++ >= 2)
+                if ((s->linger > 0 && s->linger++ >= 2) || (s->kind == STREAM_NOTE && s->age++ >= HTTP_NOTE_TICKS))
                         stream_close(s);
         }
-        if (h->n_linger > 0)
+        if (h->n_linger + h->n_notes > 0)
                 linger_arm(h);
         return 0;
 }
@@ -228,8 +235,8 @@ static bool feed(struct http_stream *s, const char *bytes, size_t n)
 /* Does what has been kept of it fit beside others? */
 static bool fits(struct http_stream *s, size_t max)
 {
-        count(s);
-        if (s->counted <= HTTP_SMALL || s->pool->partial <= HTTP_MAX_PARTIAL * max)
+        count_all(s);
+        if (s->counted <= HTTP_SMALL || (s->peer->partial <= HTTP_MAX_SHARE * max && s->pool->partial <= HTTP_MAX_PARTIAL * max))
                 return true;
         s->over_limit = s->over_share = true;
         return false;
@@ -243,7 +250,7 @@ void stream_keep(struct http_stream *s)
         if (piece.n == 0 || s->dead || s->finished)
                 return;
         buf_add(&s->in, piece.at, piece.n);
-        count(s);
+        count_all(s);
 }
 
 bool stream_take_body(struct http_stream *s, const char *bytes, size_t n)

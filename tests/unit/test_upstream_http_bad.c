@@ -259,6 +259,38 @@ static void test_many_halves(_unused_ void **state)
         asked_deinit(&small);
 }
 
+/* A server that holds back as much as it may takes nothing from another one. */
+static void test_halves_of_a_neighbour(_unused_ void **state)
+{
+        enum { N = 40 };
+        _cleanup_web_ struct web bad = {.discover = MODERN, .script = web_half}, good = {.discover = MODERN, .script = web_hold};
+        _cleanup_rig_ struct rig *r = rig_new(), *other = rig_new();
+        _cleanup_free_ char *large = mem_printf("{\"x\":\"%0900000d\"}", 0);
+        struct asked a[N] = {0}, b = {0};
+        struct err *err = NULL;
+
+        web_session_ready(r, &bad);
+        sd_event_unref(other->loop);
+        other->loop = sd_event_ref(r->loop);
+        web_start(&good, other);
+        other->config.pool = r->pool;
+        assert_ok(upstream_http_new(&other->u, other->loop, &other->config, &rig_events, other, &err));
+        rig_wait(other, &other->ready);
+        for (int i = 0; i < N; i++)
+                rig_ask(r, &a[i], "{}");
+        rig_run(r, 500);
+        rig_ask(other, &b, "{}");
+        web_wait_held(other, &good);
+        good.step = 100000;
+        web_result(good.held, good.held_id, large);
+        rig_wait(other, &b.over);
+        assert_non_null(b.result);
+        assert_string_equal(b.result, large);
+        asked_deinit(&b);
+        for (int i = 0; i < N; i++)
+                asked_deinit(&a[i]);
+}
+
 /* Streams that stay open behind their answer are closed after a while, and there are not many of them. */
 static void test_linger(_unused_ void **state)
 {
@@ -283,6 +315,36 @@ static void test_linger(_unused_ void **state)
         for (int i = 0; w.n_open > 2 && i < 400; i++)
                 rig_run(r, 10);
         assert_true(w.n_open <= 2);
+}
+
+static void web_ignores_notes(struct web *w, struct web_request *q)
+{
+        if (*q->rpc == '\0' || q->id != 0 || str_eq(q->rpc, "notifications/initialized"))
+                web_decent(w, q);
+}
+
+/* Notifications that are taken without a word have their time: their connections are not kept for ever, and others can be told. */
+static void test_notes_nobody_takes(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .script = web_ignores_notes};
+        _cleanup_rig_ struct rig *r = rig_new();
+        uint64_t began;
+        unsigned before;
+
+        web_session_ready(r, &w);
+        rig_run(r, 20);
+        for (int i = 0; i < 100; i++)
+                upstream_notify(r->u, "notifications/roots/list_changed", (struct mcp_slice){0});
+        rig_run(r, 20);
+        assert_true(w.n_open >= 64 && w.n_open <= 66);
+        began = now_us();
+        while (w.n_open > 2 && now_us() - began < 30000000)
+                rig_run(r, 50);
+        assert_true(w.n_open <= 2);
+        assert_false(r->ended);
+        before = w.n_requests;
+        upstream_notify(r->u, "notifications/roots/list_changed", (struct mcp_slice){0});
+        rig_wait_count(r, &w.n_requests, before + 1);
 }
 
 /* Of this process: others on the machine are no reason to fail. */
@@ -430,6 +492,8 @@ int main(void)
                 cmocka_unit_test(test_settle_refused),
                 cmocka_unit_test(test_many),
                 cmocka_unit_test(test_many_halves),
+                cmocka_unit_test(test_halves_of_a_neighbour),
+                cmocka_unit_test(test_notes_nobody_takes),
                 cmocka_unit_test(test_linger),
                 cmocka_unit_test(test_large),
                 cmocka_unit_test(test_bad_config),
