@@ -144,6 +144,21 @@ class Metrics(AgentTest):
                 for value in values.split("|") if how == "=~" else [values]:
                     self.assertIn(f'{label}="{value}"', there[name], (where, expr))
 
+    def test_the_manual_names_what_is_there(self):
+        self.begin()
+        there = {re.sub(r"_(bucket|sum|count)$", "", name) if "_seconds_" in name else name for name in {**self.scrape(), **self.controllers()}}
+        documented = set()
+        for row in re.findall(r"^\| (`bulkhead_.*?) \|", (GRAFANA.parents[1] / "docs/metrics.md").read_text(), re.M):
+            for word in re.findall(r"`([a-z_]+)`", row):
+                if word.startswith("_"):  # as the one before it, from some word on
+                    starts = [start[:end] for start in [full] for end in range(len(start)) if start[end] == "_"]
+                    documented.update(start + word for start in starts if start + word in there)
+                else:
+                    full = word
+                    self.assertIn(word, there)
+                    documented.add(word)
+        self.assertEqual(there - documented - {"bulkhead_broker_info"}, set())
+
     def test_the_controllers(self):
         found = self.controllers()
         self.assertEqual(set(found["bulkhead_controller_ok"].values()), {1})
