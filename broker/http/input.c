@@ -117,17 +117,33 @@ static size_t take_head(struct conn *c, const char *bytes, size_t n)
         return used;
 }
 
+/*
+ * Bodies that are not whole have a bound for all of them together. Who has had most room loses it, not who comes last: else a few that send
+ * theirs slowly would lock out all others.
+ */
+static bool make_room(struct conn *c, size_t n)
+{
+        struct front *f = c->front;
+
+        while (f->buffered + n > MAX_AT_ONCE * f->limits.max_body) {
+                struct conn *worst = c;
+
+                for (struct conn *other = f->conns; other; other = other->next)
+                        if (other->state == CONN_BODY && other->x->charged > worst->x->charged)
+                                worst = other;
+                conn_refuse(worst, REFUSE_BUSY);
+                if (worst == c)
+                        return false;
+        }
+        return true;
+}
+
 /* Has a body room for n more bytes? If not it is refused. */
 static bool has_room(struct conn *c, size_t n)
 {
-        const struct front *f = c->front;
-
-        if (n > f->limits.max_body - c->x->body.len)
-                conn_refuse(c, REFUSE_BODY_SIZE);
-        else if (f->buffered + n > MAX_AT_ONCE * f->limits.max_body)
-                conn_refuse(c, REFUSE_BUSY);
-        else
-                return true;
+        if (n <= c->front->limits.max_body - c->x->body.len)
+                return make_room(c, n);
+        conn_refuse(c, REFUSE_BODY_SIZE);
         return false;
 }
 

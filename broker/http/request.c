@@ -148,9 +148,7 @@ static int judge_length(struct exchange *x, int framed, enum http_fault fault, e
 
         if (framed < 0)
                 return refuse(reason, request_fault(fault));
-        if (x->body_left > f->limits.max_body)
-                return refuse(reason, REFUSE_BODY_SIZE);
-        return x->body_left + f->buffered > MAX_AT_ONCE * f->limits.max_body ? refuse(reason, REFUSE_BUSY) : 0;
+        return x->body_left > f->limits.max_body ? refuse(reason, REFUSE_BODY_SIZE) : 0;
 }
 
 int request_judge(struct exchange *x, bool *delimited, enum refusal_reason *reason)

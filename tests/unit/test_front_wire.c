@@ -290,6 +290,35 @@ static void test_dripping_body(_unused_ void **state)
         rig_stop(r);
 }
 
+/* Bodies that do not come to their end fill the room that there is for all: others have some all the same, and those lose it. */
+static void test_bodies_have_a_bound(_unused_ void **state)
+{
+        struct rig *r = rig_start(NULL, NULL, NULL);
+        _cleanup_free_ char *most = mem_printf("POST / HTTP/1.1\r\nHost: @\r\nContent-Length: 65536\r\n\r\n%065535d", 0);
+        _cleanup_free_ char *whole = mem_printf("%s%d", most, 0), *third = mem_printf(POST("Content-Length: 20000\r\n", "%020000d"), 0);
+        int fds[10];
+        unsigned refused = 0;
+
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                fds[i] = rig_dial(r);
+                rig_say(r, fds[i], most);
+                rig_run(r, 2);
+        }
+        for (unsigned i = 0; i < 20; i++) {
+                _cleanup_free_ char *a = rig_ask(r, whole), *b = rig_ask(r, third);
+                assert_int_equal(status_of(a), 200);
+                assert_int_equal(status_of(b), 200);
+        }
+        for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
+                _cleanup_free_ char *a = rig_hear(r, fds[i], 20);
+                refused += status_of(a) == 503;
+                close(fds[i]);
+        }
+        /* Room for eight, and one at a time of those that came to their end. */
+        assert_int_equal(refused, 3);
+        rig_stop(r);
+}
+
 static void serve_with_headers(_unused_ struct rig *r, struct exchange *x)
 {
         struct buf none = {0};
@@ -485,7 +514,7 @@ int main(void)
                 cmocka_unit_test(test_headers_of_answers),          cmocka_unit_test(test_idle_connections_are_small),
                 cmocka_unit_test(test_no_descriptor_left),          cmocka_unit_test(test_answers_nobody_reads_have_a_bound),
                 cmocka_unit_test(test_half_closed_while_it_reads),  cmocka_unit_test(test_half_heads_are_small),
-                cmocka_unit_test(test_half_heads_have_a_bound),
+                cmocka_unit_test(test_bodies_have_a_bound),         cmocka_unit_test(test_half_heads_have_a_bound),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
