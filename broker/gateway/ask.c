@@ -239,15 +239,17 @@ void ask_request(struct leg *l, struct call *c, const struct mcp_message *m)
                 return;
         }
         a = ask_new(l->server->g, c, s, l, m->id);
+        if (s && !ask_send(a, m->method, m->params)) {
+                ask_free(a);
+                refuse(l, m, NOT_REACHED);
+                return;
+        }
         extend(a, HELD_MS);
         if (!s) {
                 a->request = request_text(m);
                 a->kept = strlen(a->request);
                 c->g->kept += a->kept;
                 held_ask(a);
-        } else if (!ask_send(a, m->method, m->params)) {
-                ask_free(a);
-                refuse(l, m, NOT_REACHED);
         }
 }
 
@@ -265,6 +267,7 @@ void ask_withdrawn(struct leg *l, struct mcp_slice id)
                         reply_event(a->call->reply, b.data, b.len);
                 else if (a->session)
                         (void)session_event(a->session, b.data, b.len);
+                extend(a, 0);
                 ask_free(a);
                 return;
         }

@@ -361,6 +361,33 @@ static void test_leaving(_unused_ void **state)
         world_free(w);
 }
 
+/* A call's clock stands still while its client is asked something: not when there is nobody to ask, and not after the server thought
+ * better. */
+static void test_asking_nobody(_unused_ void **state)
+{
+        static const char ask[] = "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"elicitation/create\",\"params\":{\"message\":\"who?\"}}";
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        char *id = session(w, ONE, "2025-11-25", "{\"elicitation\":{}}");
+        struct exchange *x = post(w, id, LIST);
+        struct upstream_call *c = fake_call(u, NULL);
+
+        fake_request(u, c, ask);
+        assert_non_null(strstr(fake_last(x), "who?"));
+        assert_true(c->extended_ms > 60000);
+        u->events->withdrawn(u, mcp_slice_of("7"), u->user);
+        assert_non_null(strstr(fake_last(x), "notifications/cancelled"));
+        assert_int_equal(c->extended_ms, 0);
+        fake_leave(x);
+        fake_request(u, c, ask);
+        assert_int_equal(u->n_answered, 1);
+        assert_non_null(strstr(u->answered[0], "the client cannot be reached"));
+        assert_int_equal(c->extended_ms, 0);
+        fake_result(c, "{}");
+        free(id);
+        world_free(w);
+}
+
 /* Two clients with the same ids: each gets the answer to its own question. */
 static void test_not_crossed(_unused_ void **state)
 {
@@ -526,7 +553,7 @@ int main(void)
                 cmocka_unit_test(test_versions),      cmocka_unit_test(test_batch),          cmocka_unit_test(test_modern_rules),
                 cmocka_unit_test(test_modern_relay),  cmocka_unit_test(test_params_headers), cmocka_unit_test(test_leaving),
                 cmocka_unit_test(test_not_crossed),   cmocka_unit_test(test_sessions),       cmocka_unit_test(test_approved_tools),
-                cmocka_unit_test(test_notifications), cmocka_unit_test(test_levels),
+                cmocka_unit_test(test_notifications), cmocka_unit_test(test_levels),         cmocka_unit_test(test_asking_nobody),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
