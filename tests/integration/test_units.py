@@ -211,6 +211,33 @@ class Compose(unittest.TestCase):
             self.assertIs(mounts[path], True, path)
 
 
+class ToolHive(unittest.TestCase):
+    """The profile that runs ToolHive beside the others."""
+    FILES = ("-f", str(Compose.FILE), "-f", str(TOP / "compose/toolhive.yml"))
+
+    def config(self, *args, image=None):
+        return run("env", *([f"TOOLHIVE_IMAGE={image}"] if image else ["-u", "TOOLHIVE_IMAGE"]), "BULKHEAD_BROKER=990:990", "docker-compose", *self.FILES, *args)
+
+    @unittest.skipUnless(shutil.which("docker-compose"), "docker-compose is not installed")
+    def test_its_image_must_be_named(self):
+        image = "registry.example/toolhive@sha256:" + "0" * 64
+        result = self.config("--profile", "toolhive", "config", "--services", image=image)
+        self.assertEqual(sorted(result.stdout.split()), ["broker", "controller", "toolhive"], result.stdout)
+        result = self.config("--profile", "toolhive", "config", "-q")
+        self.assertNotEqual(result.returncode, 0)
+        self.assertIn("TOOLHIVE_IMAGE", result.stdout)
+
+    def test_listens_on_loopback_and_has_none_of_our_files(self):
+        import yaml
+        service = yaml.safe_load((TOP / "compose/toolhive.yml").read_text())["services"]["toolhive"]
+        self.assertEqual(service["profiles"], ["toolhive"], "only when it is asked for")
+        self.assertEqual(service["command"], ["serve", "--host", "127.0.0.1", "--port", "4483"])
+        self.assertEqual(service["cap_drop"], ["ALL"])
+        for key in ("ports", "privileged", "cap_add"):
+            self.assertNotIn(key, service)
+        self.assertFalse([m for m in service["volumes"] if "bulkhead" in (m if isinstance(m, str) else m["source"])])
+
+
 class Scripts(unittest.TestCase):
     def test_syntax(self):
         for path in sorted((TOP / "deploy").glob("*.sh")):
