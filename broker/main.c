@@ -31,7 +31,8 @@ struct broker {
         const struct conf *conf;
         sd_event *loop;
         struct front *front;
-        struct door *door; /* NULL: there is no state directory, and so no door for agents */
+        struct door *door;        /* NULL: there is no state directory, and so no door for agents */
+        struct tool_cache *cache; /* NULL: neither, so nothing is remembered */
         struct gateway *gateway;
         struct uplink *uplink;
         struct health health;
@@ -97,6 +98,10 @@ static void on_request(struct exchange *x, void *user)
 static int make_gateway(struct broker *b, struct err **err)
 {
         const struct conf *c = b->conf;
+        _cleanup_free_ char *cache = mem_printf("%s/tools.json", c->broker_state);
+
+        if (access(c->broker_state, W_OK) == 0)
+                b->cache = tool_cache_new(b->loop, cache);
         const struct gateway_config config = {
                 .upstream = {.max_message = c->gateway_max_message,
                              .max_queued = 2 * c->gateway_max_message,
@@ -110,6 +115,7 @@ static int make_gateway(struct broker *b, struct err **err)
                 .max_sessions = c->gateway_max_sessions,
                 .session_idle_ms = SESSION_IDLE_MS,
                 .max_waiting = 256,
+                .cache = b->cache,
         };
         const struct passwd *controller = getpwnam(c->service_user);
 
@@ -244,6 +250,7 @@ static void dismantle(struct broker *b)
         if (b->door)
                 door_stop(b->door);
         b->gateway = gateway_free(b->gateway);
+        b->cache = tool_cache_free(b->cache);
         b->front = front_free(b->front);
         b->door = door_free(b->door);
         b->uplink = uplink_free(b->uplink);

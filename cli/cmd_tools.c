@@ -15,7 +15,9 @@ static void print_hits(struct cli *c, json_object *answer)
                 const char *access = json_str(hit, "access");
 
                 table_cell(t, STYLE_BOLD, json_str(hit, "name"));
-                table_cell(t, str_eq(access, "allowed") ? STYLE_GREEN : STYLE_YELLOW, access);
+                bool stale = json_flag(hit, "stale", false);
+                _cleanup_free_ char *shown = mem_printf("%s%s", access ? access : "?", stale ? ", away" : "");
+                table_cell(t, str_eq(access, "allowed") && !stale ? STYLE_GREEN : STYLE_YELLOW, shown);
                 table_cell(t, STYLE_PLAIN, json_str(hit, "action"));
                 table_cell(t, STYLE_PLAIN, json_str(hit, "description"));
         }

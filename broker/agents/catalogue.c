@@ -8,6 +8,7 @@ struct shelf {
         char *server, *prefix;
         struct tool *tools; /* sorted by name */
         size_t n;
+        bool stale;
 };
 
 struct catalogue {
@@ -124,7 +125,7 @@ static enum action_class action_of(const struct channel_entry *server, const cha
 static void tool_add(struct catalogue *c, struct shelf *s, const struct channel_entry *server, struct mcp_slice item)
 {
         struct mcp_slice schema = mcp_is_object(item) ? mcp_object_get(item, "inputSchema") : (struct mcp_slice){0};
-        struct tool t = {.server = s->server};
+        struct tool t = {.server = s->server, .stale = s->stale};
 
         t.full = mcp_is_object(item) ? mcp_string(mcp_object_get(item, "name")) : NULL;
         if (!t.full || !str_has_prefix(t.full, s->prefix) || !t.full[strlen(s->prefix)] || item.n > MAX_LISTED) {
@@ -190,6 +191,17 @@ void catalogue_set(struct catalogue *c, const struct channel_entry *server, cons
         if (s->n)
                 qsort(s->tools, s->n, sizeof(struct tool), by_name);
         drop_doubles(c, s);
+}
+
+void catalogue_mark(struct catalogue *c, const char *server, bool stale)
+{
+        size_t at;
+
+        if (!shelf_find(c, server, &at))
+                return;
+        c->shelves[at]->stale = stale;
+        for (size_t i = 0; i < c->shelves[at]->n; i++)
+                c->shelves[at]->tools[i].stale = stale;
 }
 
 /* -- finding ------------------------------------------------------------------------------------------------------------------- */

@@ -18,6 +18,7 @@ struct tool {
         char *listed;       /* its element of tools/list, JSON */
         struct policy_tool *policy;
         struct words words;
+        bool stale; /* as the server listed it once; it cannot be asked now, or was not yet */
 };
 
 struct catalogue *catalogue_new(void);
@@ -26,6 +27,9 @@ DEFINE_FREEP(struct catalogue *, catalogue_free)
 
 /* Replaces the server's tools; array: elements of tools/list, checked JSON, their names behind the prefix; absent: it has none. */
 void catalogue_set(struct catalogue *c, const struct channel_entry *server, const char *prefix, struct mcp_slice array);
+
+/* Marks the server's tools, also those that are set later. */
+void catalogue_mark(struct catalogue *c, const char *server, bool stale);
 
 /* By the server's name and its own name of the tool. NULL: there is none. Borrowed until the next catalogue_set(). */
 const struct tool *catalogue_find(const struct catalogue *c, const char *server, const char *name);

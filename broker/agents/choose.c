@@ -352,6 +352,13 @@ static void on_tools(const struct channel_entry *server, const char *prefix, str
         catalogue_set(d->catalogue, server, prefix, array);
 }
 
+static void on_stale(const char *server, bool stale, void *user)
+{
+        struct door *d = user;
+
+        catalogue_mark(d->catalogue, server, stale);
+}
+
 static bool is_shown(const struct door *d, const struct principal *who, char *const *loaded, const struct tool *t)
 {
         _cleanup_free_ char *full = NULL;
@@ -366,6 +373,20 @@ static bool is_shown(const struct door *d, const struct principal *who, char *co
         return strv_contains(loaded, full);
 }
 
+/* Clients know what a tool is when they see it; that its server is away stands where they look for more. */
+static void add_listed(struct buf *out, const struct tool *t)
+{
+        struct mcp_slice element = {t->listed, strlen(t->listed)}, old = mcp_object_get(element, "_meta");
+        _cleanup_buf_ struct buf meta = {0};
+
+        if (!t->stale) {
+                mcp_add_slice(out, element);
+                return;
+        }
+        mcp_object_set(&meta, mcp_is_object(old) ? old : mcp_slice_of("{}"), STALE_META, mcp_slice_of("true"));
+        mcp_object_set(out, element, "_meta", (struct mcp_slice){meta.data, meta.len});
+}
+
 static void on_list(const struct principal *who, const char *scope, struct buf *out, void *user)
 {
         struct door *d = user;
@@ -377,7 +398,7 @@ static void on_list(const struct principal *who, const char *scope, struct buf *
         while ((t = catalogue_next(d->catalogue, &at)))
                 if (is_shown(d, who, loaded, t)) {
                         buf_addc(out, ',');
-                        buf_adds(out, t->listed);
+                        add_listed(out, t);
                 }
 }
 
@@ -438,6 +459,7 @@ void guard_init(struct door *d)
                                           .decide = on_decide,
                                           .settle = on_settle,
                                           .tools = on_tools,
+                                          .stale = on_stale,
                                           .lists = on_lists,
                                           .list = on_list,
                                           .is_own = harness_is,

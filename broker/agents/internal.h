@@ -21,6 +21,8 @@
 
 struct shown;
 
+#define STALE_META "io.bulkhead/stale" /* in a tool's _meta: true */
+
 struct door_counts {
         uint64_t outcomes[POLICY_OUTCOMES], failed, tokens;
         struct histogram decisions, calls;

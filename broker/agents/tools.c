@@ -118,8 +118,8 @@ static void add_hit(struct buf *out, const struct door *d, const struct principa
                 buf_adds(out, ",\"description\":");
                 add_short(out, t->description);
         }
-        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"}", action_class_name(policy_tool_action(t->policy)),
-                 tool_access(d, who, t) == POLICY_ASK ? "approval" : "allowed");
+        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"%s}", action_class_name(policy_tool_action(t->policy)),
+                 tool_access(d, who, t) == POLICY_ASK ? "approval" : "allowed", t->stale ? ",\"stale\":true" : "");
 }
 
 int harness_search(struct door *d, struct principal *who, struct mcp_slice arguments, struct buf *out, char **why)
@@ -175,8 +175,8 @@ int harness_describe(struct door *d, struct principal *who, struct mcp_slice arg
         }
         buf_adds(out, "{\"server\":");
         mcp_add_string(out, t->server, strlen(t->server));
-        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\",\"tool\":%s}", action_class_name(policy_tool_action(t->policy)),
-                 tool_access(d, who, t) == POLICY_ASK ? "approval" : "allowed", t->listed);
+        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"%s,\"tool\":%s}", action_class_name(policy_tool_action(t->policy)),
+                 tool_access(d, who, t) == POLICY_ASK ? "approval" : "allowed", t->stale ? ",\"stale\":true" : "", t->listed);
         return 0;
 }
 

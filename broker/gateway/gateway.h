@@ -6,6 +6,7 @@
  */
 #pragma once
 
+#include "broker/gateway/cache.h"
 #include "broker/gateway/upstream.h"
 #include "broker/http/front.h"
 #include "common/link/channel.h"
@@ -21,6 +22,7 @@ struct gateway_config {
         unsigned max_sessions;    /* of legacy clients */
         uint64_t session_idle_ms; /* without a request or an open stream, then they end */
         unsigned max_waiting;     /* calls that wait for one server to come up */
+        struct tool_cache *cache; /* borrowed; NULL: nothing is remembered over a restart */
 };
 
 /* What the gateway asks of the controller, the link's three words; and what it tells. */
@@ -72,6 +74,8 @@ struct gateway_guard {
         void (*settle)(void *ticket, size_t bytes, bool failed, void *user);
         /* The server's approved tools, an array; absent: it is gone. Their names begin with the prefix. */
         void (*tools)(const struct channel_entry *server, const char *prefix, struct mcp_slice array, void *user);
+        /* Its tools are as it listed them once, and it cannot be asked now, or was not yet; or that is over. */
+        void (*stale)(const char *server, bool stale, void *user);
         /* Are tools of this server in the agent's tools/list? scope: names the session; NULL: the principal's own. */
         bool (*lists)(const struct principal *who, const char *scope, const char *server, void *user);
         /* Appends the elements of that list. */

@@ -91,7 +91,8 @@ struct server {
         unsigned lacks;     /* kinds of things that it does not have */
         unsigned announces; /* kinds whose lists it says it tells changes of */
         struct tools *tools;
-        bool told; /* the guard knows its tools */
+        bool told;  /* the guard knows its tools */
+        bool stale; /* … and that they are as they once were */
         size_t n_pins;
         struct difference *differences; /* pins.c, sorted */
         size_t n_differences;
@@ -405,6 +406,10 @@ void tools_begin(struct server *s);
 bool tools_read(const struct server *s);
 /* Tells the guard, who knows only what was approved. */
 void tools_tell(struct server *s);
+/* Takes what was remembered of a server that nobody has asked yet. */
+void tools_recall(struct server *s);
+/* Tells the guard whether what it knows is what the server would say now. */
+void tools_judge_stale(struct server *s);
 void tools_free(struct server *s);
 /* The array of the last list, also when it may have changed since; absent: never read. */
 struct mcp_slice tools_text(const struct server *s);

@@ -313,9 +313,9 @@ static bool part_known(struct part *p, struct server *s, enum mcp_method method)
 {
         struct mcp_slice tools = method == MCP_M_TOOLS_LIST ? tools_text(s) : NO_DATA;
 
-        if (s->entry.readiness != READINESS_ASLEEP || !s->known)
+        if (s->entry.readiness != READINESS_ASLEEP)
                 return false;
-        if (s->lacks & server_kind(list_capability(method)))
+        if (s->known && s->lacks & server_kind(list_capability(method)))
                 return true;
         if (!mcp_has(tools))
                 return false;

@@ -108,6 +108,7 @@ void server_leg_ready(struct leg *l)
                 tools_begin(s);
                 changes_all(s);
         }
+        tools_judge_stale(s);
         subs_leg_ready(l);
         level_leg_ready(l);
         wait_over(s);
@@ -160,6 +161,7 @@ void server_leg_ended(struct leg *l, const struct err *why)
         if (healthy)
                 s->backoff_ms = 0;
         backoff_more(s);
+        tools_judge_stale(s);
 }
 
 static void legs_free(struct server *s)
@@ -300,8 +302,10 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 wait_failed(s, ERR_UNAVAILABLE, entry->why ? entry->why : "it is down");
         else if (entry->readiness == READINESS_UP || !list_empty(&s->waiting))
                 wait_wake(s);
+        tools_recall(s);
         if (approval)
                 tools_changed(s);
+        tools_judge_stale(s);
         server_used(s);
 }
 
@@ -352,6 +356,8 @@ struct server *server_free(struct server *s)
         subs_server_free(s);
         tools_free(s);
         pins_free(s);
+        if (s->gone && g->config.cache)
+                tool_cache_drop(g->config.cache, s->entry.name);
         if (s->told)
                 g->guard->tools(&s->entry, s->prefix, (struct mcp_slice){0}, g->guard->user);
         sd_event_source_disable_unref(s->change_timer);

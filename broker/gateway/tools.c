@@ -24,6 +24,7 @@ struct tools {
         struct tool *items;
         size_t n;
         bool valid, changed; /* changed: while it was being read */
+        bool recalled;       /* from before: nobody has asked the server yet */
         unsigned pages;
         uint64_t since_ms; /* the loader is at work; 0: it is not */
         uint64_t done_ms;
@@ -100,6 +101,17 @@ void tools_tell(struct server *s)
         guard->tools(&s->entry, s->prefix, slice_of_buf(&array), guard->user);
 }
 
+void tools_judge_stale(struct server *s)
+{
+        const struct gateway_guard *guard = s->g->guard;
+        bool stale = s->told && ((s->tools && s->tools->recalled) || server_is_hopeless(s));
+
+        if (!guard || !guard->stale || stale == s->stale)
+                return;
+        s->stale = stale;
+        guard->stale(s->entry.name, stale, guard->user);
+}
+
 static int by_name(const void *a, const void *b)
 {
         return strcmp(((const struct tool *)a)->name, ((const struct tool *)b)->name);
@@ -145,6 +157,36 @@ struct mcp_slice tools_text(const struct server *s)
         return s->tools && s->tools->text.len ? slice_of_buf(&s->tools->text) : (struct mcp_slice){0};
 }
 
+static void text_end(struct tools *t)
+{
+        if (t->n)
+                qsort(t->items, t->n, sizeof(struct tool), by_name);
+        buf_addc(&t->text, t->text.len ? ']' : '[');
+        if (t->text.len == 1)
+                buf_addc(&t->text, ']');
+}
+
+/* What was not approved of it need not be remembered: after a restart it would not be shown either. */
+static void keep(const struct server *s)
+{
+        struct mcp_slice list = tools_text(s), item;
+        _cleanup_buf_ struct buf array = {0};
+        size_t pos = 0;
+
+        if (!s->g->config.cache || !s->entry.manifest)
+                return;
+        while (mcp_array_next(list, &pos, &item) == 1) {
+                const struct tool *t = tool_find(s->tools, mcp_object_get(item, "name"));
+
+                if (!t || !t->approved || !server_has_tool(s, mcp_object_get(item, "name")))
+                        continue;
+                buf_addc(&array, array.len ? ',' : '[');
+                mcp_add_slice(&array, item);
+        }
+        buf_adds(&array, array.len ? "]" : "[]");
+        tool_cache_put(s->g->config.cache, s->entry.name, s->entry.manifest, slice_of_buf(&array));
+}
+
 static void tools_done(struct tools *t, bool ok)
 {
         struct call *loader = TAKE_PTR(t->loader), *c;
@@ -153,19 +195,19 @@ static void tools_done(struct tools *t, bool ok)
 
         t->valid = ok && !t->changed;
         if (ok) {
-                if (t->n)
-                        qsort(t->items, t->n, sizeof(struct tool), by_name);
-                buf_addc(&t->text, t->text.len ? ']' : '[');
-                if (t->text.len == 1)
-                        buf_addc(&t->text, ']');
+                text_end(t);
         } else {
                 tools_clear(t);
         }
         call_free(loader);
         t->since_ms = 0;
         t->done_ms = now_ms(t->server->g->loop);
-        if (ok)
+        if (ok) {
+                t->recalled = false;
+                keep(t->server);
                 tools_tell(t->server);
+        }
+        tools_judge_stale(t->server);
         list_init(&ready);
         LIST_FOREACH (c, &t->waiting, struct call, in_queue) {
                 list_del(&c->in_queue);
@@ -263,6 +305,27 @@ static void tools_start(struct tools *t)
         t->loader->user = t;
         t->loader->timeout_ms = TOOLS_TIMEOUT_MS;
         server_want(s, t->loader, loader_ready);
+}
+
+void tools_recall(struct server *s)
+{
+        struct mcp_slice list, item;
+        struct tools *t;
+        size_t pos = 0;
+
+        if (!s->g->config.cache || s->told || (s->tools && (s->tools->loader || s->tools->text.len)))
+                return;
+        list = tool_cache_get(s->g->config.cache, s->entry.name, s->entry.manifest);
+        if (!mcp_has(list))
+                return;
+        t = tools_of(s);
+        tools_clear(t);
+        while (mcp_array_next(list, &pos, &item) == 1)
+                if (mcp_is_object(item))
+                        tool_add(t, item);
+        text_end(t);
+        t->recalled = true;
+        tools_tell(s);
 }
 
 void tools_load(struct server *s)

@@ -629,5 +629,77 @@ class Policy(AgentTest):
             socket.create_connection(("127.0.0.1", self.door), 5)
 
 
+class Remembered(AgentTest):
+    """What servers offered, over a restart: found and described as stale, until they are asked again."""
+    ENTRY = {"lifecycle": "on-demand", "manifest": "a" * 64, "tools": ["echo", "sleep"]}
+
+    def hits(self, query="echo the text back"):
+        status, answer, _ = self.v1("bob", "search", {"query": query})
+        self.assertEqual(status, 200)
+        return {hit["name"]: hit.get("stale", False) for hit in answer["tools"]}
+
+    def learn(self):
+        self.begin(**self.ENTRY)
+        self.assertEqual(self.hits(), {"echo__echo": False})
+        eventually((self.state / "tools.json").exists)
+
+    def restart(self):
+        self.broker.kill()
+        self.broker.wait()
+        self.again()
+
+    def test_over_a_restart(self):
+        self.learn()
+        kept = self.state / "tools.json"
+        self.assertEqual(kept.stat().st_mode & 0o777, 0o600)
+        self.assertEqual(sorted(t["name"] for t in json.loads(kept.read_text())["servers"][0]["tools"]), ["echo", "sleep"], "only what was approved")
+        self.restart()
+        ups = len(self.heard("up"))
+        self.assertEqual(self.hits(), {"echo__echo": True})
+        described = self.v1("bob", "describe", {"name": "echo:echo"})[1]
+        self.assertEqual((described["stale"], described["tool"]["name"]), (True, "echo__echo"))
+        listed = self.rpc("alice", "tools/list", headers=self.session_of("alice"))["result"]["tools"]
+        self.assertEqual({t["name"]: t.get("_meta") for t in listed if t["name"] not in HARNESS}, {n: {"io.bulkhead/stale": True} for n in ("echo__echo", "echo__sleep")})
+        self.assertEqual(len(self.heard("up")), ups, "nothing was started for that")
+        # The call starts it, and it says for itself what it offers.
+        self.assertEqual(self.v1("bob", "call", {"name": "echo:echo", "arguments": {"text": "x"}})[0], 200)
+        eventually(lambda: self.hits() == {"echo__echo": False})
+        self.tell_host(do="down", name="echo", why="it went away")
+        eventually(lambda: self.hits() == {"echo__echo": True})
+        status, answer, _ = self.v1("bob", "call", {"name": "echo:echo", "arguments": {"text": "x"}})
+        self.assertNotEqual(status, 200)
+        self.assertIn("it went away", json.dumps(answer))
+        self.tell_host(do="remove", name="echo")
+        eventually(lambda: self.hits() == {})
+        eventually(lambda: json.loads(kept.read_text())["servers"] == [])
+
+    def test_what_does_not_count(self):
+        self.learn()
+        good = json.loads((self.state / "tools.json").read_text())
+        for change in (lambda s: s.update(manifest="b" * 64), lambda s: s.update(server="other"), lambda s: s["tools"][0].update(name="env"), lambda s: s.update(tools={})):
+            bad = json.loads(json.dumps(good))
+            change(bad["servers"][0])
+            bad["servers"][0]["tools"] = bad["servers"][0]["tools"][:1]  if isinstance(bad["servers"][0]["tools"], list) else {}
+            self.remember(json.dumps(bad))
+            self.assertNotIn(True, self.hits().values(), bad["servers"][0]["manifest"])
+        for text in ("", "{", "[]", '{"version":2,"servers":[]}', json.dumps(good)[:-3], '{"version":1,"servers":[1]}', "[" * 100000,
+                     '{"version":1,"servers":[],"servers":[]}', " " * (9 << 20), json.dumps({"version": 1, "servers": good["servers"] * 2})):
+            self.remember(text)
+            self.assertIn("what servers offered before is not known", self.log(), text[:40])
+            self.assertNotIn(True, self.hits().values())
+        self.remember(json.dumps(good))
+        self.assertEqual(self.hits(), {"echo__echo": True}, "and beside all that a good one does")
+
+    def remember(self, text):
+        """A broker that finds this when it starts, and its server asleep."""
+        self.broker.kill()
+        self.broker.wait()
+        kept = self.state / "tools.json"
+        kept.write_text(text)
+        if os.geteuid() == 0:
+            os.chown(kept, NOBODY, NOBODY)
+        self.again()
+
+
 if __name__ == "__main__":
     unittest.main()
