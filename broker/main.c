@@ -162,6 +162,7 @@ static int make_front(struct broker *b, unsigned callers, struct err **err)
                 .port = c->gateway_listen.port,
                 .allowed_hosts = c->gateway_hosts,
                 .token_sha256 = c->gateway_auth ? token : NULL,
+                .open_path = c->gateway_metrics_auth ? NULL : "/metrics",
                 .limits = {.max_body = c->gateway_max_message,
                            .max_header = 8192,
                            .max_connections = callers,

@@ -290,6 +290,7 @@ static const struct key keys[] = {
         {"/link/socket", parse_path, AT(link_socket), "/run/bulkhead/link/link.sock"},
         {"/gateway/listen", parse_listen, AT(gateway_listen), "127.0.0.1:8080"},
         {"/gateway/auth", parse_auth, AT(gateway_auth), "token"},
+        {"/gateway/metrics", parse_auth, AT(gateway_metrics_auth), "token"},
         {"/gateway/token", parse_path, AT(gateway_token), "/etc/bulkhead/gateway.token.sha256"},
         {"/gateway/hosts", parse_hosts, AT(gateway_hosts)},
         {"/gateway/max_message", parse_size, AT(gateway_max_message), "16m", .min = 64U << 10, .max = 64U << 20},
@@ -370,17 +371,18 @@ static int refuse_unknown(const struct reading *r, json_object *o, const char *p
         return 0;
 }
 
-/* What keys mean together. Without a token, whoever reaches the port may call every tool: then nobody but this host may reach it. */
+/* What keys mean together. Without a token, whoever reaches the port may call every tool, or count: then nobody but this host may reach it.
+ */
 static int check_together(const struct conf *c, const struct reading *r, struct err **err)
 {
         struct err *cause = NULL;
 
-        if (c->gateway_auth || str_has_prefix(c->gateway_listen.address, "127."))
+        if ((c->gateway_auth && c->gateway_metrics_auth) || str_has_prefix(c->gateway_listen.address, "127."))
                 return 0;
         (void)err_set(&cause, ERR_DENIED,
                       "\"none\" goes with a loopback address only, and gateway.listen is %s: write \"token\", or listen on 127.0.0.1",
                       c->gateway_listen.address);
-        return fail_at(r, "/gateway/auth", cause, err);
+        return fail_at(r, c->gateway_auth ? "/gateway/metrics" : "/gateway/auth", cause, err);
 }
 
 int conf_load(struct conf **ret, const char *path, struct err **err)

@@ -58,6 +58,7 @@ struct conf {
         char *link_socket;                 /* link.socket: /run/bulkhead/link/link.sock */
         struct conf_listen gateway_listen; /* gateway.listen: 127.0.0.1:8080 */
         bool gateway_auth;                 /* gateway.auth: token | none (loopback only) */
+        bool gateway_metrics_auth;         /* gateway.metrics: token | none (loopback only): may everybody on this host read /metrics? */
         char *gateway_token;               /* gateway.token: /etc/bulkhead/gateway.token.sha256; see conf_gateway_token() */
         char **gateway_hosts;              /* gateway.hosts: names a Host or Origin may have beside the loopback's. Default: none */
         struct conf_listens broker_listen; /* broker.listen: where agents call: one or up to 16; 127.0.0.1:8000 */

@@ -163,6 +163,7 @@ int front_new(struct front **ret, sd_event *loop, const struct front_config *con
         f->fd = -1;
         f->limits = config->limits;
         f->authenticator = config->authenticator;
+        f->open_path = config->open_path;
         f->request = request;
         f->user = user;
         f->dirty_end = &f->dirty;

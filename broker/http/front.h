@@ -47,6 +47,7 @@ struct front_config {
         int listen_fd;              /* already bound and listening (socket activation), or -1 */
         char *const *allowed_hosts; /* beside localhost, 127.0.0.1, [::1] with our port: names a Host or Origin may have; may be NULL */
         const char *token_sha256;   /* hex of the only bearer token that is let in, compared in constant time; NULL = no token needed */
+        const char *open_path;      /* one more path that needs no token, beside /healthz and /readyz; borrowed; NULL: none */
         const struct front_authenticator *authenticator; /* instead of token_sha256; borrowed; NULL: none */
         struct front_limits limits;
 };

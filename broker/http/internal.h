@@ -85,6 +85,7 @@ struct front {
         uint16_t port;
         struct guard *guard;
         const struct front_authenticator *authenticator; /* NULL: the guard's token */
+        const char *open_path;                           /* or NULL */
         struct front_limits limits;
         front_request_fn request;
         void *user;

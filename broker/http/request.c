@@ -133,10 +133,12 @@ static int identify(struct exchange *x, const struct front_authenticator *a, enu
 
 static int judge_token(struct exchange *x, const struct guard *guard, enum refusal_reason *reason)
 {
-        if (x->front->authenticator)
-                return identify(x, x->front->authenticator, reason);
+        const struct front *f = x->front;
+
+        if (f->authenticator)
+                return identify(x, f->authenticator, reason);
         x->authorized = guard_token(guard, exchange_known(x, HTTP_AUTHORIZATION));
-        if (x->authorized || str_eq(x->path, "/healthz") || str_eq(x->path, "/readyz"))
+        if (x->authorized || str_eq(x->path, "/healthz") || str_eq(x->path, "/readyz") || (f->open_path && str_eq(x->path, f->open_path)))
                 return 0;
         return refuse(reason, REFUSE_TOKEN);
 }

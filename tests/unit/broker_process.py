@@ -172,6 +172,13 @@ class Running(BrokerTest):
         self.assertEqual(self.status("/nothing"), 404)
         self.assertEqual(self.status("/nothing", token=None), 401)
 
+    def test_metrics_without_a_token(self):
+        self.write_conf(metrics="none")
+        self.start()
+        self.assertEqual([self.status(path, token=None) for path in ("/metrics", "/metrics/", "/mcp", "/servers/echo/mcp")], [200, 401, 401, 401])
+        self.assertEqual(self.status("/metrics", token="wrong"), 200)
+        self.assertEqual(self.ask("POST", "/metrics", {}, token=None)[0], 405)
+
     def test_metrics(self):
         self.start_host()
         self.start()

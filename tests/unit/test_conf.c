@@ -35,6 +35,7 @@ static void test_defaults(_unused_ void **state)
         assert_string_equal(c->gateway_listen.address, "127.0.0.1");
         assert_int_equal(c->gateway_listen.port, 8080);
         assert_true(c->gateway_auth);
+        assert_true(c->gateway_metrics_auth);
         assert_string_equal(c->gateway_token, "/etc/bulkhead/gateway.token.sha256");
         assert_null(c->gateway_hosts);
         assert_int_equal(c->gateway_max_message, 16U << 20);
@@ -97,6 +98,8 @@ static void test_gateway(_unused_ void **state)
         assert_fails(load(&bad, "audience: a\ngateway:\n  listen: 0.0.0.0:8080\n  auth: none\n", &err),
                      ":4:3: gateway/auth: \"none\" goes with");
         assert_fails(load(&bad, "audience: a\ngateway:\n  listen: 192.0.2.127:8080\n  auth: none\n", &err), "loopback address only");
+        assert_fails(load(&bad, "audience: a\ngateway:\n  listen: 192.0.2.127:8080\n  metrics: none\n", &err),
+                     ":4:3: gateway/metrics: \"none\" goes with");
         assert_fails(load(&bad, "audience: a\ngateway:\n  auth: maybe\n", &err), "must be \"token\"");
         static const char *const listens[] = {
                 "127.0.0.1",  "127.0.0.1:", "127.0.0.1:0",   "127.0.0.1:65536", "127.0.0.1:80x",    "localhost:8080", ":8080",
