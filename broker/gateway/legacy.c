@@ -201,7 +201,6 @@ void legacy_get(struct gateway *g, struct server *endpoint, struct exchange *x)
         }
         s->stream = x;
         exchange_on_left(x, on_stream_left, s);
-        exchange_add_header(x, "X-Accel-Buffering", "no");
         exchange_stream(x);
 }
 

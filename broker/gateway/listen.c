@@ -160,10 +160,8 @@ static void listen_open(struct call *c)
         list_init(&l->subs);
         list_add(&c->g->listens, &l->in_gateway);
         join_uris(l, c, &uris);
-        if (!c->reply->streaming) {
-                exchange_add_header(c->reply->x, "X-Accel-Buffering", "no");
+        if (!c->reply->streaming)
                 exchange_stream(c->reply->x);
-        }
         l->x = reply_take(c);
         exchange_on_left(l->x, on_left, l);
         acknowledge(l, &uris);

@@ -107,7 +107,6 @@ void reply_event(struct reply *r, const char *text, size_t n)
                 return;
         if (!r->streaming) {
                 r->streaming = true;
-                exchange_add_header(r->x, "X-Accel-Buffering", "no");
                 exchange_stream(r->x);
         }
         sse_add_event(&event, NULL, NULL, text, n);
