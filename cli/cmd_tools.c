@@ -34,6 +34,7 @@ static void print_description(struct cli *c, json_object *answer)
         out_field(&c->out, STYLE_BOLD, "Tool", json_str(tool, "name"));
         out_field(&c->out, STYLE_PLAIN, "Server", json_str(answer, "server"));
         out_field(&c->out, STYLE_PLAIN, "Access", json_str(answer, "access"));
+        out_field_again(&c->out, STYLE_RED, "Why", json_str(answer, "why"));
         out_field(&c->out, STYLE_PLAIN, "Action", json_str(answer, "action"));
         out_field(&c->out, STYLE_PLAIN, "Does", json_str(tool, "description"));
         out_line(&c->out, STYLE_PLAIN, "  Arguments");

@@ -26,21 +26,21 @@ static uint64_t clock_us(clockid_t clock)
 }
 
 /* -- what may be seen ------------------------------------------------------------------------------------------------------------ */
-static const struct policy_agent *rights(const struct door *d, const struct principal *who)
+const struct policy_agent *agent_rights(const struct door *d, const struct principal *who)
 {
         /* A stream may be older than the end of the token it was opened with. */
         return gate_still_counts(d->gate, who) ? policy_agent_find(decider_policy(d->decider), who->agent) : NULL;
 }
 
-enum policy_access tool_access(const struct door *d, const struct principal *who, const struct tool *t)
+enum policy_access tool_access(const struct policy_agent *a, const struct tool *t)
 {
-        return policy_access(rights(d, who), POLICY_TOOL, t->server, t->name, policy_tool_action(t->policy), NULL);
+        return policy_access(a, POLICY_TOOL, t->server, t->name, policy_tool_action(t->policy), NULL);
 }
 
 const struct tool *tool_seen(const struct door *d, const struct principal *who, const char *name)
 {
         const struct tool *t = catalogue_named(d->catalogue, name);
-        enum policy_access access = policy_access(rights(d, who), POLICY_TOOL, t ? t->server : "", t ? t->name : name,
+        enum policy_access access = policy_access(agent_rights(d, who), POLICY_TOOL, t ? t->server : "", t ? t->name : name,
                                                   t ? policy_tool_action(t->policy) : ACTION_UNKNOWN, NULL);
 
         return t && access != POLICY_NONE ? t : NULL;
@@ -49,7 +49,7 @@ const struct tool *tool_seen(const struct door *d, const struct principal *who, 
 static bool on_visible(const struct principal *who, enum policy_kind kind, const char *server, const char *name, void *user)
 {
         const struct door *d = user;
-        const struct policy_agent *a = rights(d, who);
+        const struct policy_agent *a = agent_rights(d, who);
         const struct tool *t;
 
         if (!name)
@@ -165,9 +165,10 @@ static struct pass *pass_new(const struct gateway_question *q, const struct poli
         return p;
 }
 
-static void pass_settle(struct door *d, struct pass *p, size_t bytes, bool failed)
+/* What a server reports counts where it is more than what went to and fro: no server can make an agent's budget last for ever. */
+static void pass_settle(struct door *d, struct pass *p, size_t bytes, uint64_t reported, bool failed)
 {
-        uint64_t tokens = bytes ? policy_estimate_tokens(p->arguments, bytes) : 0;
+        uint64_t tokens = MAX(bytes ? policy_estimate_tokens(p->arguments, bytes) : 0, reported);
         _cleanup_err_ struct err *err = NULL;
 
         if (decider_settle(d->decider, &p->decision, tokens, &err) < 0)
@@ -179,9 +180,9 @@ static void pass_settle(struct door *d, struct pass *p, size_t bytes, bool faile
         free(p);
 }
 
-static void on_settle(void *ticket, size_t bytes, bool failed, void *user)
+static void on_settle(void *ticket, size_t bytes, uint64_t tokens, bool failed, void *user)
 {
-        pass_settle(user, ticket, bytes, failed);
+        pass_settle(user, ticket, bytes, tokens, failed);
 }
 
 static void make_decision(struct door *d, const struct gateway_question *q, bool approved, struct policy_decision *decision)
@@ -359,13 +360,13 @@ static void on_stale(const char *server, bool stale, void *user)
         catalogue_mark(d->catalogue, server, stale);
 }
 
-static bool is_shown(const struct door *d, const struct principal *who, char *const *loaded, const struct tool *t)
+static bool is_shown(const struct policy_agent *a, char *const *loaded, const struct tool *t)
 {
         _cleanup_free_ char *full = NULL;
 
-        if (tool_access(d, who, t) == POLICY_NONE)
+        if (tool_access(a, t) == POLICY_NONE || policy_tool_fault(t->policy))
                 return false;
-        if (policy_preloads(rights(d, who), t->server, t->name, policy_tool_action(t->policy)))
+        if (policy_preloads(a, t->server, t->name, policy_tool_action(t->policy)))
                 return true;
         if (!loaded)
                 return false;
@@ -391,12 +392,13 @@ static void on_list(const struct principal *who, const char *scope, struct buf *
 {
         struct door *d = user;
         char *const *loaded = shown_get(d->shown, scope ? scope : who->scope);
+        const struct policy_agent *a = agent_rights(d, who);
         struct catalogue_cursor at = {0};
         const struct tool *t;
 
         harness_list(out);
         while ((t = catalogue_next(d->catalogue, &at)))
-                if (is_shown(d, who, loaded, t)) {
+                if (is_shown(a, loaded, t)) {
                         buf_addc(out, ',');
                         add_listed(out, t);
                 }
@@ -406,7 +408,7 @@ static bool on_lists(const struct principal *who, const char *scope, const char 
 {
         struct door *d = user;
         char *const *loaded = shown_get(d->shown, scope ? scope : who->scope);
-        const struct policy_agent *a = rights(d, who);
+        const struct policy_agent *a = agent_rights(d, who);
         size_t n = strlen(server);
 
         if (policy_preloads_server(a, server) && policy_reaches(a, POLICY_TOOL, server))

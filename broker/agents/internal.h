@@ -58,8 +58,10 @@ struct door {
 
 /* -- choose.c: the gateway's guard ------------------------------------------------------------------------------------------------ */
 void guard_init(struct door *d);
-/* What this agent may see of a tool. */
-enum policy_access tool_access(const struct door *d, const struct principal *who, const struct tool *t);
+/* Of an agent whose token still counts; NULL: none. Until the policy is read again. */
+const struct policy_agent *agent_rights(const struct door *d, const struct principal *who);
+/* What an agent may see of a tool. */
+enum policy_access tool_access(const struct policy_agent *a, const struct tool *t);
 /* By any of its names, if this agent may see it. */
 const struct tool *tool_seen(const struct door *d, const struct principal *who, const char *name);
 

@@ -108,7 +108,7 @@ static void add_short(struct buf *out, const char *text)
         mcp_add_string(out, text, n);
 }
 
-static void add_hit(struct buf *out, const struct door *d, const struct principal *who, const struct tool *t)
+static void add_hit(struct buf *out, const struct policy_agent *a, const struct tool *t)
 {
         buf_adds(out, "{\"name\":");
         mcp_add_string(out, t->full, strlen(t->full));
@@ -119,7 +119,7 @@ static void add_hit(struct buf *out, const struct door *d, const struct principa
                 add_short(out, t->description);
         }
         buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"%s}", action_class_name(policy_tool_action(t->policy)),
-                 tool_access(d, who, t) == POLICY_ASK ? "approval" : "allowed", t->stale ? ",\"stale\":true" : "");
+                 tool_access(a, t) == POLICY_ASK ? "approval" : "allowed", t->stale ? ",\"stale\":true" : "");
 }
 
 int harness_search(struct door *d, struct principal *who, struct mcp_slice arguments, struct buf *out, char **why)
@@ -128,6 +128,7 @@ int harness_search(struct door *d, struct principal *who, struct mcp_slice argum
         _cleanup_free_ const struct tool **tools = mem_alloc((max + 1) * sizeof(*tools));
         _cleanup_free_ const struct words **words = mem_alloc((max + 1) * sizeof(*words));
         _cleanup_free_ char *query = text_argument(arguments, "query");
+        const struct policy_agent *a = agent_rights(d, who);
         struct words_hit hits[SEARCH_MAX];
         struct catalogue_cursor at = {0};
         const struct tool *t;
@@ -139,7 +140,7 @@ int harness_search(struct door *d, struct principal *who, struct mcp_slice argum
         if (!limit)
                 return bad(why, "limit is a number from 1 to 25");
         while ((t = catalogue_next(d->catalogue, &at)))
-                if (tool_access(d, who, t) != POLICY_NONE) {
+                if (tool_access(a, t) != POLICY_NONE && !policy_tool_fault(t->policy)) {
                         tools[n] = t;
                         words[n++] = &t->words;
                 }
@@ -148,7 +149,7 @@ int harness_search(struct door *d, struct principal *who, struct mcp_slice argum
         for (size_t i = 0; i < n_hits; i++) {
                 if (i)
                         buf_addc(out, ',');
-                add_hit(out, d, who, tools[hits[i].place]);
+                add_hit(out, a, tools[hits[i].place]);
         }
         buf_adds(out, "]}");
         return 0;
@@ -166,6 +167,7 @@ int harness_describe(struct door *d, struct principal *who, struct mcp_slice arg
 {
         _cleanup_free_ char *name = text_argument(arguments, "name");
         const struct tool *t = name ? tool_seen(d, who, name) : NULL;
+        const char *fault = t ? policy_tool_fault(t->policy) : NULL;
 
         if (!name)
                 return bad(why, "name is needed, a text");
@@ -175,8 +177,15 @@ int harness_describe(struct door *d, struct principal *who, struct mcp_slice arg
         }
         buf_adds(out, "{\"server\":");
         mcp_add_string(out, t->server, strlen(t->server));
-        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"%s,\"tool\":%s}", action_class_name(policy_tool_action(t->policy)),
-                 tool_access(d, who, t) == POLICY_ASK ? "approval" : "allowed", t->stale ? ",\"stale\":true" : "", t->listed);
+        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"", action_class_name(policy_tool_action(t->policy)),
+                 fault                                                ? "none"
+                 : tool_access(agent_rights(d, who), t) == POLICY_ASK ? "approval"
+                                                                      : "allowed");
+        if (fault) {
+                buf_adds(out, ",\"why\":");
+                mcp_add_string(out, fault, strlen(fault));
+        }
+        buf_addf(out, "%s,\"tool\":%s}", t->stale ? ",\"stale\":true" : "", t->listed);
         return 0;
 }
 
@@ -202,7 +211,7 @@ int harness_load(struct door *d, struct principal *who, const char *scope, struc
 
                 if (!name || n >= LOAD_MAX)
                         return bad(why, "names is a list of at most 32 texts");
-                if (!t) {
+                if (!t || policy_tool_fault(t->policy)) {
                         add_name(&missing, name);
                         continue;
                 }

@@ -70,8 +70,8 @@ struct gateway_guard {
         /* In lists, notifications, and for questions of servers. name NULL: could anything of this kind and server be? */
         bool (*visible)(const struct principal *who, enum policy_kind kind, const char *server, const char *name, void *user);
         enum gateway_verdict (*decide)(const struct gateway_question *q, void **ticket, struct buf *answer, void *user);
-        /* bytes: of the server's answer, 0 when there was none. */
-        void (*settle)(void *ticket, size_t bytes, bool failed, void *user);
+        /* bytes: of the server's answer, 0 when there was none. tokens: as its _meta reports them (GATEWAY_META_TOKENS), or 0. */
+        void (*settle)(void *ticket, size_t bytes, uint64_t tokens, bool failed, void *user);
         /* The server's approved tools, an array; absent: it is gone. Their names begin with the prefix. */
         void (*tools)(const struct channel_entry *server, const char *prefix, struct mcp_slice array, void *user);
         /* Its tools are as it listed them once, and it cannot be asked now, or was not yet; or that is over. */
@@ -85,6 +85,7 @@ struct gateway_guard {
         enum gateway_verdict (*own)(const struct gateway_question *q, const char *scope, struct buf *answer, bool *changed, void *user);
         void *user;
 };
+#define GATEWAY_META_TOKENS "io.bulkhead/tokens"
 #define GATEWAY_CALL_TOOL "harness_call_tool" /* of the guard's own; the gateway unwraps it: {"name": …, "arguments": {…}} */
 /* Borrowed; before the first exchange with an identity. */
 void gateway_set_guard(struct gateway *g, const struct gateway_guard *guard);

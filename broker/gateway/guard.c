@@ -128,6 +128,29 @@ void guard_again(struct call *c)
         guard_settle(c);
         c->decided = c->failed = false;
         c->answered = 0;
+        c->tokens = 0;
+}
+
+void guard_count(struct call *c, const struct mcp_message *answer)
+{
+        struct mcp_slice meta, tokens;
+        uint64_t n = 0;
+
+        c->answered += answer->n;
+        /* Results can be long, and few say it. */
+        if (!c->ticket || answer->kind != MCP_RESULT || !mcp_is_object(answer->result) ||
+            !memmem(answer->result.at, answer->result.n, GATEWAY_META_TOKENS, sizeof(GATEWAY_META_TOKENS) - 1))
+                return;
+        meta = mcp_object_get(answer->result, "_meta");
+        tokens = mcp_is_object(meta) ? mcp_object_get(meta, GATEWAY_META_TOKENS) : (struct mcp_slice){0};
+        if (!mcp_is_integer(tokens) || tokens.n > 15)
+                return;
+        for (size_t i = 0; i < tokens.n; i++) {
+                if (tokens.at[i] < '0' || tokens.at[i] > '9')
+                        return;
+                n = 10 * n + (uint64_t)(tokens.at[i] - '0');
+        }
+        c->tokens += n;
 }
 
 void guard_settle(struct call *c)
@@ -135,5 +158,5 @@ void guard_settle(struct call *c)
         void *ticket = TAKE_PTR(c->ticket);
 
         if (ticket)
-                c->g->guard->settle(ticket, c->answered, c->failed || !c->answered, c->g->guard->user);
+                c->g->guard->settle(ticket, c->answered, c->tokens, c->failed || !c->answered, c->g->guard->user);
 }

@@ -204,6 +204,7 @@ struct call {
         struct principal *who;           /* an agent; NULL: the operator, or nobody */
         void *ticket;                    /* the guard's, of what it let pass */
         size_t answered;                 /* bytes of the server's answer */
+        uint64_t tokens;                 /* as servers reported them */
         bool decided, unwrapped, failed; /* by the guard; from harness_call_tool; no answer of the server */
         bool aggregate, tools_seen, own; /* own: the gateway's, for no client */
         char *name;                      /* aggregate: the server's own name of what is asked for, as JSON */
@@ -291,6 +292,8 @@ struct mcp_slice guard_target(const struct call *c);
 bool guard_admits(struct call *c, const struct server *s, void (*unknown)(struct call *c));
 /* What the guard says in place of a server. */
 void guard_answer(struct call *c, enum gateway_verdict verdict, const struct buf *text);
+/* A server's answer to c, which the guard will be told of. */
+void guard_count(struct call *c, const struct mcp_message *answer);
 void guard_settle(struct call *c);
 /* Settles what was decided, and forgets it: c goes to another server. */
 void guard_again(struct call *c);

@@ -197,7 +197,8 @@ static void on_done(_unused_ struct upstream_call *up, const struct mcp_message 
 
         c->up = NULL;
         call_left_server(c);
-        c->answered += answer ? answer->n : 0;
+        if (answer)
+                guard_count(c, answer);
         if (why && c->server->gone) {
                 (void)err_set(&gone, ERR_NOT_FOUND, "server %s: %s", c->server->entry.name, SERVER_GONE);
                 why = gone;

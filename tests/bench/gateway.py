@@ -366,6 +366,12 @@ def bench_instructions(calls):
                 figure(f"echo, {kind}, {era}", f"{(instructions(1 + calls, server, options) - instructions(1, server, options)) / calls:.0f}", "")
 
 
+def bench_agents(rounds, calls):
+    sys.modules.setdefault("gateway", sys.modules[__name__])  # what is run as a program has no name
+    from agents import bench  # pylint: disable=import-outside-toplevel,cyclic-import
+    bench(rounds, calls)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--rounds", type=int, default=15)
@@ -373,9 +379,10 @@ def main():
     p.add_argument("--servers", type=int, default=32)
     p.add_argument("--sessions", type=int, default=10000)
     p.add_argument("--realtime", action="store_true", help="everything measured runs before all else on this machine: steadier where others work too")
-    p.add_argument("--only", default="calls,throughput,bridges,size,memory,instructions")
+    p.add_argument("--only", default="calls,throughput,agents,bridges,size,memory,instructions")
     args = p.parse_args()
     benches = {"calls": lambda: bench_calls(args.rounds, args.calls), "throughput": lambda: bench_throughput(max(args.rounds // 2, 1), args.calls),
+               "agents": lambda: bench_agents(args.rounds, args.calls),
                "bridges": lambda: bench_bridges(max(args.rounds // 3, 1), args.calls), "size": lambda: bench_size(max(args.rounds // 3, 1)),
                "memory": lambda: bench_memory(args.servers, args.sessions), "instructions": lambda: bench_instructions(1000)}
     machine()

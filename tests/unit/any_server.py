@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""An MCP server over stdio with the tools that are named, which take anything: any_server.py LOG TOOL…   What they are given goes to LOG, a line each."""
+"""An MCP server over stdio with the tools that are named, which take anything: any_server.py LOG TOOL…   What they are given goes to LOG, a line each.
+
+A tool that begins with "strange" has a schema that we do not understand; one called "costs" says that it used as many tokens as it is told."""
 import json
 import sys
 
@@ -11,11 +13,12 @@ def answer(method, line, params):
     if method == "initialize":
         return {"protocolVersion": "2025-11-25", "capabilities": {"tools": {}}, "serverInfo": {"name": "any", "version": "1"}}
     if method == "tools/list":
-        return {"tools": [{"name": name, "inputSchema": SCHEMA} for name in TOOLS]}
+        return {"tools": [{"name": name, "inputSchema": {**SCHEMA, **({"$dynamicRef": "#x"} if name.startswith("strange") else {})}} for name in TOOLS]}
     if method == "tools/call":
         with open(LOG, "a", encoding="utf-8") as log:
             log.write(json.dumps([params["name"], line]) + "\n")
-        return {"content": [{"type": "text", "text": "done"}]}
+        meta = {"_meta": {"io.bulkhead/tokens": params["arguments"]["tokens"]}} if params["name"] == "costs" else {}
+        return {"content": [{"type": "text", "text": "done"}], **meta}
     return {}
 
 

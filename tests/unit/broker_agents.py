@@ -15,7 +15,8 @@ import sys
 import threading
 import unittest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
 import broker_process as process
 from broker_process import BUILD, INITIALIZE, JSON_RPC, NOBODY, eventually
 
@@ -179,6 +180,44 @@ class Tools(AgentTest):
         self.assertEqual(self.call(session, "echo", {"text": "x"})[0], 200)
         self.assertEqual(self.ask("POST", "/servers/echo/mcp", INITIALIZE, token=self.tokens["alice"])[0], 401)
         self.assertNotRegex(self.ask("GET", "/metrics")[1], r"bulkhead_decisions_total\{.*\} [1-9]")
+
+
+class Odd(AgentTest):
+    """Servers that are not understood, and such as say what they cost."""
+    agents = {"bob": {"allow": ["any:*"], "preload": ["any:*"]}, "poor": {"allow": ["any:*"]}}
+    policy = {"tool_approval_required": [], "rate_limits": [], "budgets": {"period": "month", "max_tokens": 100000}}
+
+    def begin(self, **entry):
+        self.more_entries = [{"name": "any", "transport": "stdio", "command": [sys.executable, "-B", str(HERE / "any_server.py"), os.devnull, "costs", "plain", "strange_one"]}]
+        super().begin(**entry)
+        eventually(lambda: self.v1("bob", "describe", {"name": "any:plain"})[0] == 200)
+
+    def test_a_tool_whose_schema_is_not_understood_is_not_offered(self):
+        self.begin()
+        self.assertEqual([t["name"] for t in self.v1("bob", "search", {"query": "any strange plain"})[1]["tools"]], ["any__plain", "any__costs"])
+        self.assertEqual(tool_names(self.rpc("bob", "tools/list", headers=self.session_of("bob")))[4:], ["any__costs", "any__plain"])
+        self.assertEqual(self.v1("bob", "load", {"names": ["any:strange_one"]})[1], {"loaded": [], "unknown": ["any:strange_one"]})
+        described = self.v1("bob", "describe", {"name": "any:strange_one"})[1]
+        self.assertEqual(described["access"], "none")
+        self.assertIn("$dynamicRef", described["why"])
+        self.assertNotIn("why", self.v1("bob", "describe", {"name": "any:plain"})[1])
+        status, answer, _ = self.v1("bob", "call", {"name": "any:strange_one"})
+        self.assertEqual((status, answer["status"]), (400, "bad_arguments"))
+        self.assertIn("$dynamicRef", answer["message"])
+
+    def test_tokens_as_servers_report_them(self):
+        self.begin()
+        used = lambda: [d["tokens"] for d in self.decisions() if d["event"] == "end"]
+        call = lambda tokens: self.v1("poor", "call", {"name": "any:costs", "arguments": {"tokens": tokens}})[0]
+        self.assertEqual(call(1), 200)
+        estimated = used()[0]
+        self.assertGreater(estimated, 10)  # less than what went over the wire, no server can make of it
+        for odd in (-5, 1.5, "7000", 1e300, [9000], {"n": 9000}, None, True):
+            self.assertEqual(call(odd), 200)
+        self.assertLess(max(used()), 2 * estimated + 100)
+        self.assertEqual(call(70000), 200)
+        self.assertEqual(used()[-1], 70000)
+        self.assertEqual([call(40000), call(1)], [200, 429])
 
 
 class Plain(AgentTest):
