@@ -315,6 +315,9 @@ void tools_recall(struct server *s)
 
         if (!s->g->config.cache || s->told || (s->tools && (s->tools->loader || s->tools->text.len)))
                 return;
+        /* Without anything to compare it with, all of it would be another than was approved. */
+        if (s->entry.pinned && s->n_pins == 0)
+                return;
         list = tool_cache_get(s->g->config.cache, s->entry.name, s->entry.manifest);
         if (!mcp_has(list))
                 return;

@@ -1,6 +1,7 @@
 /* What was approved of a server's definitions, and what becomes of those that are others: they do not exist. */
 #include <unistd.h>
 
+#include "common/json.h"
 #include "common/manifest.h"
 #include "tests/unit/gateway_fakes.h"
 
@@ -325,12 +326,53 @@ static void test_many(_unused_ void **state)
         world_free(w);
 }
 
+static unsigned withheld(const struct gateway *g)
+{
+        _cleanup_buf_ struct buf b = {0};
+        const char *at;
+
+        gateway_metrics(g, &b);
+        at = strstr(b.data, "bulkhead_server_withheld{server=\"one\"} ");
+        assert_non_null(at);
+        return (unsigned)strtoul(strchr(at, ' ') + 1, NULL, 10);
+}
+
+/* What is remembered of a server that sleeps is compared when there is something to compare it with, and not called another before. */
+static void test_remembered_without_pins(_unused_ void **state)
+{
+        char dir[] = "/tmp/pins-XXXXXX", name[] = "one", hash[SHA256_HEX], *tools[] = {(char *)"a", (char *)"b", NULL};
+        struct world *w = world_new();
+        _cleanup_strv_ char **pins = NULL;
+        struct gateway_config config = {.max_sessions = 1};
+        const struct gateway_controller nobody = {0};
+        struct channel_entry e = {.name = name, .readiness = READINESS_ASLEEP, .manifest = hash, .tools = tools, .pinned = true};
+        struct gateway *g = NULL;
+
+        assert_non_null(mkdtemp(dir));
+        _cleanup_free_ char *path = mem_printf("%s/tools.json", dir);
+        sha256_hex(hash, manifest, strlen(manifest));
+        config.cache = tool_cache_new(w->loop, path);
+        tool_cache_put(config.cache, name, hash, mcp_slice_of("[" TOOL_A "," TOOL_B "]"));
+        assert_int_equal(gateway_new(&g, w->loop, &config, &nobody, NULL), 0);
+        gateway_server(g, &e);
+        assert_int_equal(withheld(g), 0);
+        assert_int_equal(manifest_pins(&pins, manifest, strlen(manifest), NULL), 0);
+        e.pins = pins;
+        gateway_server(g, &e);
+        assert_int_equal(withheld(g), 0);
+        gateway_free(g);
+        tool_cache_free(config.cache);
+        unlink(path);
+        rmdir(dir);
+        world_free(w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {cmocka_unit_test(test_tools),    cmocka_unit_test(test_new_session),
                                            cmocka_unit_test(test_quietly),  cmocka_unit_test(test_unknown),
                                            cmocka_unit_test(test_the_rest), cmocka_unit_test(test_instructions),
-                                           cmocka_unit_test(test_many)};
+                                           cmocka_unit_test(test_many),     cmocka_unit_test(test_remembered_without_pins)};
 
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
