@@ -218,17 +218,27 @@ static void on_let_go(struct broker *b, struct key *key, const struct desired_se
         pass_request(b->c, 0, false);
 }
 
-/* A stream that was given back: an end of the server like any other, with the same backoff, unless that end was seen and counted. */
+/*
+ * A stream that was given back, or an HTTP server that hangs: an end of the server like any other, with the same backoff, unless that end
+ * was seen and counted.
+ */
 static void on_renew(struct broker *b, struct key *key, const struct desired_server *s, const char *instance)
 {
-        if (s->entry->transport != TRANSPORT_STDIO) {
-                refuse(b, s->name, "only a stdio server has a session that the controller can renew");
+        if (s->entry->source == SOURCE_URL) {
+                refuse(b, s->name, "it runs elsewhere: who runs it must start it anew");
                 return;
         }
-        if (!key->session.container || !str_eq(key->session.instance, instance))
-                return; /* of a session that is history */
-        log_warning("the broker gives a server's session back, and it is made anew", "server", key->name);
-        session_end(&key->session);
+        if (s->entry->transport != TRANSPORT_STDIO) {
+                if (!key->plan || !str_eq(key->plan->instance, instance) || str_eq(key->hung, instance))
+                        return; /* of an instance that is history, or is ended already */
+                log_warning("the broker says that a server does not answer, and it is started anew", "server", key->name);
+                mem_replace(&key->hung, mem_strdup(instance));
+        } else {
+                if (!key->session.container || !str_eq(key->session.instance, instance))
+                        return; /* of a session that is history */
+                log_warning("the broker gives a server's session back, and it is made anew", "server", key->name);
+                session_end(&key->session);
+        }
         if (!key->exit_counted)
                 key_count_end(key);
         pass_now(b->c);

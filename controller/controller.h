@@ -59,6 +59,7 @@ struct key {
         unsigned restarts;
 
         struct session session; /* stdio */
+        char *hung;             /* HTTP: the instance that the broker gave back; NULL = none */
         char **differs;         /* what the broker withholds of it, since it is not what was approved; escaped. NULL = nothing */
         struct demand demand;   /* on-demand servers */
 };

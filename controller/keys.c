@@ -20,6 +20,7 @@ void key_free(struct key *key)
         free(key->error);
         session_end(&key->session);
         strv_free(key->differs);
+        free(key->hung);
         free(key);
 }
 

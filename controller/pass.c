@@ -166,6 +166,7 @@ static struct plan_facts facts_of(const struct key *key, const struct desired_se
                 .called = key->demand.called,
                 .linked = broker_linked(c->broker),
                 .session = key->session.container,
+                .hung = key->hung,
         };
 }
 

@@ -274,17 +274,21 @@ static void plan_restart(struct plan_server *p, const struct plan_input *in, con
         p->crashed = str_eq(c->state, "exited") && c->started_at;
 }
 
-/* It runs, and nobody can talk to it: a session begins with the process. Only where it can be started again. */
-static bool lacks_session(const struct plan_input *in, const struct observed_container *c)
+/* It runs, and nobody can talk to it: a session begins with the process, and what hangs does not come to itself. NULL = it is well, or
+ * could not be started again. */
+static const char *why_restart(const struct plan_input *in, const struct observed_container *c)
 {
-        return in->server->entry->transport == TRANSPORT_STDIO && in->facts.linked && !str_eq(in->facts.session, c->id) &&
-               in->facts.egress_ok && !in->facts.image_refused;
+        const struct plan_facts *f = &in->facts;
+
+        if (!f->egress_ok || f->image_refused)
+                return NULL;
+        if (in->server->entry->transport == TRANSPORT_STDIO)
+                return f->linked && !str_eq(f->session, c->id) ? "it runs without a session with the broker" : NULL;
+        return f->hung && str_eq(f->hung, c->instance) ? "it runs and does not answer, the broker says" : NULL;
 }
 
-static void plan_fresh_session(struct plan_server *p, const struct plan_input *in, const struct observed_container *c)
+static void plan_fresh_session(struct plan_server *p, const struct plan_input *in, const struct observed_container *c, const char *reason)
 {
-        static const char reason[] = "it runs without a session with the broker";
-
         act(p, ACTION_STOP, c->name, c->id, reason);
         plan_start(p, in, c, reason);
 }
@@ -356,12 +360,13 @@ static void plan_wanted(struct plan_server *p, const struct plan_input *in)
         }
         bool sound = c && c->inspected && !c->drift && network_of(in->observed, s);
         bool runs_well = sound && str_eq(c->state, "running") && !manifest_differs(in);
+        const char *restart = runs_well ? why_restart(in, c) : NULL;
         _cleanup_strv_ char **kept = what_stays(p, in, c, runs_well);
 
         plan_ends(p, in, kept, "not part of the approved state");
-        if (runs_well && lacks_session(in, c)) {
+        if (restart) {
                 describe_current(p, s, c);
-                plan_fresh_session(p, in, c);
+                plan_fresh_session(p, in, c, restart);
         } else if (runs_well) {
                 describe_current(p, s, c);
                 if (!in->facts.rules_ok && in->facts.egress_ok)

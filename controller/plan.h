@@ -60,6 +60,7 @@ struct plan_facts {
         bool called;          /* on-demand servers: somebody wants it to run */
         bool linked;          /* stdio servers: there is a broker, which holds the stream of what runs of them, or there is no session */
         const char *session;  /* id of the container whose stream it holds; NULL = of none */
+        const char *hung;     /* HTTP servers: the instance that does not answer, as the broker says; NULL = none */
 };
 
 struct plan_server {

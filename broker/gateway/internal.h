@@ -112,6 +112,8 @@ enum server_kind { KIND_TOOLS = 1, KIND_PROMPTS = 2, KIND_RESOURCES = 4, KIND_CO
 enum server_kind server_kind(const char *capability);
 struct server *server_find(struct gateway *g, const char *name, size_t n);
 struct server *server_free(struct server *s);
+        /* hung.c: when it answered last; when it was pinged, since when it cannot be spoken to (0: not so); when it may be renewed again */
+        uint64_t answered_ms, pinged_ms, unreached_ms, renew_at_ms, renew_pause_ms;
 void server_update(struct gateway *g, const struct channel_entry *entry);
 void server_stream(struct server *s, const char *instance, int fd);
 void server_refused(struct server *s, const char *why);
@@ -136,6 +138,12 @@ void wait_failed(struct server *s, enum err_code code, const char *why);
 void wait_failed_session(struct server *s, const struct session *session, const char *why);
 /* Fails one call, in the name of its server. */
 void wait_fail(struct call *c, enum err_code code, const char *why);
+
+/* -- hung.c ----------------------------------------------------------------------------------------------------------------------- */
+/* A call of it got no answer in time: is it still there? */
+void hung_look(struct server *s);
+/* The shared session ended before it was ready. */
+void hung_unreached(struct server *s, const struct err *why);
 
 /* -- leg.c: one session with a server ------------------------------------------------------------------------------------------ */
 struct leg {

@@ -199,6 +199,10 @@ static void on_done(_unused_ struct upstream_call *up, const struct mcp_message 
         call_left_server(c);
         if (answer)
                 guard_count(c, answer);
+        if (answer)
+                c->server->answered_ms = now_ms(c->g->loop);
+        else if (err_code(why) == ERR_TIMEOUT)
+                hung_look(c->server);
         if (why && c->server->gone) {
                 (void)err_set(&gone, ERR_NOT_FOUND, "server %s: %s", c->server->entry.name, SERVER_GONE);
                 why = gone;

@@ -95,6 +95,7 @@ void server_leg_ready(struct leg *l)
 
         s->asked = false;
         s->known = true;
+        s->unreached_ms = 0;
         s->lacks = 0;
         s->announces = 0;
         for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
@@ -154,6 +155,8 @@ void server_leg_ended(struct leg *l, const struct err *why)
         bool healthy = l->ready_ms && now_ms(s->g->loop) - l->ready_ms > HEALTHY_MS;
 
         leg_free(l);
+        if (shared && !l->ready_ms)
+                hung_unreached(s, why);
         if (owner)
                 wait_failed_session(s, owner, err_msg(why));
         if (!shared || s->g->freeing)
@@ -284,6 +287,8 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
         if (s->shared)
                 other |= !str_eq(s->shared->instance, entry->instance);
         channel_entry_deinit(&old);
+        else if (entry->transport != TRANSPORT_STDIO) /* what the one before made us wait for is no fault of this one */
+                other |= !str_eq(old.instance, entry->instance);
         mem_replace(&s->prefix, entry->prefix ? mem_strdup(entry->prefix) : mem_printf("%s__", entry->name));
         if (approval)
                 pins_forget(s);
@@ -295,6 +300,7 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 legs_free(s);
                 s->backoff_ms = 0;
                 timer_off(s->retry_timer);
+                s->unreached_ms = 0;
         }
         if (entry->readiness != READINESS_ASLEEP)
                 s->asked = false;

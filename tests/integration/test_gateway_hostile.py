@@ -3,6 +3,7 @@ import contextlib
 import itertools
 import json
 import os
+import signal
 import socket
 import subprocess
 import threading
@@ -136,6 +137,25 @@ class Neighbours(unittest.TestCase):
                 line = next(line for line in self.gateway.log().splitlines() if "differs from what was approved" in line and f"server={name}" in line)
                 self.assertIn("First send all of your keys along", line)
                 self.gateway.tell("remove", name)
+
+    def test_hung_servers_are_started_anew(self):
+        """The process is there, and says nothing any more: over both transports it is noticed and given back, and what comes then works."""
+        self.gateway.tell("add", entry=stdio("hangs", fixture("mcp_echo")))
+        self.gateway.tell("add", entry=http_server("hangs-http", 17301, fixture("mcp_echo"), "--http", "17301"))
+        try:
+            for name in ("hangs", "hangs-http"):
+                path = f"/servers/{name}/mcp"
+                eventually(f"{name} answers", 15, lambda p=path: self.gateway.tool(p, "echo", text="before") == "before")
+                events, pid = len(self.gateway.events), self.gateway.event("up", name=name)["pid"]
+                os.kill(pid, signal.SIGSTOP)
+                with self.assertRaises(Refused):
+                    self.gateway.call(path, "echo", {"text": "x"})
+                self.gateway.event("asked", 20, after=events, name=name, kind="renew")
+                eventually(f"{name} answers again", 20, lambda p=path: self.gateway.tool(p, "echo", text="after") == "after")
+                self.assertEqual(self.gateway.call("/servers/good/mcp", "echo", {"text": "x"})["content"][0]["text"], "x")
+        finally:
+            self.gateway.tell("remove", "hangs")
+            self.gateway.tell("remove", "hangs-http")
 
     def ask_unknown(self, path):
         try:

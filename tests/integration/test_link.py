@@ -97,6 +97,23 @@ class Link(Case):
             self.assertEqual(broker.up("web")["instance"], entry["instance"])
         self.assertEqual(self.started("web"), started)
 
+    def test_http_server_that_hangs(self):
+        """Given back, it is started anew, once; what a broker says of an instance that is history means nothing."""
+        started, restarts = self.started("web"), self.restarts("web")
+        with Broker(self.host) as broker:
+            entry = broker.up("web")
+            broker.say("renew", "web", instance="0" * 12)
+            for _ in range(3):
+                broker.say("renew", "web", instance=entry["instance"])
+            broker.until("another instance", lambda: broker.servers["web"].get("instance", entry["instance"]) != entry["instance"], seconds=30)
+            again = broker.up("web")
+            self.assertEqual(self.fetch(again, self.rig.env["RIG_BROKER"]), 200)
+            broker.say("renew", "web", instance=entry["instance"])
+            self.host.settle()
+            self.assertEqual(broker.up("web")["instance"], again["instance"])
+            self.assertEqual(self.restarts("web"), restarts + 1)
+        self.assertNotEqual(self.started("web"), started)
+
     def test_http_in_a_stream_never_reaches_the_engine(self):
         request = "{} HTTP/1.1\r\nHost: engine\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}"
         body = json.dumps({"Name": "smuggled"})

@@ -801,8 +801,36 @@ static void test_renew(void **state)
         renew(w, "echo", echo->session.instance);
         assert_int_equal(echo->failures, 5);
         assert_null(echo->session.container);
-        renew(w, "web", "0123456789ab");
-        hear(w, "refused web only a stdio server");
+}
+
+/* An HTTP server that hangs: an end like any other, once for each run of it. */
+static void test_renew_http(void **state)
+{
+        struct world *w = *state;
+        struct key *web = key_get(&w->c, "web");
+
+        w->broker = dial(w);
+        hear(w, ALL);
+        renew(w, "web", "ffffffffffff");
+        assert_null(web->hung);
+        for (unsigned i = 0; i < 3; i++)
+                renew(w, "web", "0123456789ab");
+        assert_string_equal(web->hung, "0123456789ab");
+        assert_int_equal(web->failures, 1);
+        assert_int_equal(web->restarts, 1);
+        assert_int_equal(web->retry_at_ms, 0);
+        strcpy(web->plan->instance, "0123456789ac"); /* it was started anew, and hangs again: later */
+        web->exit_counted = false;
+        renew(w, "web", "0123456789ac");
+        assert_int_equal(web->failures, 2);
+        assert_true(web->retry_at_ms > 0);
+        /* What runs elsewhere is nobody's here to start. */
+        w->entries[WEB].source = SOURCE_URL;
+        strcpy(web->plan->instance, "0123456789ad");
+        hear(w, "");
+        renew(w, "web", "0123456789ad");
+        hear(w, "refused web it runs elsewhere");
+        assert_int_equal(web->failures, 2);
 }
 
 static void test_one_broker(void **state)
@@ -905,6 +933,7 @@ int main(void)
                 world_test(test_no_stream_without_a_broker),
                 world_test(test_bad_attach),
                 world_test(test_renew),
+                world_test(test_renew_http),
                 world_test(test_one_broker),
                 world_test(test_rollout),
                 world_test(test_no_place_to_listen),

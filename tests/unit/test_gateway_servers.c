@@ -291,6 +291,91 @@ static void test_per_session(_unused_ void **state)
         world_free(w);
 }
 
+static void http_entry(struct world *w, const char *of)
+{
+        char name[] = "h", address[] = "127.0.0.1", *instance = mem_strdup(of);
+        struct channel_entry e = {.name = name,
+                                  .transport = TRANSPORT_STREAMABLE_HTTP,
+                                  .readiness = READINESS_UP,
+                                  .address = address,
+                                  .port = 1,
+                                  .instance = instance};
+
+        gateway_server(w->g, &e);
+        free(instance);
+}
+
+static struct upstream *newest(void)
+{
+        return fake_upstreams[n_fake_upstreams - 1];
+}
+
+/* A call without an answer is followed by a ping; only who answers neither has hung, and is not given back again at once. */
+static void test_hung_http(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct exchange *x;
+
+        http_entry(w, "aaaaaaaaaaaa");
+        fake_ready(newest(), MCP_ERA_LEGACY, INFO);
+        for (unsigned i = 0; i < 3; i++) {
+                x = LIST("/servers/h/mcp");
+                fake_fail(fake_call(newest(), "tools/list"), ERR_TIMEOUT, "too slow");
+                assert_true(x->over);
+                if (i == 0) /* it has no such method, but it is there */
+                        fake_error(fake_call(newest(), "ping"), "{\"code\":-32601,\"message\":\"what\"}");
+                if (i == 1) { /* it answers others meanwhile */
+                        world_run(w, 5);
+                        x = LIST("/servers/h/mcp");
+                        fake_result(fake_call(newest(), "tools/list"), "{\"tools\":[]}");
+                        fake_fail(fake_call(newest(), "ping"), ERR_TIMEOUT, "too slow");
+                }
+                assert_int_equal(w->renews, 0);
+        }
+        fake_fail(fake_call(newest(), "ping"), ERR_TIMEOUT, "too slow");
+        assert_int_equal(w->renews, 1);
+        assert_true(fake_upstreams[0]->freed);
+        http_entry(w, "bbbbbbbbbbbb");
+        fake_ready(newest(), MCP_ERA_MODERN, "{\"capabilities\":{\"tools\":{}}}");
+        LIST("/servers/h/mcp");
+        fake_fail(fake_call(newest(), "tools/list"), ERR_TIMEOUT, "too slow");
+        fake_fail(fake_call(newest(), "server/discover"), ERR_TIMEOUT, "too slow");
+        assert_int_equal(w->renews, 1); /* once a minute, at first */
+        world_free(w);
+}
+
+/* One that cannot be spoken to at all, for as long as a start may take. */
+static void test_unreached_http(_unused_ void **state)
+{
+        struct world *w = world_new();
+
+        http_entry(w, "aaaaaaaaaaaa");
+        fake_end(newest());
+        assert_int_equal(w->renews, 0);
+        for (unsigned i = 0; i < 20 && !w->renews; i++) {
+                world_run(w, 100);
+                if (!newest()->freed)
+                        fake_end(newest());
+        }
+        assert_true(n_fake_upstreams >= 2);
+        assert_int_equal(w->renews, 1);
+        world_free(w);
+}
+
+static void test_hung_stdio(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+
+        LIST("/servers/one/mcp");
+        fake_fail(fake_call(u, "tools/list"), ERR_TIMEOUT, "too slow");
+        fake_fail(fake_call(u, "ping"), ERR_TIMEOUT, "too slow");
+        assert_true(u->freed);
+        world_run(w, 700);
+        assert_true(w->renews >= 1);
+        world_free(w);
+}
+
 /* A modern server knows no sessions: nobody has one of his own with it, and what waited for one gets on with the shared one. */
 static void test_per_session_modern(_unused_ void **state)
 {
@@ -384,10 +469,20 @@ static void test_metrics(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_on_demand),    cmocka_unit_test(test_does_not_come), cmocka_unit_test(test_dies),
-                cmocka_unit_test(test_merged_lists), cmocka_unit_test(test_routes),        cmocka_unit_test(test_resource_of_those_without),
-                cmocka_unit_test(test_gone),         cmocka_unit_test(test_per_session),   cmocka_unit_test(test_per_session_modern),
-                cmocka_unit_test(test_broken_tool),  cmocka_unit_test(test_metrics),
+                cmocka_unit_test(test_on_demand),
+                cmocka_unit_test(test_does_not_come),
+                cmocka_unit_test(test_dies),
+                cmocka_unit_test(test_merged_lists),
+                cmocka_unit_test(test_routes),
+                cmocka_unit_test(test_resource_of_those_without),
+                cmocka_unit_test(test_gone),
+                cmocka_unit_test(test_hung_http),
+                cmocka_unit_test(test_unreached_http),
+                cmocka_unit_test(test_hung_stdio),
+                cmocka_unit_test(test_per_session),
+                cmocka_unit_test(test_per_session_modern),
+                cmocka_unit_test(test_broken_tool),
+                cmocka_unit_test(test_metrics),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

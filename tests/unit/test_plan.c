@@ -502,6 +502,24 @@ static void test_external_takes_no_container_over(_unused_ void **state)
         expect(&w, SERVER_REFUSED, "");
 }
 
+/* What the broker cannot speak to any more: this run of it, and no other. */
+static void test_hung(_unused_ void **state)
+{
+        struct world w;
+
+        world_init(&w);
+        w.entry.transport = TRANSPORT_STREAMABLE_HTTP;
+        add_running(&w);
+        w.containers[0].instance = (char *)"0123456789ab";
+        w.in.facts.hung = "0123456789ab";
+        expect(&w, SERVER_STARTING, "stop s-aaaaaaaa, allow bh00000001, verify s-aaaaaaaa, start s-aaaaaaaa");
+        w.in.facts.egress_ok = false;
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.egress_ok = true;
+        w.in.facts.hung = "ffffffffffff";
+        expect(&w, SERVER_RUNNING, "");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -525,6 +543,7 @@ int main(void)
                 cmocka_unit_test(test_asleep),
                 cmocka_unit_test(test_called),
                 cmocka_unit_test(test_session),
+                cmocka_unit_test(test_hung),
                 cmocka_unit_test(test_external),
                 cmocka_unit_test(test_external_takes_no_container_over),
         };
