@@ -99,6 +99,11 @@ void changes_all(struct server *s)
                 changed(s, kind);
 }
 
+void changes_list(struct server *s, enum mcp_method list)
+{
+        changed(s, list == MCP_M_TOOLS_LIST ? 0 : list == MCP_M_PROMPTS_LIST ? 1 : 2);
+}
+
 void changes_tell(struct leg *l, struct mcp_slice method)
 {
         size_t kind = 0;

@@ -28,7 +28,10 @@
 #define MAX_SUBS_SERVER   4096U /* resources of one server that anybody is told the changes of */
 #define MAX_URI           8192U /* bytes of one of those, as written */
 #define ROUTE_SLOTS       4096U
-#define N_CHANGES         3U /* lists: tools, prompts, resources */
+#define N_CHANGES         3U    /* lists: tools, prompts, resources */
+#define N_LATE            4U    /* those, and templates */
+#define SOON_MS           2000U /* who asks for a list of many servers does not wait longer for one of them */
+#define MAX_MERGES        8U    /* lists of all servers at once, of one legacy session: its parts are not counted among its calls */
 #define MAX_HELD          1024U
 #define MAX_TEXTS         8U /* times max_message: of requests that are under way, of all clients together; see gateway_charge() */
 #define SMALL_TEXT        (16U << 10)
@@ -105,15 +108,17 @@ struct server {
                 bool pending;
         } changes[N_CHANGES]; /* of lists: what was told when, and what is still to be told */
         sd_event_source *change_timer;
+        struct late *late[N_LATE]; /* late.c */
+        unsigned awaited;          /* a set of them: a list is under way that nobody waits for any more */
         uint64_t calls, failed, timeouts, starts;
         unsigned in_flight;
+        /* hung.c: when it answered last; when it was pinged, since when it cannot be spoken to (0: not so); when it may be renewed again */
+        uint64_t answered_ms, pinged_ms, unreached_ms, renew_at_ms, renew_pause_ms;
 };
 enum server_kind { KIND_TOOLS = 1, KIND_PROMPTS = 2, KIND_RESOURCES = 4, KIND_COMPLETIONS = 8, KIND_LOGGING = 16 };
 enum server_kind server_kind(const char *capability);
 struct server *server_find(struct gateway *g, const char *name, size_t n);
 struct server *server_free(struct server *s);
-        /* hung.c: when it answered last; when it was pinged, since when it cannot be spoken to (0: not so); when it may be renewed again */
-        uint64_t answered_ms, pinged_ms, unreached_ms, renew_at_ms, renew_pause_ms;
 void server_update(struct gateway *g, const struct channel_entry *entry);
 void server_stream(struct server *s, const char *instance, int fd);
 void server_refused(struct server *s, const char *why);
@@ -214,6 +219,7 @@ struct call {
         size_t answered;                 /* bytes of the server's answer */
         uint64_t tokens;                 /* as servers reported them */
         bool decided, unwrapped, failed; /* by the guard; from harness_call_tool; no answer of the server */
+        bool part, late;                 /* of a merged list; that list went out without it */
         bool aggregate, tools_seen, own; /* own: the gateway's, for no client */
         char *name;                      /* aggregate: the server's own name of what is asked for, as JSON */
         char *tried;                     /* aggregate: the last server that was asked; the next one is behind it, by name */
@@ -324,7 +330,7 @@ struct session {
         struct principal *who; /* NULL: the operator */
         char id[33];
         uint8_t revision, capabilities, level;
-        uint16_t n_calls, n_asks, n_subs;
+        uint16_t n_calls, n_asks, n_subs, n_merges;
         uint64_t serial; /* never that of another one */
         struct exchange *stream;
         struct list calls, asks, legs, subs;
@@ -400,6 +406,16 @@ void merge_start(struct call *c);
 void items_add(struct buf *out, struct server *s, enum mcp_method method, struct mcp_slice array, const char *prefix,
                struct principal *who);
 void merge_free(struct call *c);
+/* late.c: sub is a part of a merged list, which does not wait for it any more. May free it. */
+void late_await(struct call *sub);
+void late_over(const struct call *sub);
+/* Somebody's is under way. */
+bool late_pending(const struct server *s, enum mcp_method list);
+/* A part that came in time: the newest of what is kept, if anything is. */
+void late_refresh(struct call *sub, const struct mcp_message *answer);
+/* The last one that is known, an array, and its cursor (JSON, NULL = none). Absent: none is known. Borrowed. */
+struct mcp_slice late_list(struct server *s, enum mcp_method list, const char **next);
+void late_forget(struct server *s);
 /* Appends the result of a list as c's client is to see it: without what was not approved. false: as it is. */
 bool list_filter(struct buf *out, struct call *c, const struct mcp_message *answer);
 const char *list_member(enum mcp_method m); /* "tools" */
@@ -410,6 +426,8 @@ void tools_load(struct server *s);
 /* They are being asked for, since when (ms); 0: not now. */
 uint64_t tools_loading(const struct server *s);
 bool tools_are_known(const struct server *s);
+/* Somebody goes on without them: when they come, they are news. */
+void tools_missed(struct server *s);
 void tools_changed(struct server *s);
 /* A session begins. */
 void tools_begin(struct server *s);
@@ -466,6 +484,8 @@ void subs_notification(struct leg *l, const struct mcp_message *m);
 /* changes.c: a server says that a list changed; or it is there anew, and all may have. Other methods mean nothing. */
 void changes_tell(struct leg *l, struct mcp_slice method);
 void changes_all(struct server *s);
+/* The gateway found out that it is another one than it said. */
+void changes_list(struct server *s, enum mcp_method list);
 /* A request of the gateway itself, whose answer nobody waits for. */
 void own_request(struct server *s, enum mcp_method method, const char *params);
 

@@ -4,13 +4,13 @@
  */
 #include "broker/gateway/internal.h"
 
-#define LEARN_MS 10000U
-
-static bool is_coming(const struct server *s)
+static bool is_coming(struct server *s)
 {
         uint64_t since = tools_loading(s);
 
-        return since && now_ms(s->g->loop) - since < LEARN_MS;
+        if (since && now_ms(s->g->loop) - since >= SOON_MS)
+                tools_missed(s);
+        return since && now_ms(s->g->loop) - since < SOON_MS;
 }
 
 /* needs() of a call stands in `needs_tools` while it waits. */
@@ -44,7 +44,7 @@ void learn_more(struct gateway *g)
                 c->learned(c);
         }
         if (!list_empty(&g->learners))
-                timer_arm(&g->learn_timer, g->loop, LEARN_MS / 10, on_timer, g);
+                timer_arm(&g->learn_timer, g->loop, SOON_MS / 10, on_timer, g);
 }
 
 void learn(struct call *c, bool (*needs)(const struct call *c, const struct server *s), void (*then)(struct call *c))
@@ -65,5 +65,5 @@ void learn(struct call *c, bool (*needs)(const struct call *c, const struct serv
                 return;
         }
         list_add(&g->learners, &c->in_queue);
-        timer_arm(&g->learn_timer, g->loop, LEARN_MS / 10, on_timer, g);
+        timer_arm(&g->learn_timer, g->loop, SOON_MS / 10, on_timer, g);
 }

@@ -5,8 +5,7 @@
 #include "broker/gateway/internal.h"
 #include "common/log.h"
 
-#define LIST_TIMEOUT_MS 10000U /* one server that hangs must not keep the others' names back for long */
-#define NO_DATA         ((struct mcp_slice){0})
+#define NO_DATA ((struct mcp_slice){0})
 
 struct part {
         char *server;
@@ -16,6 +15,7 @@ struct part {
         uint64_t ttl_ms;
         bool shared; /* cacheScope public */
         bool answered;
+        bool begun; /* the client has seen the server's first page: what follows is waited for */
 };
 
 struct merge {
@@ -24,6 +24,7 @@ struct merge {
         size_t n;
         unsigned open;
         bool bad_cursor;
+        sd_event_source *timer; /* until it goes out without those that are slow */
 };
 
 const char *list_member(enum mcp_method m)
@@ -167,6 +168,9 @@ void merge_free(struct call *c)
                 free(m->parts[i].next);
                 free(m->parts[i].server);
         }
+        sd_event_source_disable_unref(m->timer);
+        if (c->session)
+                c->session->n_merges--;
         free(m->parts);
         free(m);
 }
@@ -226,6 +230,20 @@ static uint64_t ttl_of(struct mcp_slice result)
         return ms;
 }
 
+/* What is known of a server that has not answered. */
+static bool part_recall(struct part *p, struct server *s, enum mcp_method method, struct principal *who)
+{
+        const char *next;
+        struct mcp_slice known = late_list(s, method, &next);
+
+        if (!mcp_is_array(known))
+                return false;
+        items_add(&p->items, s, method, known, s->prefix, who);
+        p->next = mem_strdup(next);
+        p->answered = true;
+        return true;
+}
+
 static void part_fill(struct part *p, struct call *sub, const struct mcp_message *answer)
 {
         struct mcp_slice array = mcp_object_get(answer->result, list_member(sub->method)), item;
@@ -242,6 +260,7 @@ static void part_fill(struct part *p, struct call *sub, const struct mcp_message
         p->ttl_ms = ttl_of(answer->result);
         p->shared = mcp_is(mcp_object_get(answer->result, "cacheScope"), "\"public\"");
         p->answered = true;
+        late_refresh(sub, answer);
         pins_listed(sub->server);
 }
 
@@ -270,7 +289,27 @@ static void part_ready(struct call *sub)
         if (mcp_has(leg_capability(sub->leg, list_capability(sub->method))))
                 call_send(sub);
         else
-                on_part(sub, NULL, NULL);
+                sub->finish(sub, NULL, NULL);
+}
+
+/* It goes out with what there is; the rest is announced when it comes. */
+static int on_soon(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        struct merge *m = user;
+
+        for (size_t i = 0; i < m->n; i++) {
+                struct part *p = &m->parts[i];
+                struct server *s = p->sub && !p->begun ? p->sub->server : NULL;
+
+                if (!s)
+                        continue;
+                part_recall(p, s, m->call->method, m->call->who);
+                late_await(TAKE_PTR(p->sub));
+                m->open--;
+        }
+        if (m->open == 0)
+                merge_finish(m);
+        return 0;
 }
 
 /* The client's parameters with this server's cursor, and no token: there is no progress of a list of lists. */
@@ -298,30 +337,29 @@ static struct call *part_call(struct merge *m, struct server *s, const char *cur
         struct call *c = m->call;
         struct call *sub = call_new(c->g, NULL, c->session, c->era);
 
+        sub->part = true;
+        if (c->session)
+                c->session->n_calls--;
+
         part_params(sub, c, cursor);
         sub->who = guard_ref(c->g, c->who);
         sub->method = c->method;
         sub->server = s;
         sub->finish = on_part;
         sub->user = m;
-        sub->timeout_ms = LIST_TIMEOUT_MS;
         return sub;
 }
 
-/* A sleeping server is not woken for what is known of it. */
-static bool part_known(struct part *p, struct server *s, enum mcp_method method)
+/* A sleeping server is not woken for what is known of it, and one whose list is on its way is not asked for another. */
+static bool part_known(struct part *p, struct server *s, enum mcp_method method, struct principal *who)
 {
-        struct mcp_slice tools = method == MCP_M_TOOLS_LIST ? tools_text(s) : NO_DATA;
-
+        if (late_pending(s, method)) {
+                (void)part_recall(p, s, method, who);
+                return true;
+        }
         if (s->entry.readiness != READINESS_ASLEEP)
                 return false;
-        if (s->known && s->lacks & server_kind(list_capability(method)))
-                return true;
-        if (!mcp_has(tools))
-                return false;
-        items_add(&p->items, s, method, tools, s->prefix, NULL);
-        p->answered = true;
-        return true;
+        return (s->known && s->lacks & server_kind(list_capability(method))) || part_recall(p, s, method, who);
 }
 
 void merge_start(struct call *c)
@@ -340,8 +378,14 @@ void merge_start(struct call *c)
                 call_error(c, MCP_INVALID_PARAMS, "Invalid params: _meta of more than 16384 bytes", NO_DATA);
                 return;
         }
+        if (c->session && c->session->n_merges >= MAX_MERGES) {
+                call_error(c, MCP_INTERNAL_ERROR, "too many lists of this session are in flight", mcp_slice_of("{\"retryable\":true}"));
+                return;
+        }
         m = c->merge = NEW(struct merge);
         m->call = c;
+        if (c->session)
+                c->session->n_merges++;
         m->parts = mem_alloc((g->n_servers + 1) * sizeof(struct part));
         for (size_t i = 0; i < g->n_servers; i++) {
                 struct server *s = g->servers[i];
@@ -352,7 +396,8 @@ void merge_start(struct call *c)
                         continue;
                 m->n++;
                 p->server = mem_strdup(s->entry.name);
-                if (order > 0 && part_known(p, s, c->method))
+                p->begun = order == 0;
+                if (order > 0 && part_known(p, s, c->method, c->who))
                         continue;
                 p->sub = part_call(m, s, order == 0 ? at + strlen(at) + 1 : NULL);
         }
@@ -364,4 +409,6 @@ void merge_start(struct call *c)
                         server_want(m->parts[i].sub->server, m->parts[i].sub, part_ready);
         if (--m->open == 0)
                 merge_finish(m);
+        else
+                timer_arm(&m->timer, g->loop, SOON_MS, on_soon, m);
 }

@@ -76,6 +76,8 @@ struct call *call_free(struct call *c)
                 if (c->server && c->deadline_ms)
                         c->server->n_waiting--;
         }
+        if (c->late)
+                late_over(c);
         guard_settle(c);
         merge_free(c);
         down_free(c);
@@ -83,7 +85,7 @@ struct call *call_free(struct call *c)
         list_del(&c->in_reply);
         if (list_linked(&c->in_session)) {
                 list_del(&c->in_session);
-                c->session->n_calls--;
+                c->session->n_calls -= !c->part;
                 session_used(c->session);
         }
         list_del(&c->in_gateway);

@@ -106,6 +106,7 @@ void server_leg_ready(struct leg *l)
                         s->announces |= kinds[i].kind;
         }
         if (!l->owner) {
+                late_forget(s);
                 tools_begin(s);
                 changes_all(s);
         }
@@ -154,9 +155,9 @@ void server_leg_ended(struct leg *l, const struct err *why)
         bool shared = s->shared == l;
         bool healthy = l->ready_ms && now_ms(s->g->loop) - l->ready_ms > HEALTHY_MS;
 
-        leg_free(l);
         if (shared && !l->ready_ms)
                 hung_unreached(s, why);
+        leg_free(l);
         if (owner)
                 wait_failed_session(s, owner, err_msg(why));
         if (!shared || s->g->freeing)
@@ -286,9 +287,9 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 !str_eq(old.path, entry->path) || old.per_session != entry->per_session;
         if (s->shared)
                 other |= !str_eq(s->shared->instance, entry->instance);
-        channel_entry_deinit(&old);
         else if (entry->transport != TRANSPORT_STDIO) /* what the one before made us wait for is no fault of this one */
                 other |= !str_eq(old.instance, entry->instance);
+        channel_entry_deinit(&old);
         mem_replace(&s->prefix, entry->prefix ? mem_strdup(entry->prefix) : mem_printf("%s__", entry->name));
         if (approval)
                 pins_forget(s);
@@ -299,8 +300,8 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
         if (entry->readiness == READINESS_DOWN || entry->readiness == READINESS_ASLEEP || other) {
                 legs_free(s);
                 s->backoff_ms = 0;
-                timer_off(s->retry_timer);
                 s->unreached_ms = 0;
+                timer_off(s->retry_timer);
         }
         if (entry->readiness != READINESS_ASLEEP)
                 s->asked = false;
@@ -362,6 +363,7 @@ struct server *server_free(struct server *s)
         subs_server_free(s);
         tools_free(s);
         pins_free(s);
+        late_forget(s);
         if (s->gone && g->config.cache)
                 tool_cache_drop(g->config.cache, s->entry.name);
         if (s->told)

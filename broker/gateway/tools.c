@@ -5,12 +5,11 @@
 #include "broker/gateway/internal.h"
 #include "common/log.h"
 
-#define TOOLS_TIMEOUT_MS 10000U
-#define RELOAD_MS        1000U /* a server that says "changed" all the time is not asked all the time */
-#define MAX_PAGES        64U
-#define MAX_TOOLS        4096U
-#define MAX_TEXT         (1U << 20)
-#define MAX_NAME         256U /* bytes; the specification wants 128 at most */
+#define RELOAD_MS 1000U /* a server that says "changed" all the time is not asked all the time */
+#define MAX_PAGES 64U
+#define MAX_TOOLS 4096U
+#define MAX_TEXT  (1U << 20)
+#define MAX_NAME  256U /* bytes; the specification wants 128 at most */
 
 struct tool {
         char *name;
@@ -25,6 +24,7 @@ struct tools {
         size_t n;
         bool valid, changed; /* changed: while it was being read */
         bool recalled;       /* from before: nobody has asked the server yet */
+        bool missed;
         unsigned pages;
         uint64_t since_ms; /* the loader is at work; 0: it is not */
         uint64_t done_ms;
@@ -207,6 +207,9 @@ static void tools_done(struct tools *t, bool ok)
                 keep(t->server);
                 tools_tell(t->server);
         }
+        if (ok && t->missed)
+                changes_list(t->server, MCP_M_TOOLS_LIST);
+        t->missed &= !ok;
         tools_judge_stale(t->server);
         list_init(&ready);
         LIST_FOREACH (c, &t->waiting, struct call, in_queue) {
@@ -303,7 +306,6 @@ static void tools_start(struct tools *t)
         t->loader->method = MCP_M_TOOLS_LIST;
         t->loader->finish = on_page;
         t->loader->user = t;
-        t->loader->timeout_ms = TOOLS_TIMEOUT_MS;
         server_want(s, t->loader, loader_ready);
 }
 
@@ -347,6 +349,11 @@ uint64_t tools_loading(const struct server *s)
 bool tools_are_known(const struct server *s)
 {
         return s->tools && s->tools->valid;
+}
+
+void tools_missed(struct server *s)
+{
+        s->tools->missed = true;
 }
 
 void tools_ensure(struct server *s, struct call *c, void (*then)(struct call *c))

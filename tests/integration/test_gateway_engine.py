@@ -168,7 +168,9 @@ class GatewayEngine(unittest.TestCase):
 
     def test_names_are_those_of_the_approvals(self):
         tools = {name: self.host.approval(name)["tools"] for name in (*STANDING, *SLEEPING)}
-        self.assertEqual(sorted(self.gateway.names()), sorted(f"{name}__{tool}" for name, of in tools.items() for tool in of))
+        names = sorted(f"{name}__{tool}" for name, of in tools.items() for tool in of)
+        # Those that sleep are started for the first list of all, which does not wait for them for long.
+        eventually(f"all are listed: {names}", 30, lambda: sorted(self.gateway.names()) == names)
         with self.gateway.client() as client:
             self.assertEqual(client.names(), self.gateway.names())
         for name in STANDING:

@@ -56,6 +56,18 @@ class Load(unittest.TestCase):
             gateway.tell("kill", name)
             crashes.append(time.monotonic())
 
+    def test_two_hundred_servers_behind_one_endpoint(self):
+        """More than a legacy session may have calls under way: one list has all of them, and calls find their way."""
+        names = [f"s{n:03}" for n in range(200)]
+        with Gateway(*(stdio(name, fixture("mcp_echo")) for name in names)) as gateway:
+            def complete():
+                with gateway.client() as client:
+                    listed = client.names()
+                    self.assertEqual(client.tool("s199__echo", text="last"), "last")
+                return {f"{name}__echo" for name in names} <= set(listed)
+            eventually("all of them are listed", 60, complete)
+            self.assertLessEqual({f"{name}__echo" for name in names}, set(gateway.names()))
+
     def test_sixty_four_clients(self):
         with Gateway(*self.entries()) as gateway:
             for n in range(SERVERS):

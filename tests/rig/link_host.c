@@ -40,7 +40,7 @@ struct hosted {
 struct host {
         sd_event *loop;
         struct channel *link;
-        struct hosted *servers[64];
+        struct hosted *servers[256];
         size_t n;
         struct buf in;
 };

@@ -4,7 +4,7 @@
 
 #include "common/mcp/sse.h"
 
-struct upstream *fake_upstreams[64];
+struct upstream *fake_upstreams[256];
 size_t n_fake_upstreams;
 
 static struct exchange *all_exchanges[4096];

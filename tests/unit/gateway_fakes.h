@@ -55,7 +55,7 @@ struct upstream {
         size_t n_calls;
 };
 /* In the order in which they were made; the test does not free them. */
-extern struct upstream *fake_upstreams[64];
+extern struct upstream *fake_upstreams[256];
 extern size_t n_fake_upstreams;
 void fakes_free(void);
 

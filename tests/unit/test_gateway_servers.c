@@ -291,6 +291,100 @@ static void test_per_session(_unused_ void **state)
         world_free(w);
 }
 
+#define SLOW_MS 2050U
+
+/* A list does not wait for one that is slow. What comes later is announced, and kept for the next one that would go without it. */
+static void test_slow_server(_unused_ void **state)
+{
+        static const char with[] = "b__y", *const changed = "tools/list_changed";
+        struct world *w = world_new();
+        struct upstream *a = world_server(w, "a", NULL, MCP_ERA_LEGACY, CAPS), *b = world_server(w, "b", NULL, MCP_ERA_LEGACY, CAPS);
+        struct exchange *listen, *x;
+        size_t told;
+
+        world_run(w, 100); /* "changed", since they are there */
+        listen = modern(w, "/mcp", "subscriptions/listen", NULL, "\"notifications\":{\"toolsListChanged\":true}");
+        x = LIST("/mcp");
+        fake_result(fake_call(a, "tools/list"), "{\"tools\":[{\"name\":\"x\"}]}");
+        assert_false(x->over);
+        world_run(w, SLOW_MS);
+        assert_true(x->over);
+        assert_non_null(strstr(fake_last(x), "a__x"));
+        assert_null(strstr(fake_last(x), with));
+        told = listen->n_events;
+        /* Who asks now need not wait, and the server is not asked a second time. */
+        x = LIST("/mcp");
+        fake_result(fake_call(a, "tools/list"), "{\"tools\":[{\"name\":\"x\"}]}");
+        assert_true(x->over);
+        fake_result(fake_call(b, "tools/list"), "{\"tools\":[{\"name\":\"y\"}]}");
+        assert_null(fake_call(b, "tools/list"));
+        world_run(w, 100);
+        assert_int_equal(listen->n_events, told + 1);
+        assert_non_null(strstr(fake_last(listen), changed));
+        for (unsigned i = 0; i < 2; i++) {
+                x = LIST("/mcp");
+                fake_result(fake_call(a, "tools/list"), "{\"tools\":[{\"name\":\"x\"}]}");
+                world_run(w, SLOW_MS);
+                assert_non_null(strstr(fake_last(x), with));
+                /* The same is no news; and a server that gives up has not lost its tools. */
+                if (i == 0)
+                        fake_result(fake_call(b, "tools/list"), "{\"tools\":[{\"name\":\"y\"}]}");
+                else
+                        fake_fail(fake_call(b, "tools/list"), ERR_TIMEOUT, "too slow");
+                world_run(w, 100);
+                assert_int_equal(listen->n_events, told + 1);
+        }
+        /* In time, it is the newest that counts, also for later. */
+        x = LIST("/mcp");
+        fake_result(fake_call(a, "tools/list"), "{\"tools\":[]}");
+        fake_result(fake_call(b, "tools/list"), "{\"tools\":[{\"name\":\"z\"}]}");
+        assert_null(strstr(fake_last(x), with));
+        x = LIST("/mcp");
+        fake_result(fake_call(a, "tools/list"), "{\"tools\":[]}");
+        world_run(w, SLOW_MS);
+        assert_non_null(strstr(fake_last(x), "b__z"));
+        world_free(w);
+}
+
+/* More servers than a session may have calls under way; and lists without end are refused all the same. */
+static void test_many_servers(_unused_ void **state)
+{
+        static const char start[] =
+                "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\","
+                "\"capabilities\":{}}}",
+                          list[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}",
+                          ping[] = "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"ping\"}";
+        struct world *w = world_new();
+        struct upstream *all[200];
+        struct exchange *x, *y, *lists[16];
+        unsigned refused = 0;
+        char *id;
+
+        for (unsigned i = 0; i < ELEMENTSOF(all); i++) {
+                char name[8];
+
+                snprintf(name, sizeof(name), "s%03u", i);
+                all[i] = world_server(w, name, NULL, MCP_ERA_LEGACY, CAPS);
+        }
+        x = run(w, fake_exchange("POST", "/mcp", start, JSON, ACCEPT, NULL));
+        id = mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
+        x = run(w, fake_exchange("POST", "/mcp", list, JSON, ACCEPT, id, NULL));
+        y = run(w, fake_exchange("POST", "/mcp", ping, JSON, ACCEPT, id, NULL));
+        assert_non_null(strstr(fake_last(y), "\"result\":{}"));
+        for (unsigned i = 0; i < ELEMENTSOF(all); i++)
+                fake_result(fake_call(all[i], "tools/list"), "{\"tools\":[{\"name\":\"t\"}]}");
+        assert_non_null(strstr(fake_last(x), "s000__t"));
+        assert_non_null(strstr(fake_last(x), "s199__t"));
+        for (unsigned i = 0; i < ELEMENTSOF(lists); i++) {
+                lists[i] = run(w, fake_exchange("POST", "/mcp", list, JSON, ACCEPT, id, NULL));
+                refused += lists[i]->over && strstr(fake_last(lists[i]), "too many lists");
+        }
+        assert_int_equal(refused, ELEMENTSOF(lists) - 8);
+        run(w, fake_exchange("DELETE", "/mcp", NULL, id, NULL)); /* with all of them under way */
+        free(id);
+        world_free(w);
+}
+
 static void http_entry(struct world *w, const char *of)
 {
         char name[] = "h", address[] = "127.0.0.1", *instance = mem_strdup(of);
@@ -469,20 +563,12 @@ static void test_metrics(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_on_demand),
-                cmocka_unit_test(test_does_not_come),
-                cmocka_unit_test(test_dies),
-                cmocka_unit_test(test_merged_lists),
-                cmocka_unit_test(test_routes),
-                cmocka_unit_test(test_resource_of_those_without),
-                cmocka_unit_test(test_gone),
-                cmocka_unit_test(test_hung_http),
-                cmocka_unit_test(test_unreached_http),
-                cmocka_unit_test(test_hung_stdio),
-                cmocka_unit_test(test_per_session),
-                cmocka_unit_test(test_per_session_modern),
-                cmocka_unit_test(test_broken_tool),
-                cmocka_unit_test(test_metrics),
+                cmocka_unit_test(test_on_demand),          cmocka_unit_test(test_does_not_come), cmocka_unit_test(test_dies),
+                cmocka_unit_test(test_merged_lists),       cmocka_unit_test(test_routes),
+                cmocka_unit_test(test_resource_of_those_without),        cmocka_unit_test(test_gone),
+                cmocka_unit_test(test_slow_server),        cmocka_unit_test(test_many_servers),  cmocka_unit_test(test_hung_http),
+                cmocka_unit_test(test_unreached_http),     cmocka_unit_test(test_hung_stdio),    cmocka_unit_test(test_per_session),
+                cmocka_unit_test(test_per_session_modern), cmocka_unit_test(test_broken_tool),   cmocka_unit_test(test_metrics),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
