@@ -91,23 +91,67 @@ static void add_head(struct buf *out, const char *event, uint64_t number, const 
         add_member(out, "run", run);
 }
 
+/* What tells a decision from others. */
+static void add_kind(struct buf *out, const struct gateway_question *q, const struct policy_decision *decision, const char *approval)
+{
+        buf_reserve(out, 256);
+        add_member(out, "door", q->request ? "http" : "mcp");
+        add_member(out, "kind", policy_kind_name(q->kind));
+        add_member(out, "server", q->server);
+        add_name(out, q->name);
+        add_member(out, "outcome", policy_outcome_name(decision->outcome));
+        add_member(out, "rule", decision->rule ? decision->rule : "");
+        if (*approval)
+                add_member(out, "approval", approval);
+}
+
+/* A denial that came before, or one of many: it will be in a line with a count. */
+static bool was_counted(struct door *d, const struct gateway_question *q, const struct policy_decision *decision, const char *kind,
+                        uint64_t number)
+{
+        _cleanup_buf_ struct buf together = {0};
+
+        if (decision->outcome == POLICY_ALLOWED)
+                return false;
+        add_member(&together, "outcome", policy_outcome_name(decision->outcome));
+        return denials_again(d->denials, q->who->agent, q->who->run, kind, together.data, number, clock_us(CLOCK_REALTIME) / 1000);
+}
+
+static int write_count(const struct denials_count *c, void *user)
+{
+        struct door *d = user;
+        _cleanup_buf_ struct buf line = {0};
+        _cleanup_err_ struct err *err = NULL;
+        char since[TEXT_TIME_MAX];
+
+        add_head(&line, "repeated", c->number, c->agent, c->run);
+        buf_adds(&line, c->kind);
+        text_format_time(since, (time_t)(c->since_ms / 1000));
+        buf_addf(&line, ",\"times\":%" PRIu64 ",\"since\":\"%.19s.%03uZ\"}\n", c->times, since, (unsigned)(c->since_ms % 1000));
+        if (decision_log_write(d->log, line.data, line.len, &err) == 0)
+                return 0;
+        log_error("a count of denials was not logged, and is tried again", "why", err_msg(err));
+        return -1;
+}
+
+void door_log_denials(struct door *d)
+{
+        denials_flush(d->denials, write_count, d);
+}
+
 static int log_decision(struct door *d, const struct gateway_question *q, const struct policy_decision *decision, const char *approval,
                         uint64_t number, uint64_t took_us, struct err **err)
 {
-        _cleanup_buf_ struct buf line = {0};
+        _cleanup_buf_ struct buf line = {0}, kind = {0};
 
+        add_kind(&kind, q, decision, approval);
+        if (was_counted(d, q, decision, kind.data, number))
+                return 0;
         buf_reserve(&line, 512);
         add_head(&line, "decision", number, q->who->agent, q->who->run);
-        add_member(&line, "door", q->request ? "http" : "mcp");
-        add_member(&line, "kind", policy_kind_name(q->kind));
-        add_member(&line, "server", q->server);
-        add_name(&line, q->name);
-        add_member(&line, "outcome", policy_outcome_name(decision->outcome));
-        add_member(&line, "rule", decision->rule ? decision->rule : "");
+        buf_add(&line, kind.data, kind.len);
         if (*decision->why)
                 add_member(&line, "why", decision->why);
-        if (*approval)
-                add_member(&line, "approval", approval);
         buf_addf(&line, ",\"arguments_bytes\":%zu,\"took_us\":%" PRIu64 "}\n", q->arguments.n, took_us);
         return decision_log_write(d->log, line.data, line.len, err);
 }

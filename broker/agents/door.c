@@ -221,6 +221,12 @@ static int on_sync(sd_event_source *s, _unused_ uint64_t at, void *user)
 
         if (ledger_sync(d->ledger, &err) < 0)
                 log_error("counters could not be written out", "why", err_msg(err));
+        uint64_t now = 0;
+        (void)sd_event_now(d->loop, CLOCK_MONOTONIC, &now);
+        if (now / 1000 - d->denials_ms >= DENIALS_PERIOD_MS) {
+                d->denials_ms = now / 1000;
+                door_log_denials(d);
+        }
         int r = sd_event_source_set_time_relative(s, SYNC_US);
         return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
@@ -288,6 +294,7 @@ int door_new(struct door **ret, sd_event *loop, const struct conf *conf, struct 
         list_init(&d->plain);
         d->catalogue = catalogue_new();
         d->shown = shown_new();
+        d->denials = denials_new();
         if (open_state(d, err) < 0 || watch(d, conf->policy_path, err) < 0)
                 return -1;
         if (!same_directory(conf->policy_path, conf->agents_file) && watch(d, conf->agents_file, err) < 0)
@@ -316,6 +323,9 @@ struct door *door_free(struct door *d)
         for (size_t i = 0; i < d->n_watches; i++)
                 sd_event_source_disable_unref(d->watches[i]);
         sd_event_source_disable_unref(d->sync);
+        if (d->log)
+                door_log_denials(d);
+        denials_free(d->denials);
         decider_free(d->decider);
         ledger_free(d->ledger);
         decision_log_free(d->log);

@@ -12,6 +12,7 @@
 
 #include "broker/agents/catalogue.h"
 #include "broker/agents/decision_log.h"
+#include "broker/agents/denials.h"
 #include "broker/agents/door.h"
 #include "broker/agents/gate.h"
 #include "broker/agents/pending.h"
@@ -38,6 +39,8 @@ struct door {
         struct ledger *ledger;
         struct decider *decider;
         struct decision_log *log;
+        struct denials *denials;
+        uint64_t denials_ms; /* when their counts were written last, CLOCK_MONOTONIC */
         struct pending *pending;
         char *policy_trouble; /* why the file that is there now is not the policy in force */
         bool policy_was_read;
@@ -65,6 +68,8 @@ enum policy_access tool_access(const struct policy_agent *a, const struct tool *
 /* By any of its names, if this agent may see it. */
 const struct tool *tool_seen(const struct door *d, const struct principal *who, const char *name);
 
+/* The counts of denials that came again go into the log. */
+void door_log_denials(struct door *d);
 /* Since the epoch, in ms; never before what the gate has seen. */
 uint64_t door_now_ms(const struct door *d);
 

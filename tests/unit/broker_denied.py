@@ -422,7 +422,7 @@ class Timing(agents.AgentTest):
 
 
 class Denied(agents.AgentTest):
-    agents = {"nobody": {}, "alice": {}}
+    agents = {"nobody": {}, "bob": {"allow": ["echo:*"]}}
 
     def test_long_names_do_not_push_the_log_out(self):
         self.begin()
@@ -432,6 +432,23 @@ class Denied(agents.AgentTest):
             self.assertEqual(self.v1("nobody", "call", {"name": name})[0], 404)
         self.assertEqual([d["name_bytes"] for d in self.decisions()], [1000000] * 4)
         self.assertLess((self.state / "decisions.jsonl").stat().st_size, 8192)
+
+    def test_a_loop_of_denied_calls_does_not_push_the_log_out(self):
+        self.begin()
+        self.assertEqual(self.v1("bob", "call", {"name": "echo:echo"})[0], 200)
+        for n in range(600):
+            self.assertEqual(self.v1("nobody", "call", {"name": "echo:echo" if n % 2 else f"echo:t{n}"})[0], 404)
+        self.assertEqual(self.v1("bob", "call", {"name": "echo:echo"})[0], 200)
+        self.broker.terminate()
+        self.broker.wait(10)
+        lines = self.decisions()
+        self.assertEqual(len([d for d in lines if d.get("outcome") == "allow"]), 2)
+        denied = [d for d in lines if d["agent"] == "nobody"]
+        self.assertLess(len(denied), 20)
+        self.assertEqual(sum(d.get("times", 1) for d in denied), 600, denied)
+        same = [d for d in denied if d["event"] == "repeated" and d.get("name") == "echo"]
+        self.assertEqual([(d["times"], d["outcome"], d["server"]) for d in same], [(299, "does-not-exist", "echo")])
+        self.assertNotIn("name", next(d for d in denied if d["event"] == "repeated" and d not in same))  # of all that had another name
 
 
 if __name__ == "__main__":
