@@ -225,6 +225,8 @@ int ledger_open(struct ledger **ret, const char *dir, struct err **err)
 
         l->journal = l->lock = -1;
         l->dir = mem_strdup(dir);
+        if (dir)
+                ledger_sync_init(l);
         if (dir && (lock_directory(l, err) < 0 || ledger_read(l, err) < 0))
                 return -1;
         *ret = TAKE_PTR(l);
@@ -239,6 +241,7 @@ struct ledger *ledger_free(struct ledger *l)
                 free(l->states[i]);
         free(l->states);
         free(l->declared);
+        ledger_sync_deinit(l);
         if (l->journal >= 0)
                 close(l->journal);
         if (l->lock >= 0)
@@ -246,14 +249,4 @@ struct ledger *ledger_free(struct ledger *l)
         free(l->dir);
         free(l);
         return NULL;
-}
-
-int ledger_sync(struct ledger *l, struct err **err)
-{
-        if (!l->unsynced || l->journal < 0)
-                return 0;
-        if (fdatasync(l->journal) < 0)
-                return err_sys(err, errno, "cannot bring the counters in %s to the disk", l->dir);
-        l->unsynced = false;
-        return 0;
 }

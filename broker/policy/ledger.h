@@ -88,7 +88,10 @@ _must_check_ int ledger_take(struct ledger *l, const struct ledger_ask *ask, str
  */
 _must_check_ int ledger_settle(struct ledger *l, struct ledger_ticket *ticket, uint64_t tokens, uint64_t cost, struct err **err);
 
-/* fdatasync of the journal, when anything was written since. Once a second, from a timer. */
+/*
+ * Has the journal brought to the disk, when anything was written since. Once a second, from a timer. Does not wait for the disk: -1 is said
+ * of what the call before began, which is begun again then.
+ */
 _must_check_ int ledger_sync(struct ledger *l, struct err **err);
 
 struct ledger_usage {

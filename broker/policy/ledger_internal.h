@@ -31,7 +31,8 @@ struct ledger {
         uint64_t generation, now_ms;
         int journal; /* -1: none yet */
         off_t journal_size;
-        bool unsynced;
+        bool unsynced, syncing;       /* not on the disk yet; on its way there */
+        uint64_t aio;                 /* context of the kernel's asynchronous I/O; 0: none */
         struct ledger_state **states; /* a place is kept as long as the process lives: tickets name it */
         size_t n_states;
         uint32_t *declared; /* places of the declared agents */
@@ -52,6 +53,10 @@ struct record {
 void ledger_apply(struct ledger *l, const struct record *r);
 /* Number of the period that a time is in. */
 uint32_t ledger_period_number(enum ledger_period period, uint64_t now_ms);
+
+/* -- ledger_sync.c ------------------------------------------------------------------------------------------------------------ */
+void ledger_sync_init(struct ledger *l);
+void ledger_sync_deinit(struct ledger *l);
 
 /* -- ledger_file.c ------------------------------------------------------------------------------------------------------------ */
 /* Snapshot of these states as the next generation, with an empty journal. On success l has the new generation and journal. */

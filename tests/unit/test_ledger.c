@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "broker/policy/ledger.h"
+#include "broker/policy/ledger_internal.h"
 #include "broker/policy/window.h"
 #include "common/file.h"
 #include "tests/unit/test.h"
@@ -398,6 +398,41 @@ static void never_more_than_the_limit_across_kills(_unused_ void **state)
         remove_dir(dir);
 }
 
+/* The disk is waited for by nobody; that it failed is said the next time, and done again. */
+static void synced_without_waiting(_unused_ void **state)
+{
+        char dir[32];
+        struct ledger_ticket t = {0};
+        struct err *err = NULL;
+        int ends[2], journal;
+
+        make_dir(dir);
+        struct ledger *l = open_ledger(dir, &alice, 1);
+        for (unsigned i = 0; i < 3; i++) {
+                take(l, 0, 0, NOW, 1, 0, &t);
+                assert_true(l->unsynced);
+                assert_ok(ledger_sync(l, &err));
+                assert_false(l->unsynced);
+                for (unsigned k = 0; k < 5000 && l->syncing; k++) {
+                        usleep(1000);
+                        assert_ok(ledger_sync(l, &err));
+                }
+                assert_false(l->syncing);
+        }
+        take(l, 0, 0, NOW, 1, 0, &t);
+        assert_int_equal(pipe2(ends, O_CLOEXEC), 0); /* nothing that could be synced */
+        journal = l->journal;
+        l->journal = ends[1];
+        assert_fails(ledger_sync(l, &err), "to the disk");
+        assert_true(l->unsynced);
+        l->journal = journal;
+        assert_ok(ledger_sync(l, &err));
+        ledger_free(l); /* with one under way */
+        close(ends[0]);
+        close(ends[1]);
+        remove_dir(dir);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -411,6 +446,7 @@ int main(void)
                 cmocka_unit_test(what_cannot_be_written_is_not_admitted),
                 cmocka_unit_test(two_processes_do_not_count_past_each_other),
                 cmocka_unit_test(journal_is_bounded),
+                cmocka_unit_test(synced_without_waiting),
                 cmocka_unit_test(never_more_than_the_limit_across_kills),
         };
 
