@@ -496,11 +496,21 @@ static const char *on_name(const struct principal *who)
         return who->agent;
 }
 
+static enum gateway_standing on_standing(const struct principal *who, void *user)
+{
+        const struct door *d = user;
+
+        if (gate_has_revoked(d->gate, who) || (d->reloaded && !policy_agent_find(decider_policy(d->decider), who->agent)))
+                return GATEWAY_REVOKED;
+        return gate_still_counts(d->gate, who) ? GATEWAY_COUNTS : GATEWAY_EXPIRED;
+}
+
 void guard_init(struct door *d)
 {
         d->guard = (struct gateway_guard){.ref = principal_ref,
                                           .unref = principal_unref,
                                           .name = on_name,
+                                          .standing = on_standing,
                                           .visible = on_visible,
                                           .decide = on_decide,
                                           .settle = on_settle,

@@ -101,6 +101,9 @@ void door_reload(struct door *d)
                 log_info("the policy was read", "file", d->conf->policy_path);
         note_policy(d, policy);
         tell_troubles(d);
+        d->reloaded = true;
+        gateway_review(d->gateway);
+        d->reloaded = false;
 }
 
 /* -- watching ------------------------------------------------------------------------------------------------------------------ */
@@ -223,6 +226,7 @@ static int on_sync(sd_event_source *s, _unused_ uint64_t at, void *user)
                 log_error("counters could not be written out", "why", err_msg(err));
         uint64_t now = 0;
         (void)sd_event_now(d->loop, CLOCK_MONOTONIC, &now);
+        gateway_review(d->gateway);
         if (now / 1000 - d->denials_ms >= DENIALS_PERIOD_MS) {
                 d->denials_ms = now / 1000;
                 door_log_denials(d);

@@ -188,9 +188,14 @@ struct principal *gate_identify(struct gate *g, const char *credential, size_t n
         return who;
 }
 
-bool gate_still_counts(struct gate *g, const struct principal *p)
+bool gate_has_revoked(const struct gate *g, const struct principal *p)
 {
         const struct identity_agent *agent = identities_find(g->identities, p->agent);
 
-        return agent && p->issued_at >= agent->not_before && p->expires_at > gate_now(g);
+        return !agent || p->issued_at < agent->not_before;
+}
+
+bool gate_still_counts(struct gate *g, const struct principal *p)
+{
+        return !gate_has_revoked(g, p) && p->expires_at > gate_now(g);
 }

@@ -25,5 +25,7 @@ const char *gate_trouble(const struct gate *g);
 struct principal *gate_identify(struct gate *g, const char *credential, size_t n);
 /* Would its token still count? For what lives longer than a request. */
 bool gate_still_counts(struct gate *g, const struct principal *p);
+/* Does it not, for another reason than that its time is over? */
+bool gate_has_revoked(const struct gate *g, const struct principal *p);
 /* Later of the clock and what it was seen to be, in seconds. */
 time_t gate_now(struct gate *g);

@@ -55,6 +55,7 @@ struct door {
         sd_event_source *watches[2];
         size_t n_watches;
         uint64_t calls;              /* numbers of log lines */
+        bool reloaded;               /* just now: agents that the policy names no longer lose their streams, too */
         bool agents_bad, policy_bad; /* the file cannot be read: what it said before is in force */
         struct door_counts counts;
 };

@@ -62,11 +62,18 @@ enum gateway_verdict {
         GATEWAY_RESULT,  /* *answer is the result, JSON */
         GATEWAY_ERROR,   /* *answer is a sentence for the caller */
 };
+enum gateway_standing {
+        GATEWAY_COUNTS,
+        GATEWAY_EXPIRED, /* nothing more is begun, and streams end; calls that were let pass go on */
+        GATEWAY_REVOKED, /* those end, too */
+};
 struct gateway_guard {
         struct principal *(*ref)(struct principal *who);
         void (*unref)(struct principal *who);
         /* What tells agents apart: sessions, cursors and states of one are no good for another. Borrowed. */
         const char *(*name)(const struct principal *who);
+        /* Does what who came with still count? */
+        enum gateway_standing (*standing)(const struct principal *who, void *user);
         /* In lists, notifications, and for questions of servers. name NULL: could anything of this kind and server be? */
         bool (*visible)(const struct principal *who, enum policy_kind kind, const char *server, const char *name, void *user);
         enum gateway_verdict (*decide)(const struct gateway_question *q, void **ticket, struct buf *answer, void *user);
@@ -89,6 +96,9 @@ struct gateway_guard {
 #define GATEWAY_CALL_TOOL "harness_call_tool" /* of the guard's own; the gateway unwraps it: {"name": …, "arguments": {…}} */
 /* Borrowed; before the first exchange with an identity. */
 void gateway_set_guard(struct gateway *g, const struct gateway_guard *guard);
+
+/* Ends what belongs to agents that do not count any more: after a change, and now and then, since tokens expire. */
+void gateway_review(struct gateway *g);
 
 /* -- calls of doors that do not speak MCP ---------------------------------------------------------------------------------------- */
 struct gateway_request {

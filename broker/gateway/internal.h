@@ -502,6 +502,8 @@ struct listen {
 };
 void listen_start(struct call *c);
 void listen_event(struct listen *l, const struct mcp_message *m);
+/* Those of agents that do not count any more. */
+void listens_review(struct gateway *g);
 /* Those of one server, or all (NULL). */
 void listens_free(struct gateway *g, const struct server *s);
 /* Tells a modern server anew what it is to report. */

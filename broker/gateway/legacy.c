@@ -17,6 +17,7 @@ static struct session *session_of(struct gateway *g, struct server *endpoint, st
 {
         const char *name = exchange_header(x, "Mcp-Session-Id");
         const char *version = exchange_header(x, "MCP-Protocol-Version");
+        struct principal *who;
         struct session *s;
         int r;
 
@@ -35,6 +36,10 @@ static struct session *session_of(struct gateway *g, struct server *endpoint, st
                 reply_error(x, 400, id, MCP_INVALID_REQUEST, "Bad Request: unsupported MCP-Protocol-Version");
                 return NULL;
         }
+        /* It goes on with the newest token that was shown for it. */
+        who = guard_ref(g, guard_who(g, x));
+        guard_unref(g, s->who);
+        s->who = who;
         session_used(s);
         return s;
 }

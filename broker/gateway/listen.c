@@ -44,22 +44,34 @@ void listen_event(struct listen *l, const struct mcp_message *m)
         send_text(l, &text);
 }
 
+static void listen_end(struct listen *l)
+{
+        _cleanup_buf_ struct buf text = {0};
+
+        buf_addf(&text, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"resultType\":\"complete\",\"_meta\":{\"%s\":%s}}}", l->id,
+                 MCP_META_SUBSCRIPTION, l->id);
+        send_text(l, &text);
+        exchange_on_left(l->x, NULL, NULL);
+        exchange_end(l->x);
+        listen_free(l);
+}
+
 void listens_free(struct gateway *g, const struct server *s)
 {
         struct listen *l;
 
-        LIST_FOREACH (l, &g->listens, struct listen, in_gateway) {
-                _cleanup_buf_ struct buf text = {0};
+        LIST_FOREACH (l, &g->listens, struct listen, in_gateway)
+                if (!s || l->server == s)
+                        listen_end(l);
+}
 
-                if (s && l->server != s)
-                        continue;
-                buf_addf(&text, "{\"jsonrpc\":\"2.0\",\"id\":%s,\"result\":{\"resultType\":\"complete\",\"_meta\":{\"%s\":%s}}}", l->id,
-                         MCP_META_SUBSCRIPTION, l->id);
-                send_text(l, &text);
-                exchange_on_left(l->x, NULL, NULL);
-                exchange_end(l->x);
-                listen_free(l);
-        }
+void listens_review(struct gateway *g)
+{
+        struct listen *l;
+
+        LIST_FOREACH (l, &g->listens, struct listen, in_gateway)
+                if (l->who && g->guard->standing(l->who, g->guard->user) != GATEWAY_COUNTS)
+                        listen_end(l);
 }
 
 /* -- a client's ------------------------------------------------------------------------------------------------------------------ */

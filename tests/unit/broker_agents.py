@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import unittest
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -20,6 +21,7 @@ sys.path.insert(0, str(HERE))
 import broker_process as process
 from broker_process import BUILD, INITIALIZE, JSON_RPC, NOBODY, eventually
 
+META = {"io.modelcontextprotocol/protocolVersion": "2026-07-28", "io.modelcontextprotocol/clientCapabilities": {}}
 ALLOW_ALL = {"allow": ["*:*"], "prompts": ["*:*"], "resources": ["*:*"], "sampling": ["*"], "elicitation": ["*"], "roots": ["*"]}
 
 
@@ -126,6 +128,92 @@ def tool_names(answer):
 
 
 HARNESS = ["harness_search_tools", "harness_describe_tool", "harness_call_tool", "harness_load_tools"]
+
+
+class Ends(AgentTest):
+    """What outlives a request ends with what it was let in by, though nothing is ever said on it."""
+
+    def stream_of(self, agent, session=None, token=None):
+        """Answer of an event stream: the session's own, or a modern client's."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.door, timeout=10)
+        headers = {"Authorization": f"Bearer {token or self.tokens[agent]}", "Accept": JSON_RPC["Accept"]}
+        if session:
+            connection.request("GET", "/mcp", headers={**headers, **dict(session), "Accept": "text/event-stream"})
+        else:
+            body = {"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": {"_meta": META, "notifications": {"toolsListChanged": True}}}
+            connection.request("POST", "/mcp", json.dumps(body), {**headers, **JSON_RPC, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "subscriptions/listen"})
+        answer = connection.getresponse()
+        self.assertEqual(answer.status, 200)
+        self.addCleanup(connection.close)
+        return answer
+
+    def ends(self, stream):
+        """Within the connection's time limit, and by the broker's doing."""
+        stream.read()
+
+    def goes_on(self, stream):
+        stream.fp.raw._sock.settimeout(0.5)  # pylint: disable=protected-access
+        try:
+            self.assertNotEqual(stream.read1(1), b"", "a stream ended")
+        except TimeoutError:
+            pass
+
+    def test_removed_and_rotated(self):
+        self.begin()
+        session, others = self.session_of("bob"), self.session_of("alice")
+        mine = [self.stream_of("bob", session), self.stream_of("bob")]
+        theirs = [self.stream_of("alice", others), self.stream_of("alice")]
+        self.cli("agent", "rotate", "bob")
+        for stream in mine:
+            self.ends(stream)
+        self.tokens["bob"] = self.token_of("bob")
+        eventually(lambda: self.send("POST", "/v1/search", {"query": "echo"}, self.tokens["bob"])[0] == 200)  # a new token counts from the next second on
+        self.assertEqual(self.send("POST", "/mcp", {"jsonrpc": "2.0", "id": 7, "method": "ping"}, self.tokens["bob"], session)[0], 404)
+        mine = [self.stream_of("bob", self.session_of("bob")), self.stream_of("bob")]
+        self.cli("agent", "remove", "bob")
+        for stream in mine:
+            self.ends(stream)
+        for stream in theirs:
+            self.goes_on(stream)
+
+    def test_named_by_the_policy_no_longer(self):
+        self.begin()
+        streams = [self.stream_of("bob", self.session_of("bob")), self.stream_of("bob")]
+        other = self.stream_of("alice")
+        self.agents = {agent: rights for agent, rights in self.agents.items() if agent != "bob"}
+        self.write_policy()
+        for stream in streams:
+            self.ends(stream)
+        self.goes_on(other)
+
+    def test_expired(self):
+        self.begin()
+        session = self.session_of("bob")
+        short = self.token_of("bob", "--ttl", "3s")
+        old = [self.stream_of("bob", session, short), self.stream_of("bob", token=short)]
+        self.rpc("bob", "ping", headers=session)  # the session goes on with a token that counts for longer
+        begun = time.monotonic()
+        for stream in old:
+            self.ends(stream)
+        self.assertLess(time.monotonic() - begun, 8)
+        self.goes_on(self.stream_of("bob", session))
+
+    def test_a_call_under_way(self):
+        self.begin()
+        session = self.session_of("alice")
+        answers = []
+        call = threading.Thread(target=lambda: answers.append(self.rpc("alice", "tools/call", {"name": "echo:sleep", "arguments": {"ms": 15000}}, session)))
+        plain = threading.Thread(target=lambda: answers.append(self.v1("alice", "call", {"name": "echo:sleep", "arguments": {"ms": 15000}})))
+        begun = time.monotonic()
+        call.start()
+        plain.start()
+        eventually(lambda: [d.get("outcome") for d in self.decisions()].count("allow") == 2)
+        self.cli("agent", "remove", "alice")
+        call.join(10)
+        plain.join(10)
+        self.assertLess(time.monotonic() - begun, 10)
+        self.assertEqual(len(answers), 2)
+        self.assertIn("does not count any more", str(answers))
 
 
 class Tools(AgentTest):
