@@ -184,6 +184,20 @@ static unsigned status_of(enum policy_outcome outcome)
         return 503;
 }
 
+/* There is no way back for answers here: whoever calls learns what it would have been asked, and that nothing was done. */
+static void input_required(struct plain *p, struct mcp_slice requests)
+{
+        struct buf out = {0};
+
+        buf_adds(&out, "{\"status\":\"input_required\",\"message\":\"the tool asks its caller something first: call it over MCP\"");
+        if (mcp_is_object(requests)) {
+                buf_adds(&out, ",\"requests\":");
+                mcp_add_slice(&out, requests);
+        }
+        buf_addc(&out, '}');
+        respond(p, 409, &out);
+}
+
 static void call_done(void *user, struct mcp_slice result, int64_t code, const char *message)
 {
         struct plain *p = user;
@@ -201,7 +215,7 @@ static void call_done(void *user, struct mcp_slice result, int64_t code, const c
         } else if (!mcp_has(result)) {
                 fail(p, 502, "failed", message ? message : "the server's answer is none");
         } else if (mcp_is(mcp_object_get(result, "resultType"), "\"input_required\"")) {
-                fail(p, 501, "failed", "the tool asks its caller something, which only works over MCP");
+                input_required(p, mcp_object_get(result, "inputRequests"));
         } else {
                 buf_reserve(&out, result.n + 32);
                 buf_adds(&out, "{\"status\":\"ok\",\"result\":");

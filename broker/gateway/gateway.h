@@ -93,7 +93,7 @@ struct gateway_guard {
         void *user;
 };
 #define GATEWAY_META_TOKENS "io.bulkhead/tokens"
-#define GATEWAY_CALL_TOOL "harness_call_tool" /* of the guard's own; the gateway unwraps it: {"name": …, "arguments": {…}} */
+#define GATEWAY_CALL_TOOL   "harness_call_tool" /* of the guard's own; the gateway unwraps it: {"name": …, "arguments": {…}} */
 /* Borrowed; before the first exchange with an identity. */
 void gateway_set_guard(struct gateway *g, const struct gateway_guard *guard);
 

@@ -62,6 +62,27 @@ bool guard_cares(const struct gateway *g, const struct principal *who, const cha
         return g->guard->visible(who, kind == KIND_PROMPTS ? POLICY_PROMPT : POLICY_RESOURCE, s->entry.name, NULL, g->guard->user);
 }
 
+bool guard_may_be_asked(const struct call *c, struct mcp_slice result)
+{
+        struct mcp_slice requests = mcp_object_get(result, "inputRequests"), key, request;
+        size_t pos = 0;
+
+        if (!c->who)
+                return true;
+        while (mcp_is_object(requests) && mcp_object_next(requests, &pos, &key, &request) == 1) {
+                struct mcp_slice method = mcp_is_object(request) ? mcp_object_get(request, "method") : (struct mcp_slice){0};
+                struct mcp_message m = {0};
+
+                if (!mcp_is_string(method))
+                        return false;
+                m.method = (struct mcp_slice){method.at + 1, method.n - 2};
+                m.params = mcp_object_get(request, "params");
+                if (!capability_needed(&m) || !guard_may_ask(c->g, c->who, c->server, capability_needed(&m)))
+                        return false;
+        }
+        return true;
+}
+
 enum policy_kind guard_kind(const struct call *c)
 {
         if (c->method == MCP_M_TOOLS_CALL)

@@ -306,6 +306,8 @@ struct mcp_slice guard_target(const struct call *c);
 bool guard_admits(struct call *c, const struct server *s, void (*unknown)(struct call *c));
 /* What the guard says in place of a server. */
 void guard_answer(struct call *c, enum gateway_verdict verdict, const struct buf *text);
+/* May c's agent be asked all that this result, "input required", asks? */
+bool guard_may_be_asked(const struct call *c, struct mcp_slice result);
 /* A server's answer to c, which the guard will be told of. */
 void guard_count(struct call *c, const struct mcp_message *answer);
 void guard_settle(struct call *c);

@@ -449,8 +449,12 @@ static void relay_result(struct call *c, const struct mcp_message *answer)
 {
         _cleanup_buf_ struct buf filtered = {0}, modern = {0}, sealed = {0};
         struct mcp_slice result = answer->result;
-        bool has_type = mcp_has(answer->result_type);
+        bool has_type = mcp_has(answer->result_type), asks = mcp_is(answer->result_type, "\"input_required\"");
 
+        if (asks && !guard_may_be_asked(c, result)) {
+                call_error(c, MCP_INTERNAL_ERROR, "the server needs input that this client cannot give", (struct mcp_slice){0});
+                return;
+        }
         if (c->method == MCP_M_RESOURCES_SUBSCRIBE)
                 subs_subscribed(c);
         if (list_filter(&filtered, c, answer))
@@ -459,7 +463,7 @@ static void relay_result(struct call *c, const struct mcp_message *answer)
                 result_modern(&modern, c, result, has_type);
                 result = slice_of_buf(&modern);
         }
-        if (mcp_is(answer->result_type, "\"input_required\"") && state_seal(&sealed, c, result))
+        if (asks && state_seal(&sealed, c, result))
                 result = slice_of_buf(&sealed);
         call_answer(c, result);
 }

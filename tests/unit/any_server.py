@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """An MCP server over stdio with the tools that are named, which take anything: any_server.py LOG TOOL…   What they are given goes to LOG, a line each.
 
-A tool that begins with "strange" has a schema that we do not understand; one called "costs" says that it used as many tokens as it is told."""
+A tool that begins with "strange" has a schema that we do not understand; one called "costs" says that it used as many tokens as it is told, and one
+called "asks" asks its caller something, whether that can answer or not."""
 import json
 import sys
 
@@ -17,6 +18,8 @@ def answer(method, line, params):
     if method == "tools/call":
         with open(LOG, "a", encoding="utf-8") as log:
             log.write(json.dumps([params["name"], line]) + "\n")
+        if params["name"] == "asks":
+            return {"resultType": "input_required", "inputRequests": {"q": {"method": "elicitation/create", "params": {"message": "Who?"}}}}
         meta = {"_meta": {"io.bulkhead/tokens": params["arguments"]["tokens"]}} if params["name"] == "costs" else {}
         return {"content": [{"type": "text", "text": "done"}], **meta}
     return {}

@@ -276,14 +276,14 @@ class Odd(AgentTest):
     policy = {"tool_approval_required": [], "rate_limits": [], "budgets": {"period": "month", "max_tokens": 100000}}
 
     def begin(self, **entry):
-        self.more_entries = [{"name": "any", "transport": "stdio", "command": [sys.executable, "-B", str(HERE / "any_server.py"), os.devnull, "costs", "plain", "strange_one"]}]
+        self.more_entries = [{"name": "any", "transport": "stdio", "command": [sys.executable, "-B", str(HERE / "any_server.py"), os.devnull, "asks", "costs", "plain", "strange_one"]}]
         super().begin(**entry)
         eventually(lambda: self.v1("bob", "describe", {"name": "any:plain"})[0] == 200)
 
     def test_a_tool_whose_schema_is_not_understood_is_not_offered(self):
         self.begin()
-        self.assertEqual([t["name"] for t in self.v1("bob", "search", {"query": "any strange plain"})[1]["tools"]], ["any__plain", "any__costs"])
-        self.assertEqual(tool_names(self.rpc("bob", "tools/list", headers=self.session_of("bob")))[4:], ["any__costs", "any__plain"])
+        self.assertEqual([t["name"] for t in self.v1("bob", "search", {"query": "any strange plain"})[1]["tools"]], ["any__plain", "any__asks", "any__costs"])
+        self.assertEqual(tool_names(self.rpc("bob", "tools/list", headers=self.session_of("bob")))[4:], ["any__asks", "any__costs", "any__plain"])
         self.assertEqual(self.v1("bob", "load", {"names": ["any:strange_one"]})[1], {"loaded": [], "unknown": ["any:strange_one"]})
         described = self.v1("bob", "describe", {"name": "any:strange_one"})[1]
         self.assertEqual(described["access"], "none")
@@ -293,20 +293,26 @@ class Odd(AgentTest):
         self.assertEqual((status, answer["status"]), (400, "bad_arguments"))
         self.assertIn("$dynamicRef", answer["message"])
 
+    def test_plain_http_says_what_a_tool_would_ask(self):
+        self.begin()
+        status, answer, _ = self.v1("bob", "call", {"name": "any:asks"})
+        self.assertEqual((status, answer["status"], answer["requests"]["q"]["method"]), (409, "input_required", "elicitation/create"))
+
     def test_tokens_as_servers_report_them(self):
         self.begin()
-        used = lambda: [d["tokens"] for d in self.decisions() if d["event"] == "end"]
+        def used(calls):
+            """Of all calls so far. The end of one is written behind its answer."""
+            ends = lambda: [d["tokens"] for d in self.decisions() if d["event"] == "end"]
+            return eventually(lambda: len(ends()) == calls and ends())
         call = lambda tokens: self.v1("poor", "call", {"name": "any:costs", "arguments": {"tokens": tokens}})[0]
         self.assertEqual(call(1), 200)
-        eventually(used)  # a call's end is written behind its answer
-        estimated = used()[0]
+        estimated = used(1)[0]
         self.assertGreater(estimated, 10)  # less than what went over the wire, no server can make of it
         for odd in (-5, 1.5, "7000", 1e300, [9000], {"n": 9000}, None, True):
             self.assertEqual(call(odd), 200)
-        eventually(lambda: len(used()) == 9)
-        self.assertLess(max(used()), 2 * estimated + 100)
+        self.assertLess(max(used(9)), 2 * estimated + 100)
         self.assertEqual(call(70000), 200)
-        eventually(lambda: used()[-1] == 70000)
+        self.assertEqual(used(10)[-1], 70000)
         self.assertEqual([call(40000), call(1)], [200, 429])
 
 

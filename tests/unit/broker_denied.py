@@ -287,6 +287,16 @@ class Twins(agents.AgentTest):
         reply["inputResponses"] = {key: {"action": "accept", "content": {"name": "Alice"}} for key in asked["inputRequests"]}
         self.assertIn("Alice", json.dumps(self.ask_modern("alice", "tools/call", reply, tool["name"])[1]))  # and it was not used up by others
 
+    def test_questions_go_through_the_policy_too(self):
+        """A server's question reaches no agent that may not be asked it, in neither era of the server's or the client's."""
+        self.begin()
+        for tool, kind in (("elicitation", "elicitation"), ("sampling", "sampling"), ("list_roots", "roots"), ("multiple_inputs", "all")):
+            name = f"full__test_input_required_result_{tool}"
+            self.assertEqual(self.ask_modern("alice", "tools/call", {"name": name}, name)[1]["result"]["resultType"], "input_required", kind)
+            refused = self.ask_modern("bob", "tools/call", {"name": name}, name)[1]
+            self.assertIn("error", refused, kind)
+            self.assertNotIn("inputRequests", json.dumps(refused))
+
     def stream(self, agent, body, *lines):
         """An answer that is read line by line while it comes."""
         s = socket.create_connection(("127.0.0.1", self.door), 20)
