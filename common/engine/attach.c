@@ -7,6 +7,7 @@
 
 #include "common/engine/internal.h"
 #include "common/file.h"
+#include "common/http/head.h"
 
 /*
  * The upgrade is spoken by hand, because after it the descriptor must be ours alone, and not one byte may be sent on it before a parsed
@@ -22,9 +23,11 @@ struct attach {
         sd_event_source *io;
         struct buf out; /* of the request, still to be written */
         struct buf in;
+        struct http_head head;
         size_t header_len; /* of the final answer, with its empty line; 0 = not complete */
         int status;
-        int64_t body_len; /* -1 = until the connection closes (or chunked) */
+        bool sized; /* else the body ends with a chunk, or with the connection */
+        uint64_t body_len;
         engine_attach_fn done;
         void *user;
 };
@@ -50,60 +53,38 @@ void attach_finish(struct attach *a, struct err *err)
 
 /* -- parsing ------------------------------------------------------------------------------------------------------------------ */
 
-/* Length of the header with its empty line, 0 = not there yet. */
-static size_t header_length(const char *p, size_t n)
+static int not_http(struct engine_call *c, enum http_fault fault, struct err **err)
 {
-        const char *end = memmem(p, n, "\r\n\r\n", 4);
-
-        return end ? (size_t)(end - p) + 4 : 0;
-}
-
-/* "HTTP/1.1 101 UPGRADED" -> 101; -1 = no status line. */
-static int status_line(const char *p)
-{
-        int minor, status, n = 0;
-
-        if (sscanf(p, "HTTP/1.%1d %3d%n", &minor, &status, &n) != 2 || n != 12 || (p[n] != ' ' && p[n] != '\r') || status < 100)
-                return -1;
-        return status;
-}
-
-static int64_t content_length(const char *p)
-{
-        const char *line = strcasestr(p, "\r\nContent-Length:");
-        unsigned long long n;
-
-        if (!line || sscanf(line + strlen("\r\nContent-Length:"), "%19llu", &n) != 1)
-                return -1;
-        return (int64_t)n;
+        if (fault == HTTP_FAULT_HEAD_SIZE || fault == HTTP_FAULT_TARGET_SIZE)
+                return err_set(err, ERR_LIMIT, "%s: the header of the Engine's answer is over %u bytes", c->what, ATTACH_HEADER_MAX);
+        return err_set(err, ERR_INVALID, "%s: what answers is not HTTP: %s", c->what, http_fault_text(fault));
 }
 
 /* 0: more is needed; 1: the header of the final answer is complete. */
 static int parse_header(struct engine_call *c, struct attach *a, struct err **err)
 {
-        while (a->header_len == 0) {
-                size_t n = header_length(a->in.data, a->in.len);
+        enum http_fault fault = HTTP_FAULT_NONE;
+        enum http_framing framing;
+        int r;
 
-                if (memcmp(a->in.data, "HTTP/1.", MIN(a->in.len, (size_t)7)) != 0)
-                        return err_set(err, ERR_INVALID, "%s: what answers is not HTTP", c->what);
-                if (n == 0 && a->in.len > ATTACH_HEADER_MAX)
-                        return err_set(err, ERR_LIMIT, "%s: the header of the Engine's answer is over %u bytes", c->what,
-                                       ATTACH_HEADER_MAX);
-                if (n == 0)
+        if (a->header_len > 0)
+                return 1;
+        while ((r = http_head_read(&a->head, a->in.data, a->in.len, &fault)) > 0) {
+                a->status = (int)a->head.status;
+                if (a->status >= 200 || a->status == 101)
+                        break;
+                /* "100 Continue" and the like announce another. */
+                buf_drop(&a->in, a->head.size);
+                http_head_init(&a->head, HTTP_RESPONSE, ATTACH_HEADER_MAX);
+                if (a->in.len == 0)
                         return 0;
-                a->status = status_line(a->in.data);
-                if (a->status < 0)
-                        return err_set(err, ERR_INVALID, "%s: the Engine's answer has no HTTP status", c->what);
-                if (a->status < 200 && a->status != 101) {
-                        buf_drop(&a->in, n); /* "100 Continue" and the like announce another */
-                        if (a->in.len == 0)
-                                return 0;
-                        continue;
-                }
-                a->header_len = n;
-                a->in.data[n - 1] = '\0'; /* the last "\n": the search below ends with the header */
-                a->body_len = content_length(a->in.data);
         }
+        if (r == 0)
+                return 0;
+        if (r < 0 || http_head_framing(&a->head, a->in.data, false, &framing, &a->body_len, &fault) < 0)
+                return not_http(c, fault, err);
+        a->header_len = a->head.size;
+        a->sized = framing == HTTP_SIZED || framing == HTTP_NO_BODY;
         return 1;
 }
 
@@ -119,7 +100,7 @@ static int refusal(struct engine_call *c, struct attach *a, struct err **err)
                 return err_set(err, ERR_INVALID, "%s: the Engine answered HTTP %d and did not switch to a raw stream", c->what, a->status);
         open = memchr(body, '{', n);
         close_ = memrchr(body, '}', n);
-        if (a->body_len < 0 && open && close_ && open < close_) {
+        if (!a->sized && open && close_ && open < close_) {
                 n = (size_t)(close_ - open) + 1;
                 body = open;
         }
@@ -146,8 +127,8 @@ static int take(struct engine_call *c, struct attach *a, bool closed, struct err
         if (a->status == 101)
                 return 1;
         size_t have = a->in.len - a->header_len;
-        if (!closed && have < ATTACH_BODY_MAX && (a->body_len < 0 || have < (uint64_t)a->body_len))
-                return a->body_len < 0 && memchr(a->in.data + a->header_len, '}', have) ? refusal(c, a, err) < 0 : 0;
+        if (!closed && have < ATTACH_BODY_MAX && (!a->sized || have < a->body_len))
+                return !a->sized && memchr(a->in.data + a->header_len, '}', have) ? refusal(c, a, err) < 0 : 0;
         return refusal(c, a, err) < 0;
 }
 
@@ -252,6 +233,7 @@ void engine_container_attach(struct engine *e, struct engine_call **ret, const c
 
         c->attach = NEW(struct attach);
         c->attach->fd = -1;
+        http_head_init(&c->attach->head, HTTP_RESPONSE, ATTACH_HEADER_MAX);
         c->attach->done = done;
         c->attach->user = user;
         call_enqueue(c);

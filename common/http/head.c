@@ -124,11 +124,13 @@ static int fail_size(const struct http_head *h, enum http_fault *fault)
         return fail(fault, h->begun ? HTTP_FAULT_HEAD_SIZE : HTTP_FAULT_TARGET_SIZE);
 }
 
-/* What cannot become a start line is known by its first byte: whoever speaks TLS here is not left waiting. */
+/* What cannot become a start line is known by how it begins: whoever speaks something else is not left waiting. */
 static bool may_begin(const struct http_head *h, const char *bytes, size_t n)
 {
         const char *s = bytes + h->line;
 
+        if (h->kind == HTTP_RESPONSE)
+                return h->begun || memcmp(s, "HTTP/", MIN(n - h->line, (size_t)5)) == 0;
         return h->begun || n == h->line || *s == '\r' || *s == '\n' || http_span(s, s + 1, HTTP_IN_TOKEN) > s;
 }
 

@@ -475,7 +475,10 @@ static void test_attach_refused(_unused_ void **state)
                  "did not switch"},
                 {"HTTP/1.1 304 Not Modified\r\nContent-Length: 0\r\n\r\n", true, ERR_INVALID, "HTTP 304"},
                 {"SSH-2.0-x\r\n", true, ERR_INVALID, "not HTTP"},
-                {"HTTP/1.1 999999\r\n\r\n", true, ERR_INVALID, "no HTTP status"},
+                {"HTTP/1.1 999999\r\n\r\n", true, ERR_INVALID, "not HTTP"},
+                {"HTTP/1.1 101 UPGRADED\nUpgrade: tcp\n\n", true, ERR_INVALID, "stands alone"},
+                {"HTTP/1.1 403 No\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", true, ERR_INVALID,
+                 "neither exactly one Content-Length"},
                 {"HTTP/1.1 101 UPGRADED\r\nUpgrade: tcp\r\n", false, ERR_UNAVAILABLE, "before it answered"},
                 {"", false, ERR_UNAVAILABLE, "before it answered"},
         };
