@@ -206,6 +206,12 @@ static bool moved_on(struct conn *c, struct deadlines *list, uint64_t bytes)
 
 #define conn_with(d) ((struct conn *)(void *)((char *)(d)-offsetof(struct conn, deadline)))
 
+/* An empty line behind the last request, which some clients send, begins none: nobody waits for an answer. */
+static bool has_begun(const struct conn *c)
+{
+        return c->state == CONN_BODY || (c->head && (c->head->begun || c->in.len > c->head->line));
+}
+
 void conn_receive_over(struct front *f, struct deadline *d)
 {
         struct conn *c = conn_with(d);
@@ -213,10 +219,10 @@ void conn_receive_over(struct front *f, struct deadline *d)
         if (c->state == CONN_BODY && moved_on(c, &f->receiving, c->received))
                 return;
         f->counts.dropped_slow++;
-        if (c->heard)
+        if (has_begun(c))
                 conn_refuse(c, REFUSE_SLOW);
         else
-                conn_end(c); /* has never said a word */
+                conn_end(c);
 }
 
 /* What the kernel took from us says little: it takes megabytes at once, and then nothing for minutes. */

@@ -222,7 +222,6 @@ static bool on_bytes(struct conn *c, ssize_t n, size_t room)
         if (n <= 0)
                 return on_end(c);
         c->readable = (size_t)n == room || c->hung_up;
-        c->heard = true;
         c->received += (size_t)n;
         return true;
 }

@@ -133,7 +133,6 @@ struct conn {
         bool busy;                    /* conn_read() is at work: it goes on by itself */
         bool readable;                /* there may be something to read */
         bool hung_up;                 /* the client has ended its side */
-        bool heard;                   /* it has sent something */
         bool http10, head_only, keep; /* of the request under way: its version, HEAD, the connection lives on afterwards */
         bool unread;                  /* the client may be sending what nobody will read: a reset would overtake the answer */
         bool ended;                   /* streams: no more events come, close when all is sent */
