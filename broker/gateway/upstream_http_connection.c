@@ -11,10 +11,8 @@
  * One TCP connection to a server, one request at a time. What is kept is watched: a server that closes it, or says something that nobody
  * asked for, is not asked on it any more.
  */
-#define READ_SIZE    (64U << 10)
-#define READS        8U /* in a row, of one connection */
-#define MAX_PARTS    16U
-#define KEEP_ALIVE_S 60 /* a stream can be silent for hours */
+#define READ_SIZE    (64U << 10) /* at once; then others have their turn */
+#define KEEP_ALIVE_S 60          /* a stream can be silent for hours */
 
 /* -- sockets ------------------------------------------------------------------------------------------------------------------- */
 
@@ -258,18 +256,17 @@ static void readable(struct http_connection *c)
 {
         struct http_stream *s = c->stream;
         char chunk[READ_SIZE];
-        ssize_t n = sizeof(chunk);
+        ssize_t n = recv(c->fd, chunk, sizeof(chunk), MSG_DONTWAIT);
 
+        if (n < 0 && (errno == EAGAIN || errno == EINTR))
+                return;
         stream_hold(s);
-        for (unsigned i = 0; i < READS && n == sizeof(chunk) && c->stream == s; i++) {
-                n = recv(c->fd, chunk, sizeof(chunk), MSG_DONTWAIT);
-                if (n > 0)
-                        take(c, chunk, (size_t)n);
-                else if (n == 0 || (errno != EAGAIN && errno != EINTR))
-                        ended(c, n < 0 ? errno : 0);
-                stream_deliver(s);
-                stream_keep(s);
-        }
+        if (n > 0)
+                take(c, chunk, (size_t)n);
+        else
+                ended(c, n < 0 ? errno : 0);
+        stream_deliver(s);
+        stream_keep(s);
         stream_release(s);
 }
 
@@ -284,13 +281,16 @@ static void written(struct http_stream *s)
 static void writable(struct http_connection *c)
 {
         struct http_stream *s = c->stream;
-        struct iovec rest = {s->request.data + s->sent, s->request_size - s->sent};
-        ssize_t n = c->unwritable || rest.iov_len == 0 ? 0 : write_parts(c, &rest, 1);
 
-        if (n < 0)
-                c->unwritable = true; /* what it said before that is read, and says more */
-        else
-                s->sent += (size_t)n;
+        if (s->sent < s->request_size && !c->unwritable) {
+                struct iovec rest = {s->request.data + s->sent, s->request_size - s->sent};
+                ssize_t n = write_parts(c, &rest, 1);
+
+                if (n < 0)
+                        c->unwritable = true; /* what it said before that is read, and says more */
+                else
+                        s->sent += (size_t)n;
+        }
         if (watch(c, s->sent < s->request_size && !c->unwritable) < 0)
                 c->unwritable = true;
         written(s);

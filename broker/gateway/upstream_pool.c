@@ -6,7 +6,7 @@
 
 #define MAX_CONNECTIONS 16384U /* with those that are kept: a stream may be open for each of thousands of sessions */
 #define MAX_IDLE        256U   /* to one server */
-#define MAX_EVENTS      64     /* of connections, before others have their turn */
+#define MAX_EVENTS      32     /* of connections, before others have their turn */
 #define TICK_US         UINT64_C(1000000)
 #define TICK_SLACK_US   UINT64_C(100000)
 
