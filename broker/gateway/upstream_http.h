@@ -178,6 +178,8 @@ void pool_remove(struct http_connection *c); /* it is closed: frees it when nobo
 /* stream_deliver() is called for s, from the loop. */
 void pool_due(struct http_stream *s);
 void pool_tick(struct upstream_pool *p); /* there is something to wait for */
+/* sd-event fails for want of memory, which ends us, or because the loop is over: then nothing comes of what was asked for. */
+void pool_check(int r);
 
 /* upstream_http_connection.c: the only place where sockets are read, written, connected and closed */
 /* Sends s's request: parts (borrowed), or s->request when there are none. What goes wrong is delivered from the loop. */

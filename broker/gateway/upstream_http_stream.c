@@ -88,8 +88,7 @@ void stream_again(struct http_stream *s, uint64_t delay_ms)
                 if (r >= 0)
                         r = sd_event_source_set_enabled(s->timer, SD_EVENT_ONESHOT);
         }
-        if (r < 0)
-                abort(); /* out of memory */
+        pool_check(r);
 }
 
 /* -- the end ------------------------------------------------------------------------------------------------------------------ */
@@ -187,8 +186,7 @@ static void linger_arm(struct http *h)
                 if (r >= 0)
                         r = sd_event_source_set_enabled(h->linger, SD_EVENT_ONESHOT);
         }
-        if (r < 0)
-                abort(); /* out of memory */
+        pool_check(r);
 }
 
 void stream_linger(struct http_stream *s)

@@ -10,10 +10,9 @@
 #define TICK_US         UINT64_C(1000000)
 #define TICK_SLACK_US   UINT64_C(100000)
 
-/* sd-event fails here for want of memory only. */
-static void check(int r)
+void pool_check(int r)
 {
-        if (r < 0)
+        if (r < 0 && r != -ESTALE)
                 abort();
 }
 
@@ -158,8 +157,8 @@ void pool_tick(struct upstream_pool *p)
         if (p->ticking)
                 return;
         p->ticking = true;
-        check(sd_event_source_set_time_relative(p->timer, TICK_US));
-        check(sd_event_source_set_enabled(p->timer, SD_EVENT_ONESHOT));
+        pool_check(sd_event_source_set_time_relative(p->timer, TICK_US));
+        pool_check(sd_event_source_set_enabled(p->timer, SD_EVENT_ONESHOT));
 }
 
 /* -- turns --------------------------------------------------------------------------------------------------------------------- */
@@ -185,7 +184,7 @@ void pool_due(struct http_stream *s)
         if (list_linked(&s->due))
                 return;
         list_add(&s->pool->due, &s->due);
-        check(sd_event_source_set_enabled(s->pool->kick, SD_EVENT_ONESHOT));
+        pool_check(sd_event_source_set_enabled(s->pool->kick, SD_EVENT_ONESHOT));
 }
 
 static int on_kick(_unused_ sd_event_source *source, void *user)

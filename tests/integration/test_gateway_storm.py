@@ -158,6 +158,8 @@ class Storm(unittest.TestCase):
                 self.gateway.request("DELETE", path, Mcp_Session_Id=session)
             eventually(f"no state is left, {before}", 30, lambda: self.state() == before)
             eventually(f"no descriptor is left: {descriptors} before", 30, lambda: self.gateway.descriptors() <= descriptors + len(servers))
+            self.gateway.broker.terminate()
+            self.assertEqual(self.gateway.broker.wait(20), 0)
 
 
 if __name__ == "__main__":

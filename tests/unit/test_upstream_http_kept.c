@@ -346,6 +346,28 @@ static void test_time(_unused_ void **state)
         assert_says(connecting->why, "timed out");
 }
 
+/* The broker ends: its loop is over, and then its sessions are. Nothing can be waited for any more, and that is no reason to fall. */
+static void test_ends_behind_the_loop(_unused_ void **state)
+{
+        for (int waiting = 0; waiting < 2; waiting++) {
+                _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = web_hold};
+                _cleanup_rig_ struct rig *r = rig_new();
+                _cleanup_asked_ struct asked a = {0};
+
+                web_session_ready(r, &w);
+                rig_run(r, 50);
+                if (waiting)
+                        rig_ask(r, &a, "{}");
+                for (struct web_conn *c = w.conns; c && !waiting; c = c->next)
+                        web_cut(c);
+                rig_run(r, waiting ? 20 : 2500); /* no tick is due any more */
+                assert_true(sd_event_exit(r->loop, 0) >= 0);
+                assert_true(sd_event_loop(r->loop) >= 0);
+                r->u = upstream_free(r->u);
+                assert_int_equal(a.over, waiting);
+        }
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -360,6 +382,7 @@ int main(void)
                 cmocka_unit_test(test_early_answer),
                 cmocka_unit_test(test_never_reads),
                 cmocka_unit_test(test_time),
+                cmocka_unit_test(test_ends_behind_the_loop),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
