@@ -563,12 +563,14 @@ static void test_metrics(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_on_demand),          cmocka_unit_test(test_does_not_come), cmocka_unit_test(test_dies),
-                cmocka_unit_test(test_merged_lists),       cmocka_unit_test(test_routes),
-                cmocka_unit_test(test_resource_of_those_without),        cmocka_unit_test(test_gone),
-                cmocka_unit_test(test_slow_server),        cmocka_unit_test(test_many_servers),  cmocka_unit_test(test_hung_http),
-                cmocka_unit_test(test_unreached_http),     cmocka_unit_test(test_hung_stdio),    cmocka_unit_test(test_per_session),
-                cmocka_unit_test(test_per_session_modern), cmocka_unit_test(test_broken_tool),   cmocka_unit_test(test_metrics),
+                cmocka_unit_test(test_on_demand),      cmocka_unit_test(test_does_not_come),
+                cmocka_unit_test(test_dies),           cmocka_unit_test(test_merged_lists),
+                cmocka_unit_test(test_routes),         cmocka_unit_test(test_resource_of_those_without),
+                cmocka_unit_test(test_gone),           cmocka_unit_test(test_slow_server),
+                cmocka_unit_test(test_many_servers),   cmocka_unit_test(test_hung_http),
+                cmocka_unit_test(test_unreached_http), cmocka_unit_test(test_hung_stdio),
+                cmocka_unit_test(test_per_session),    cmocka_unit_test(test_per_session_modern),
+                cmocka_unit_test(test_broken_tool),    cmocka_unit_test(test_metrics),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
