@@ -119,6 +119,19 @@ static int take_in(struct tool_cache *c, struct mcp_slice file)
         return r;
 }
 
+int tool_cache_parse(struct tool_cache *c, const char *text, size_t n, struct err **err)
+{
+        while (c->n)
+                take_out(c, &c->kept[c->n - 1]);
+        if (mcp_value_check(text, n, err) != 0)
+                return -1;
+        if (take_in(c, (struct mcp_slice){text, n}) == 0)
+                return 0;
+        while (c->n)
+                take_out(c, &c->kept[c->n - 1]);
+        return err_set(err, ERR_INVALID, "%s is not as it was written", c->path);
+}
+
 static void read_file(struct tool_cache *c)
 {
         _cleanup_err_ struct err *err = NULL;
@@ -128,15 +141,8 @@ static void read_file(struct tool_cache *c)
 
         if (r < 0 && err_code(err) == ERR_NOT_FOUND)
                 return;
-        if (r == 0)
-                r = mcp_value_check(text, n, &err);
-        if (r == 0 && take_in(c, (struct mcp_slice){text, n}) < 0)
-                r = err_set(&err, ERR_INVALID, "%s is not as it was written", c->path);
-        if (r == 0)
-                return;
-        log_warning("what servers offered before is not known", "reason", err_msg(err));
-        while (c->n)
-                take_out(c, &c->kept[c->n - 1]);
+        if (r < 0 || tool_cache_parse(c, text, n, &err) < 0)
+                log_warning("what servers offered before is not known", "reason", err_msg(err));
 }
 
 /* -- the rest ----------------------------------------------------------------------------------------------------------------- */

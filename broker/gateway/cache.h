@@ -20,6 +20,9 @@ struct tool_cache *tool_cache_new(sd_event *loop, const char *path);
 struct tool_cache *tool_cache_free(struct tool_cache *c);
 DEFINE_FREEP(struct tool_cache *, tool_cache_free)
 
+/* What the file says, in place of what is known; on an error nothing is. tool_cache_new() does this. */
+_must_check_ int tool_cache_parse(struct tool_cache *c, const char *text, size_t n, struct err **err);
+
 /* tools: a checked JSON array, as the server listed it. Takes the place of what was known of the server. Written soon. */
 void tool_cache_put(struct tool_cache *c, const char *server, const char *manifest, struct mcp_slice tools);
 /* The array, absent when none is known for this manifest. Lives until the next call that changes the cache. */
