@@ -323,7 +323,7 @@ static void test_bodies_have_a_bound(_unused_ void **state)
 static void test_line_end_behind_a_body(_unused_ void **state)
 {
         struct front_limits limits = rig_limits();
-        limits.header_timeout_ms = 100;
+        limits.header_timeout_ms = 300;
         struct rig *r = rig_start(&limits, NULL, NULL);
         int fd = rig_dial(r), other = rig_dial(r);
 
@@ -332,7 +332,7 @@ static void test_line_end_behind_a_body(_unused_ void **state)
         _cleanup_free_ char *a = rig_hear(r, fd, 1000), *b = rig_hear(r, other, 1000);
         assert_int_equal(status_of(a), 200);
         assert_int_equal(status_of(b), 200);
-        rig_run(r, 300);
+        rig_run(r, 700);
         _cleanup_free_ char *none = hear_all(r, fd), *late = hear_all(r, other);
         assert_string_equal(none, "");
         assert_int_equal(status_of(late), 408);
