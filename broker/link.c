@@ -199,10 +199,10 @@ static void on_message(_unused_ struct channel *c, const struct channel_message 
                 all_was_told(u);
                 break;
         case CHANNEL_STREAM:
-                gateway_stream(u->gateway, m->entry.name, m->entry.instance, fd);
+                gateway_stream(u->gateway, m->entry.name, m->serial, m->entry.instance, fd);
                 break;
         case CHANNEL_REFUSED:
-                gateway_refused(u->gateway, m->entry.name, m->why);
+                gateway_refused(u->gateway, m->entry.name, m->serial, m->why);
                 break;
         case CHANNEL_CALLS:
                 list_calls(u, m->serial);
@@ -267,9 +267,9 @@ static void connect_later(struct uplink *u)
 
 /* -- what the gateway asks --------------------------------------------------------------------------------------------------- */
 
-static void ask(struct uplink *u, enum channel_kind kind, const char *name, const char *instance)
+static void ask(struct uplink *u, enum channel_kind kind, const char *name, unsigned serial, bool lists, const char *instance)
 {
-        struct channel_message m = {.kind = kind};
+        struct channel_message m = {.kind = kind, .serial = serial, .lists = lists};
 
         /* Only read while it is sent. */
         m.entry.name = (char *)(uintptr_t)name;
@@ -278,19 +278,19 @@ static void ask(struct uplink *u, enum channel_kind kind, const char *name, cons
                 channel_send(u->channel, &m, -1);
 }
 
-static void on_start(const char *name, void *user)
+static void on_start(const char *name, unsigned serial, bool lists, void *user)
 {
-        ask(user, CHANNEL_START, name, NULL);
+        ask(user, CHANNEL_START, name, serial, lists, NULL);
 }
 
-static void on_stop(const char *name, void *user)
+static void on_stop(const char *name, unsigned serial, void *user)
 {
-        ask(user, CHANNEL_STOP, name, NULL);
+        ask(user, CHANNEL_STOP, name, serial, false, NULL);
 }
 
 static void on_renew(const char *name, const char *instance, void *user)
 {
-        ask(user, CHANNEL_RENEW, name, instance);
+        ask(user, CHANNEL_RENEW, name, 0, false, instance);
 }
 
 static void on_differs(const char *name, const char *const *what, size_t n, void *user)

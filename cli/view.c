@@ -147,8 +147,18 @@ static const char *retry_text(char out[64], json_object *server)
         return out;
 }
 
+/* Of a server that has one for every session: it never runs itself. */
+static size_t count_instances(json_object *server)
+{
+        json_object *list = json_get(server, "instances");
+
+        return json_object_is_type(list, json_type_array) ? json_object_array_length(list) : 0;
+}
+
 static const char *state_text(json_object *server)
 {
+        if (json_flag(server, "asleep", false) && count_instances(server))
+                return "running";
         return json_flag(server, "asleep", false) ? "asleep" : json_str(server, "state");
 }
 
@@ -159,7 +169,9 @@ static char *why_text(json_object *server)
         /* The verdict says why something may not run; of what may, it says nothing new. */
         bool told = verdict && str_eq(json_str(server, "state"), "refused");
         char retry[64];
-        const char *parts[3] = {told ? verdict : NULL, why, retry_text(retry, server)};
+        size_t n = count_instances(server);
+        _cleanup_free_ char *instances = n ? mem_printf("%zu instance%s, one for every session", n, n == 1 ? "" : "s") : NULL;
+        const char *parts[3] = {told ? verdict : NULL, instances ? instances : why, retry_text(retry, server)};
         struct buf b = {0};
 
         for (size_t i = 0; i < ELEMENTSOF(parts); i++) {
@@ -213,6 +225,21 @@ void view_servers(struct out *o, json_object *servers, time_t now)
                 out_line(o, STYLE_DIM, "no servers are declared");
 }
 
+static void view_instances(struct out *o, json_object *server, time_t now)
+{
+        for (size_t i = 0; i < count_instances(server); i++) {
+                json_object *s = json_object_array_get_idx(json_get(server, "instances"), i);
+                const char *container = json_str(s, "container"), *why = json_str(s, "why");
+                time_t at = get_time(s, "since");
+                char since[32];
+                _cleanup_free_ char *text = mem_printf("%" PRId64 ": %s%s%s%s%s%s%s", json_int(s, "instance", 0), json_str(s, "state"),
+                                                       at ? " for " : "", at ? span(since, at, now) : "", container ? ", " : "",
+                                                       container ? container : "", why ? ": " : "", why ? why : "");
+
+                out_field_again(o, state_style(json_str(s, "state")), "Instance", text);
+        }
+}
+
 void view_server(struct out *o, json_object *s, time_t now)
 {
         char expires[64], since[32];
@@ -241,6 +268,7 @@ void view_server(struct out *o, json_object *s, time_t now)
         out_field(o, STYLE_PLAIN, "Address", json_str(s, "address"));
         out_field(o, STYLE_PLAIN, "Transport", json_str(s, "transport"));
         out_field(o, STYLE_PLAIN, "Lifecycle", json_str(s, "lifecycle"));
+        view_instances(o, s, now);
         for (size_t i = 0; drift && json_object_is_type(drift, json_type_array) && i < json_object_array_length(drift); i++)
                 out_field_again(o, STYLE_RED, "Drift", json_object_get_string(json_object_array_get_idx(drift, i)));
         for (size_t i = 0; json_object_is_type(withheld, json_type_array) && i < json_object_array_length(withheld); i++)

@@ -299,6 +299,7 @@ static const struct key keys[] = {
         {"/gateway/start_timeout", parse_duration, AT(gateway_start_timeout_ms), "60s", .min = 100, .max = 3600000},
         {"/gateway/max_sessions", parse_count, AT(gateway_max_sessions), "10000", .min = 1, .max = 1000000},
         {"/gateway/max_instances", parse_count, AT(gateway_max_instances), "64", .min = 1, .max = 10000},
+        {"/gateway/max_server_instances", parse_count, AT(gateway_max_server_instances), "8", .min = 1, .max = 64},
         {"/gateway/max_memory", parse_size, AT(gateway_max_memory), .min = 16U << 20, .max = UINT64_C(1) << 50},
 };
 #undef AT

@@ -71,7 +71,8 @@ struct conf {
         uint64_t gateway_start_timeout_ms; /* gateway.start_timeout: 60s */
         unsigned gateway_max_sessions;     /* gateway.max_sessions: 10000 */
         unsigned gateway_max_instances;    /* gateway.max_instances: 64, on-demand servers that run at once */
-        uint64_t gateway_max_memory;       /* gateway.max_memory: bytes, sum of the running servers' limits; 0 = 3/4 of the host's */
+        unsigned gateway_max_server_instances; /* gateway.max_server_instances: 8, of one server that has one for every session */
+        uint64_t gateway_max_memory;           /* gateway.max_memory: bytes, sum of the running servers' limits; 0 = 3/4 of the host's */
 };
 
 /* Reads and checks path. Unknown keys are errors. */

@@ -145,7 +145,8 @@ static struct spec_host host_of(const struct key *key, struct host_texts *texts)
                 .approval = s->record->id,
                 .scope = INSTANCE_SCOPE,
                 .role = ROLE_SERVER,
-                .server = s->name,
+                .server = s->server,
+                .instance = desired_instance(s),
         };
 }
 
@@ -160,7 +161,7 @@ static void do_egress(struct key *key, _unused_ const struct action *a)
 {
         const struct desired_server *s = wanted(key);
         struct egress_instance instance = {
-                .server = (char *)s->name,
+                .server = (char *)s->server,
                 .rules = s->entry->egress,
                 .n_rules = s->entry->n_egress,
                 .http_port = s->entry->transport == TRANSPORT_STDIO ? 0 : s->entry->port,
@@ -313,9 +314,10 @@ static void do_network(struct key *key, _unused_ const struct action *a)
                 .subnet = key->subnet,
                 .internal = s->entry->n_egress == 0,
                 .owner = key->c->conf->audience,
-                .server = s->name,
+                .server = s->server,
                 .spec = s->names.spec_hash,
                 .role = ROLE_SERVER,
+                .instance = desired_instance(s),
         };
         char gateway[ADDRESS_MAX];
 
@@ -506,6 +508,9 @@ static bool still_wanted(const struct key *key, enum need need)
 
         if (need == NEED_NOTHING)
                 return true;
+        /* Its session ended before it began. */
+        if (need == NEED_RUN && planned && planned->place && !(key->demand.called && broker_linked(key->c->broker)))
+                return false;
         return planned && now && (need == NEED_RUN ? now->may_run : now->may_stay) &&
                str_eq(planned->names.spec_hash, now->names.spec_hash) && str_eq(planned->record->id, now->record->id);
 }

@@ -60,11 +60,17 @@ static void told_deinit(struct told *t)
 
 /* -- telling --------------------------------------------------------------------------------------------------------------- */
 
-static void send_name(struct broker *b, enum channel_kind kind, const char *name, const char *why)
+/* serial: of the instance that it is about; 0 = of none. */
+static void send_about(struct broker *b, enum channel_kind kind, const char *name, unsigned serial, const char *why)
 {
-        const struct channel_message m = {.kind = kind, .entry = {.name = (char *)name}, .why = (char *)why};
+        const struct channel_message m = {.kind = kind, .entry = {.name = (char *)name}, .serial = serial, .why = (char *)why};
 
         channel_send(b->channel, &m, -1);
+}
+
+static void send_name(struct broker *b, enum channel_kind kind, const char *name)
+{
+        send_about(b, kind, name, 0, NULL);
 }
 
 static bool describe(struct channel_entry *ret, struct buf *text, const struct desired_server *s, const struct key *key)
@@ -102,7 +108,7 @@ static bool tell_one(struct broker *b, struct told *next, struct told *before, c
 
         if (!describe(&m.entry, &text, s, key)) {
                 if (before) {
-                        send_name(b, CHANNEL_GONE, s->name, NULL);
+                        send_name(b, CHANNEL_GONE, s->name);
                         told_deinit(before);
                 }
                 return false;
@@ -124,12 +130,33 @@ static bool tell_one(struct broker *b, struct told *next, struct told *before, c
         return true;
 }
 
+/* An instance that does not come up now: who waits for it had better hear why than wait until it is tried again. */
+static void tell_place(struct broker *b, const struct desired_server *s)
+{
+        struct key *key = key_find(b->c, s->name);
+        _cleanup_buf_ struct buf why = {0};
+        enum server_state state;
+
+        if (!key || !key->demand.called || key->busy || !key->plan)
+                return;
+        state = key_state(key);
+        if (state == SERVER_RUNNING || state == SERVER_STARTING || state == SERVER_STOPPED)
+                return;
+        catalogue_why(&why, key_why(key));
+        send_about(b, CHANNEL_REFUSED, s->server, key->demand.serial, why.data);
+        demand_end(key, "it does not come up");
+        pass_request(b->c, 0, false);
+}
+
 void broker_tell(struct controller *c, bool ends_only)
 {
         struct broker *b = c->broker;
 
         if (!broker_linked(b) || !c->desired || !c->observed_once)
                 return;
+        for (size_t i = 0; !ends_only && i < c->desired->n; i++)
+                if (c->desired->servers[i].place)
+                        tell_place(b, &c->desired->servers[i]);
         const struct desired *d = c->desired;
         struct told *next = mem_alloc((d->n + 1) * sizeof(*next));
         size_t n_next = 0, old = 0;
@@ -140,11 +167,11 @@ void broker_tell(struct controller *c, bool ends_only)
 
                 /* Those that nothing declares any more. */
                 while (old < b->n_told && (order = i < d->n ? strcmp(b->told[old].entry.name, d->servers[i].name) : -1) < 0) {
-                        send_name(b, CHANNEL_GONE, b->told[old].entry.name, NULL);
+                        send_name(b, CHANNEL_GONE, b->told[old].entry.name);
                         told_deinit(&b->told[old++]);
                 }
                 struct told *before = old < b->n_told && order == 0 ? &b->told[old++] : NULL;
-                if (i < d->n && tell_one(b, &next[n_next], before, &d->servers[i], ends_only))
+                if (i < d->n && !d->servers[i].place && tell_one(b, &next[n_next], before, &d->servers[i], ends_only))
                         n_next++;
         }
         free(b->told);
@@ -152,7 +179,7 @@ void broker_tell(struct controller *c, bool ends_only)
         b->n_told = n_next;
         if (!ends_only && !b->behind && !b->synced) {
                 b->synced = true;
-                send_name(b, CHANNEL_SYNCED, NULL, NULL);
+                send_name(b, CHANNEL_SYNCED, NULL);
         }
 }
 
@@ -160,12 +187,13 @@ void broker_hand_over(struct key *key)
 {
         struct broker *b = key->c->broker;
         const struct plan_server *p = key->plan;
+        const struct desired_server *s = desired_find(key->desired, key->name);
         unsigned char random[CHANNEL_INSTANCE_HEX / 2];
 
         if (key->session.fd < 0)
                 return;
-        if (!broker_linked(b)) {
-                /* It left meanwhile. The server sees its input end: no fault of its own. */
+        if (!broker_linked(b) || (s->place && !key->demand.called)) {
+                /* It left meanwhile, or the session that it was for ended. The server sees its input end: no fault of its own. */
                 session_end(&key->session);
                 key->exit_counted = true;
                 return;
@@ -173,13 +201,16 @@ void broker_hand_over(struct key *key)
         randombytes_buf(random, sizeof(random));
         hex_encode(key->session.instance, random, sizeof(random));
         mem_replace(&key->session.container, mem_strdup(p->actions[key->next].id));
-        const struct channel_message m = {.kind = CHANNEL_STREAM, .entry = {.name = key->name, .instance = key->session.instance}};
+        key->session.since_us = controller_now_us();
+        const struct channel_message m = {.kind = CHANNEL_STREAM,
+                                          .serial = key->demand.serial,
+                                          .entry = {.name = (char *)s->server, .instance = key->session.instance}};
         channel_send(b->channel, &m, TAKE_FD(key->session.fd));
 }
 
 /* -- the three questions --------------------------------------------------------------------------------------------------- */
 
-static void refuse(struct broker *b, const char *name, const char *why)
+static void refuse(struct broker *b, const char *name, unsigned serial, const char *why)
 {
         uint64_t now = controller_now_ms();
 
@@ -188,7 +219,18 @@ static void refuse(struct broker *b, const char *name, const char *why)
                 b->refused_logged_ms = now;
         }
         if (broker_linked(b))
-                send_name(b, CHANNEL_REFUSED, name, why);
+                send_about(b, CHANNEL_REFUSED, name, serial, why);
+}
+
+static void on_call_instance(struct broker *b, struct key *server, const struct desired_server *s, const struct channel_message *m)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct key *key;
+
+        if (demand_call_instance(&key, server, s, m->serial, m->lists, &err) < 0)
+                refuse(b, s->name, m->serial, err_msg(err));
+        else
+                pass_now(b->c);
 }
 
 static void on_call(struct broker *b, struct key *key, const struct desired_server *s)
@@ -199,22 +241,26 @@ static void on_call(struct broker *b, struct key *key, const struct desired_serv
         struct channel_entry e;
 
         if (demand_call(key, s, &err) < 0)
-                refuse(b, s->name, err_msg(err));
+                refuse(b, s->name, 0, err_msg(err));
         else if (describe(&e, &text, s, key) && e.readiness == READINESS_DOWN)
-                refuse(b, s->name, e.why);
+                refuse(b, s->name, 0, e.why);
         else if (fresh) /* however often it is asked for: the Engine is looked at once */
                 pass_now(b->c);
 }
 
-static void on_let_go(struct broker *b, struct key *key, const struct desired_server *s)
+static void on_let_go(struct broker *b, struct key *key, const struct desired_server *s, unsigned serial)
 {
-        if (s->entry->lifecycle != LIFECYCLE_ON_DEMAND) {
-                refuse(b, s->name, "it is no on-demand server: the controller keeps it running");
+        if (serial)
+                key = demand_find(b->c, s, serial);
+        if (serial && !key) /* it was refused, or ended by itself */
+                return;
+        if (!desired_on_demand(s)) {
+                refuse(b, s->name, 0, "it is no on-demand server: the controller keeps it running");
                 return;
         }
         if (!key->demand.called)
                 return;
-        demand_end(key, "it is idle");
+        demand_end(key, serial ? "its session is over" : "it is idle");
         pass_request(b->c, 0, false);
 }
 
@@ -225,7 +271,7 @@ static void on_let_go(struct broker *b, struct key *key, const struct desired_se
 static void on_renew(struct broker *b, struct key *key, const struct desired_server *s, const char *instance)
 {
         if (s->entry->source == SOURCE_URL) {
-                refuse(b, s->name, "it runs elsewhere: who runs it must start it anew");
+                refuse(b, s->name, 0, "it runs elsewhere: who runs it must start it anew");
                 return;
         }
         if (s->entry->transport != TRANSPORT_STDIO) {
@@ -270,14 +316,16 @@ static void on_message(_unused_ struct channel *channel, const struct channel_me
         }
         s = desired_find(c->desired, m->entry.name);
         if (!s || !(s->may_run || s->may_stay)) {
-                refuse(b, m->entry.name, "no server of that name may be called");
+                refuse(b, m->entry.name, m->serial, "no server of that name may be called");
                 return;
         }
         struct key *key = key_get(c, s->name);
-        if (m->kind == CHANNEL_START)
+        if (m->kind == CHANNEL_START && m->serial)
+                on_call_instance(b, key, s, m);
+        else if (m->kind == CHANNEL_START)
                 on_call(b, key, s);
         else if (m->kind == CHANNEL_STOP)
-                on_let_go(b, key, s);
+                on_let_go(b, key, s, m->serial);
         else if (m->kind == CHANNEL_RENEW)
                 on_renew(b, key, s, m->entry.instance);
         else if (m->kind == CHANNEL_DIFFERS)
@@ -307,6 +355,8 @@ static void unlink_broker(struct broker *b)
         forget_told(b);
         for (size_t i = 0; i < c->n_keys; i++) {
                 c->keys[i]->differs = strv_free(c->keys[i]->differs);
+                if (c->keys[i]->demand.serial)
+                        demand_end(c->keys[i], "the broker left");
                 if (!c->keys[i]->session.container)
                         continue;
                 mem_replace(&c->keys[i]->session.container, NULL);

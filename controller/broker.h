@@ -22,6 +22,7 @@ struct key;
 struct session {
         int fd;                                  /* attached, to be handed over when the server has started; -1 = none */
         char *container;                         /* id of the one whose stream the broker has; NULL = of none */
+        uint64_t since_us;                       /* CLOCK_MONOTONIC */
         char instance[CHANNEL_INSTANCE_HEX + 1]; /* what the broker knows it by */
 };
 /* The stream that was not handed over. */

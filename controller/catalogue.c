@@ -7,8 +7,7 @@
 
 #define MAX_WHY 1000U
 
-/* For people who call it: safe on a terminal, of bounded length, never empty. */
-static void say_why(struct channel_entry *e, struct buf *text, const char *why)
+void catalogue_why(struct buf *text, const char *why)
 {
         _cleanup_free_ char *safe = text_escape(why && *why ? why : "it is not to be had now");
         size_t n = MIN(strlen(safe), (size_t)MAX_WHY);
@@ -17,6 +16,11 @@ static void say_why(struct channel_entry *e, struct buf *text, const char *why)
                 n--;
         text->len = 0;
         buf_add(text, safe, n);
+}
+
+static void say_why(struct channel_entry *e, struct buf *text, const char *why)
+{
+        catalogue_why(text, why);
         e->readiness = READINESS_DOWN;
         e->why = text->data;
 }
@@ -53,7 +57,7 @@ static void await_pins(struct channel_entry *e)
 
 static void not_looked_at(struct channel_entry *e, const struct desired_server *s)
 {
-        e->readiness = s->entry->lifecycle == LIFECYCLE_ON_DEMAND ? READINESS_ASLEEP : READINESS_COMING;
+        e->readiness = desired_on_demand(s) ? READINESS_ASLEEP : READINESS_COMING;
 }
 
 /* Making the packet to see how long it gets is only worth it where there are very many names. */
@@ -72,13 +76,14 @@ static bool is_too_long(const struct channel_entry *e)
 bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct desired_server *s, const struct catalogue_facts *f)
 {
         const struct registry_entry *e = s->entry;
-        bool http = e->transport != TRANSPORT_STDIO, on_demand = e->lifecycle == LIFECYCLE_ON_DEMAND;
+        bool http = e->transport != TRANSPORT_STDIO, on_demand = desired_on_demand(s);
+        bool runs = registry_entry_has_instances(e) || (f->plan && f->state == SERVER_RUNNING);
 
-        if (!s->may_run && !(s->may_stay && f->plan && f->state == SERVER_RUNNING))
+        if (!s->may_run && !(s->may_stay && runs))
                 return false;
         *ret = (struct channel_entry){.name = (char *)s->name,
                                       .transport = e->transport,
-                                      .lifecycle = e->lifecycle,
+                                      .lifecycle = on_demand ? LIFECYCLE_ON_DEMAND : LIFECYCLE_ALWAYS_ON,
                                       .port = http ? e->port : 0,
                                       .path = http ? e->path : NULL,
                                       .prefix = e->prefix,

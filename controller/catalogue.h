@@ -17,6 +17,8 @@ struct catalogue_facts {
         bool may_start;       /* nothing of the host's stands in the way of a start */
 };
 
+/* For people who call a server, why it is not there: safe on a terminal, of bounded length, never empty. In place of what text has. */
+void catalogue_why(struct buf *text, const char *why);
 /*
  * false: it may not be called, or not be known (the broker forgets it). Texts are borrowed from s and f, and from `text` for one that had
  * to be made, which the caller owns.

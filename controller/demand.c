@@ -9,17 +9,20 @@
 /* A server that does not come up is not wanted for ever: so long after the last call for it. */
 #define PATIENCE_MS 60000U
 
-bool bucket_take(struct bucket *b, uint64_t now_ms)
+const struct bucket_rate demand_starts = {.burst = 10, .refill_ms = 6000};
+const struct bucket_rate demand_instance_starts = {.burst = 32, .refill_ms = 1000};
+
+bool bucket_take(struct bucket *b, const struct bucket_rate *rate, uint64_t now_ms)
 {
-        uint64_t back = b->used ? (now_ms - b->at_ms) / DEMAND_REFILL_MS : 0;
+        uint64_t back = b->used ? (now_ms - b->at_ms) / rate->refill_ms : 0;
 
         if (back >= b->used) {
                 *b = (struct bucket){.at_ms = now_ms};
         } else {
                 b->used -= (unsigned)back;
-                b->at_ms += back * DEMAND_REFILL_MS;
+                b->at_ms += back * rate->refill_ms;
         }
-        if (b->used >= DEMAND_BURST)
+        if (b->used >= rate->burst)
                 return false;
         b->used++;
         return true;
@@ -52,7 +55,7 @@ struct admission demand_admission(struct controller *c)
         for (size_t i = 0; c->desired && i < c->desired->n; i++) {
                 const struct desired_server *s = &c->desired->servers[i];
                 const struct key *key = key_find(c, s->name);
-                bool called = key && key->demand.called, on_demand = s->entry->lifecycle == LIFECYCLE_ON_DEMAND;
+                bool called = key && key->demand.called, on_demand = desired_on_demand(s);
 
                 if (!s->may_run || s->entry->source == SOURCE_URL || (on_demand && !called))
                         continue;
@@ -62,26 +65,120 @@ struct admission demand_admission(struct controller *c)
         return a;
 }
 
+static int may_start(struct key *server, const struct desired_server *s, const struct bucket_rate *rate, struct err **err)
+{
+        if (!bucket_take(&server->demand.starts, rate, controller_now_ms()))
+                return err_set(err, ERR_LIMIT, "it was started %u times in a row, and once every %u s from now on: try again later",
+                               rate->burst, rate->refill_ms / 1000);
+        struct admission a = demand_admission(server->c);
+        _cleanup_free_ char *why = admission_refuses(&a, s->entry->memory);
+        return why ? err_set(err, ERR_LIMIT, "%s", why) : 0;
+}
+
 int demand_call(struct key *key, const struct desired_server *s, struct err **err)
 {
-        struct controller *c = key->c;
-        uint64_t now = controller_now_ms();
-
+        if (registry_entry_has_instances(s->entry))
+                return err_set(err, ERR_DENIED, "it has an instance for every session, and none for all");
         if (s->entry->lifecycle != LIFECYCLE_ON_DEMAND)
                 return err_set(err, ERR_DENIED, "it is no on-demand server: the controller keeps it running by itself");
-        key->demand.asked_ms = now;
+        key->demand.asked_ms = controller_now_ms();
         if (key->demand.called)
                 return 0;
-        if (!bucket_take(&key->demand.starts, now))
-                return err_set(err, ERR_LIMIT, "it was started %u times in a row, and once every %u s from now on: try again later",
-                               DEMAND_BURST, DEMAND_REFILL_MS / 1000);
-        struct admission a = demand_admission(c);
-        _cleanup_free_ char *why = admission_refuses(&a, s->entry->memory);
-        if (why)
-                return err_set(err, ERR_LIMIT, "%s", why);
+        if (may_start(key, s, &demand_starts, err) < 0)
+                return -1;
         key->demand.called = true;
         log_info("an on-demand server is called", "server", key->name);
         return 0;
+}
+
+/* -- places for instances ---------------------------------------------------------------------------------------------------- */
+
+static struct key *place_of(struct controller *c, const struct desired_server *s, unsigned place)
+{
+        _cleanup_free_ char *number = mem_printf("%u", place), *name = desired_place_name(s->name, number);
+
+        return desired_find(c->desired, name) ? key_get(c, name) : NULL;
+}
+
+struct key *demand_find(struct controller *c, const struct desired_server *s, unsigned serial)
+{
+        struct key *key;
+
+        for (unsigned i = 1; (key = place_of(c, s, i)); i++)
+                if (key->demand.called && key->demand.serial == serial)
+                        return key;
+        return NULL;
+}
+
+/* Best one where nothing is left of the session before. */
+static struct key *free_place(struct controller *c, const struct desired_server *s)
+{
+        struct key *key, *other = NULL;
+
+        for (unsigned i = 1; i < desired_places(c->conf) && (key = place_of(c, s, i)); i++) {
+                bool clean = !key->busy && !key->stopping && !(key->plan && key->plan->n_actions);
+
+                if (!key->demand.called && clean)
+                        return key;
+                if (!key->demand.called && !other)
+                        other = key;
+        }
+        return other;
+}
+
+bool demand_has_place(struct controller *c, const struct desired_server *s)
+{
+        return free_place(c, s) != NULL;
+}
+
+int demand_call_instance(struct key **ret, struct key *server, const struct desired_server *s, unsigned serial, bool lists,
+                         struct err **err)
+{
+        struct controller *c = server->c;
+        struct key *key = demand_find(c, s, serial);
+
+        if (!registry_entry_has_instances(s->entry))
+                return err_set(err, ERR_DENIED, "it has one instance for all sessions");
+        if (key)
+                return err_set(err, ERR_DENIED, "it has an instance of that number");
+        key = lists ? place_of(c, s, desired_places(c->conf)) : free_place(c, s);
+        if (key && key->demand.called)
+                return err_set(err, ERR_DENIED, "it has an instance for lists");
+        if (!key)
+                return err_set(err, ERR_LIMIT, "%u sessions have an instance of it (gateway.max_server_instances): try again later",
+                               c->conf->gateway_max_server_instances);
+        if (may_start(server, s, &demand_instance_starts, err) < 0)
+                return -1;
+        key->demand.called = true;
+        key->demand.serial = serial;
+        key->demand.asked_ms = controller_now_ms();
+        key->failures = 0;
+        key->retry_at_ms = 0;
+        mem_replace(&key->error, NULL);
+        log_info("a session gets an instance", "server", s->name, "instance", key->name);
+        *ret = key;
+        return 0;
+}
+
+static bool runs(const struct observed *o, const char *id)
+{
+        for (size_t i = 0; i < o->n_containers; i++)
+                if (str_eq(o->containers[i].id, id))
+                        return str_eq(o->containers[i].state, "running");
+        return false;
+}
+
+/* Why an instance is needed no more, or NULL. */
+static const char *place_is_over(const struct key *key, const struct desired_server *s, const struct observed *observed)
+{
+        if (broker_alone_since_ms(key->c))
+                return "no broker is linked";
+        if (!s->may_run && !s->may_stay)
+                return "its approval ended";
+        if (!key->busy && key->session.container && key->session.since_us < key->c->pass_began_us &&
+            !runs(observed, key->session.container))
+                return "it ended";
+        return NULL;
 }
 
 void demand_end(struct key *key, const char *reason)
@@ -89,6 +186,11 @@ void demand_end(struct key *key, const char *reason)
         if (!key->demand.called)
                 return;
         key->demand.called = false;
+        if (key->demand.serial) {
+                key->demand.serial = 0;
+                key->exit_counted = true;
+                session_end(&key->session);
+        }
         log_info("an on-demand server is let go", "server", key->name, "because", reason);
 }
 
@@ -124,10 +226,16 @@ void demand_review(struct controller *c, const struct observed *observed)
         for (size_t i = 0; i < c->desired->n; i++) {
                 const struct desired_server *s = &c->desired->servers[i];
 
-                if (s->entry->lifecycle != LIFECYCLE_ON_DEMAND)
+                if (!desired_on_demand(s))
                         continue;
                 struct key *key = key_get(c, s->name);
-                if (!key->demand.known && runs_now(observed, s->name)) {
+                const char *over = s->place && key->demand.called ? place_is_over(key, s, observed) : NULL;
+                if (over) {
+                        demand_end(key, over);
+                        continue;
+                }
+                /* A session of which nobody holds the stream cannot be taken up: what was a place is not kept. */
+                if (!s->place && !registry_entry_has_instances(s->entry) && !key->demand.known && runs_now(observed, s->name)) {
                         key->demand.called = true;
                         key->demand.asked_ms = now;
                 }

@@ -15,8 +15,14 @@ struct instance_names {
         char spec_hash[3 + SHA256_HEX];
 };
 
+/*
+ * A server, or one place for an instance of a server that has one for every session: that is planned, applied and judged like an on-demand
+ * server of its own, "NAME.1" and so on, which is no name that a registry could have. The server itself never runs then.
+ */
 struct desired_server {
         const char *name;
+        const char *server; /* whose entry and approval it is: its own name, or that without the place */
+        unsigned place;     /* from 1; 0 = no place */
         const struct registry_entry *entry;
         enum forge_verdict verdict;
         char *why;                   /* a sentence, when not approved */
@@ -43,8 +49,16 @@ DEFINE_FREEP(struct desired *, desired_unref)
 const struct desired_server *desired_find(const struct desired *d, const char *name);
 /* Is there an external server that may run or stay? d may be NULL. */
 bool desired_has_external(const struct desired *d);
-/* Does an approval that still stands cover this spec (a container's label)? Then an older instance may stay while its replacement is not
- * up. */
+/* It runs only while it is called. */
+bool desired_on_demand(const struct desired_server *s);
+/* How many a server has that has an instance for every session: the last one is nobody's, for looks at what there is. */
+unsigned desired_places(const struct conf *conf);
+/* The label of a place: its number; NULL = it is none. Borrowed. */
+const char *desired_instance(const struct desired_server *s);
+/* "NAME.2" of a place, as in the label; the name of the server where label is NULL. Owned. */
+char *desired_place_name(const char *server, const char *place);
+/* Does an approval that still stands cover this spec (a container's label) of a server or place? Then an older instance may stay while its
+ * replacement is not up. */
 bool desired_covers(const struct desired *d, const char *server, const char *spec_hash, time_t now);
 /* May a container with this spec label run now, be it the wanted one or the one before? */
 bool desired_allows(const struct desired *d, const char *server, const char *spec_hash, time_t now);

@@ -4,6 +4,7 @@
 #include "controller/controller.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
@@ -100,6 +101,28 @@ static void check_broker(const struct controller *c, json_object *list)
                 check(list, "broker", true, "ok", "linked", NULL);
 }
 
+/* Who calls a server that sleeps, or wants an instance of its own, is refused when there is no room: somebody should know before. */
+static void check_room(struct controller *c, json_object *list)
+{
+        const struct admission a = demand_admission(c);
+        _cleanup_free_ char *detail = mem_printf(
+                "%u of %u on-demand servers and instances for sessions run; limits of all servers: %" PRIu64 " of %" PRIu64 " MiB",
+                a.instances, a.max_instances, a.memory >> 20, a.max_memory >> 20);
+
+        if (a.instances >= a.max_instances || a.memory >= a.max_memory)
+                warn(list, "room", detail, "raise gateway.max_instances or gateway.max_memory, or lower the servers' memory limits");
+        else
+                check(list, "room", true, "ok", detail, NULL);
+        for (size_t i = 0; c->desired && i < c->desired->n; i++) {
+                const struct desired_server *s = &c->desired->servers[i];
+
+                if (s->place || !registry_entry_has_instances(s->entry) || demand_has_place(c, s))
+                        continue;
+                _cleanup_free_ char *full = mem_printf("server %s: every place for a session is taken", s->name);
+                warn(list, "sessions", full, "raise gateway.max_server_instances, or lower its idle_timeout");
+        }
+}
+
 static void check_identity(json_object *list)
 {
         check(list, "service-user", geteuid() != 0, "error",
@@ -115,6 +138,7 @@ json_object *doctor_json(struct controller *c)
         check_egress(c, list);
         check_inputs(c, list);
         check_broker(c, list);
+        check_room(c, list);
         check_state_dir(c, list);
         check_identity(list);
         json_add(o, "checks", list);

@@ -168,18 +168,28 @@ static char *label(json_object *labels, const char *key)
         return mem_strdup(json_str(labels, key));
 }
 
+/* The server, or the place of one. */
+static char *server_of(json_object *labels)
+{
+        const char *server = json_str(labels, LABEL_SERVER);
+
+        return server ? desired_place_name(server, json_str(labels, LABEL_INSTANCE)) : NULL;
+}
+
 static bool is_current(const struct desired_server *s, const struct observed_container *c)
 {
         return s && s->entry->source != SOURCE_URL && s->names.container && str_eq(c->role, ROLE_SERVER) &&
                str_eq(c->name, s->names.container) && str_eq(c->spec, s->names.spec_hash);
 }
 
-/* Does some desired server want this container name? Names end in "-" + 8 hex. */
+/* Does some desired server want this container name? Names end in "-" + 8 hex, and those of places in "-" + a number then. */
 static bool name_is_wanted(const struct desired *d, const char *name)
 {
-        size_t n = strlen(name);
+        const char *dash = strrchr(name, '-'), *place = dash && strlen(dash + 1) < 8 ? dash + 1 : NULL;
+        size_t n = place ? (size_t)(dash - name) : strlen(name);
         _cleanup_free_ char *server = n > 9 ? mem_strndup(name, n - 9) : NULL;
-        const struct desired_server *s = server ? desired_find(d, server) : NULL;
+        _cleanup_free_ char *wanted = server ? desired_place_name(server, place) : NULL;
+        const struct desired_server *s = wanted ? desired_find(d, wanted) : NULL;
 
         return s && str_eq(s->names.container, name);
 }
@@ -214,7 +224,7 @@ static void read_container(struct observer *o, json_object *item)
                                          .ours = ours};
         if (!ours)
                 return;
-        c->server = label(labels, LABEL_SERVER);
+        c->server = server_of(labels);
         c->spec = label(labels, LABEL_SPEC);
         c->approval = label(labels, LABEL_APPROVAL);
         c->role = label(labels, LABEL_ROLE);
@@ -237,7 +247,7 @@ static void read_network(struct observer *o, json_object *item)
         *n = (struct observed_network){
                 .id = mem_strdup(json_str(item, "Id")),
                 .name = mem_strdup(json_str(item, "Name")),
-                .server = label(labels, LABEL_SERVER),
+                .server = server_of(labels),
                 .spec = label(labels, LABEL_SPEC),
                 .role = label(labels, LABEL_ROLE),
                 .bridge = mem_strdup(json_str(json_get(item, "Options"), "com.docker.network.bridge.name")),
@@ -365,7 +375,8 @@ static char **judge(struct observer *o, const struct observed_container *c, json
                 .approval = NULL, /* a renewed approval of the same spec is no reason to start anew */
                 .scope = INSTANCE_SCOPE,
                 .role = ROLE_SERVER,
-                .server = s->name,
+                .server = s->server,
+                .instance = desired_instance(s),
         };
         host.image = images_find(o->images, json_str(inspect, "Image"));
         observer_describe_engine(o, &host);

@@ -16,8 +16,9 @@
 
 struct observed_container {
         char *id, *name;
-        char *server, *spec, *approval, *role; /* labels; NULL when not ours */
-        char *state;                           /* created running paused restarting removing exited dead */
+        char *server;                 /* by its labels, or its place: as desired_server.name; NULL when not ours */
+        char *spec, *approval, *role; /* labels; NULL when not ours */
+        char *state;                  /* created running paused restarting removing exited dead */
         bool ours;
         bool current;   /* name, server and spec are those of the desired instance */
         bool inspected; /* drift below is known */

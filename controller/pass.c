@@ -167,6 +167,7 @@ static struct plan_facts facts_of(const struct key *key, const struct desired_se
                 .linked = broker_linked(c->broker),
                 .session = key->session.container,
                 .hung = key->hung,
+                .session_fresh = key->session.since_us >= c->pass_began_us,
         };
 }
 
@@ -254,7 +255,7 @@ static bool is_asleep(struct controller *c, const struct desired_server *s)
 {
         const struct key *key = key_find(c, s->name);
 
-        return s->entry->lifecycle == LIFECYCLE_ON_DEMAND && !(key && (key->busy || key->demand.called));
+        return desired_on_demand(s) && !(key && (key->busy || key->demand.called));
 }
 
 /* Rules of instances that neither exist nor are coming. */

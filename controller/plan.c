@@ -111,7 +111,7 @@ static bool network_obstructs(const struct observed_network *n, const struct des
 /* What nobody calls has neither a container nor a network. */
 static bool is_asleep(const struct desired_server *s, bool called)
 {
-        return s->entry->lifecycle == LIFECYCLE_ON_DEMAND && !called;
+        return desired_on_demand(s) && !called;
 }
 
 bool plan_needs_subnet(const struct desired_server *server, const struct observed *observed, bool called)
@@ -204,6 +204,11 @@ static int plan_gate(struct plan_server *p, const struct plan_input *in)
                          "run `bulkhead smoke` and approve what it offers now, or go back to the approved image");
                 return -1;
         }
+        /* The server itself sees to that, once for all of its places. */
+        if (in->server->place && (!f->smoked || manifest_differs(in))) {
+                conclude(p, SERVER_STARTING, "its smoke test is not over");
+                return -1;
+        }
         if (!f->egress_ok) {
                 _cleanup_free_ char *why =
                         mem_printf("the firewall rules are not in force: %s", f->egress_error ? f->egress_error : "still loading");
@@ -293,15 +298,20 @@ static void plan_fresh_session(struct plan_server *p, const struct plan_input *i
         plan_start(p, in, c, reason);
 }
 
-static void describe_current(struct plan_server *p, const struct desired_server *s, const struct observed_container *c)
+static void describe_container(struct plan_server *p, const struct observed_container *c)
 {
         p->container = mem_strdup(c->name);
         p->id = mem_strdup(c->id);
         p->address = mem_strdup(c->address);
-        p->bridge = mem_strdup(s->names.bridge);
         p->instance = str_eq(c->state, "running") ? mem_strdup(c->instance) : NULL;
         p->started_at = c->started_at;
         p->drift = strv_dup(c->drift);
+}
+
+static void describe_current(struct plan_server *p, const struct desired_server *s, const struct observed_container *c)
+{
+        describe_container(p, c);
+        p->bridge = mem_strdup(s->names.bridge);
 }
 
 static bool is_startable(const struct observed_container *c)
@@ -459,13 +469,57 @@ static void plan_unwanted(struct plan_server *p, const struct plan_input *in)
         plan_removals(p, in, NULL, false, reason);
 }
 
+static const struct observed_container *container_of_session(const struct plan_input *in)
+{
+        const struct observed *o = in->observed;
+
+        for (size_t i = 0; i < o->n_containers; i++)
+                if (o->containers[i].ours && str_eq(o->containers[i].id, in->facts.session) && belongs(o->containers[i].server, in))
+                        return &o->containers[i];
+        return NULL;
+}
+
+/* Of the version before, as long as that is approved: a session keeps the one that it began with. */
+static bool may_go_on(const struct plan_input *in, const struct observed_container *c)
+{
+        if (!str_eq(c->state, "running") && !in->facts.session_fresh)
+                return false;
+        if (c->current)
+                return !c->drift && !manifest_differs(in) && network_of(in->observed, in->server);
+        return str_eq(c->role, ROLE_SERVER) && desired_covers(in->desired, in->name, c->spec, in->now);
+}
+
+/* A place whose session has begun: its container is never started again, what it knew of its client would be gone. */
+static void plan_session(struct plan_server *p, const struct plan_input *in)
+{
+        const struct observed_container *c = container_of_session(in);
+        _cleanup_strv_ char **kept = NULL;
+
+        if (c && may_go_on(in, c)) {
+                kept = strv_append(kept, c->id);
+                describe_container(p, c);
+                p->bridge = c->current ? mem_strdup(in->server->names.bridge) : NULL;
+                if (c->current && !in->facts.rules_ok && in->facts.egress_ok)
+                        act(p, ACTION_EGRESS, in->server->names.bridge, NULL, "its rules are not in force");
+        }
+        if (kept || in->facts.session_fresh)
+                conclude(p, SERVER_RUNNING, NULL);
+        else
+                conclude(p, SERVER_STOPPED, "its session is over");
+        if (c || !in->facts.session_fresh)
+                plan_removals(p, in, kept, false, "its session is over");
+}
+
 /* On demand, and nobody calls it. Whether it may be started is found out now, so that the first caller does not wait for a smoke test. */
 static void plan_asleep(struct plan_server *p, const struct plan_input *in)
 {
-        static const char reason[] = "asleep: started by the first call";
+        const char *reason = registry_entry_has_instances(in->server->entry) ? "an instance is started for every session"
+                                                                             : "asleep: started by the first call";
 
         plan_ends(p, in, NULL, reason);
-        if (plan_gate(p, in) == 0) {
+        if (in->server->place) {
+                conclude(p, SERVER_STOPPED, reason);
+        } else if (plan_gate(p, in) == 0) {
                 if (!in->facts.smoked || manifest_differs(in))
                         plan_image_and_smoke(p, in);
                 conclude(p, SERVER_STOPPED, reason);
@@ -484,6 +538,8 @@ struct plan_server *plan_server(const struct plan_input *in)
                 plan_external(p, in);
         else if (in->server && in->server->may_run && asleep)
                 plan_asleep(p, in);
+        else if (in->server && in->server->may_run && in->server->place && in->facts.session)
+                plan_session(p, in);
         else if (in->server && in->server->may_run)
                 plan_wanted(p, in);
         else if (in->server && in->server->may_stay && !asleep)

@@ -61,6 +61,7 @@ struct plan_facts {
         bool linked;          /* stdio servers: there is a broker, which holds the stream of what runs of them, or there is no session */
         const char *session;  /* id of the container whose stream it holds; NULL = of none */
         const char *hung;     /* HTTP servers: the instance that does not answer, as the broker says; NULL = none */
+        bool session_fresh;   /* since the look began: what was seen of that container is from before it started */
 };
 
 struct plan_server {

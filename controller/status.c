@@ -79,6 +79,28 @@ static json_object *unjudged_json(const struct controller *c, const char *name)
         return o;
 }
 
+/* Of its places, those that are taken, or of which something is left. */
+static json_object *instances_json(const struct controller *c, const struct desired_server *s)
+{
+        json_object *list = json_object_new_array();
+
+        for (size_t i = 0; i < c->desired->n; i++) {
+                const struct desired_server *place = &c->desired->servers[i];
+                const struct key *key =
+                        place->place && str_eq(place->server, s->name) ? key_find((struct controller *)c, place->name) : NULL;
+
+                if (!key || !(key->demand.called || key->busy || (key->plan && (key->plan->id || key->plan->n_actions))))
+                        continue;
+                json_object *o = json_object_new_object();
+                json_add_int(o, "instance", place->place);
+                json_add_str(o, "state", server_state_name(key_state(key)));
+                json_add_str(o, "why", why_now(c, key));
+                add_key(o, key);
+                json_object_array_add(list, o);
+        }
+        return list;
+}
+
 static json_object *server_json(const struct controller *c, const struct desired_server *s)
 {
         const struct key *key = key_find((struct controller *)c, s->name);
@@ -86,11 +108,13 @@ static json_object *server_json(const struct controller *c, const struct desired
 
         json_add_str(o, "name", s->name);
         json_add_str(o, "state", server_state_name(key_state(key)));
-        if (s->entry->lifecycle == LIFECYCLE_ON_DEMAND)
+        if (desired_on_demand(s))
                 json_add_bool(o, "asleep", key_state(key) == SERVER_STOPPED && !key->demand.called);
         json_add_str(o, "why", c->view_error && key && key->plan && key->plan->state != SERVER_RUNNING ? c->view_error : why_now(c, key));
         add_record(o, s);
         add_key(o, key);
+        if (registry_entry_has_instances(s->entry))
+                json_add(o, "instances", instances_json(c, s));
         return o;
 }
 
@@ -100,7 +124,7 @@ static json_object *servers_json(const struct controller *c, const char *only)
         const struct registry *r = c->registry ? c->registry->value : NULL;
 
         for (size_t i = 0; c->desired && i < c->desired->n; i++)
-                if (!only || str_eq(only, c->desired->servers[i].name))
+                if (!c->desired->servers[i].place && (!only || str_eq(only, c->desired->servers[i].name)))
                         json_object_array_add(list, server_json(c, &c->desired->servers[i]));
         for (size_t i = 0; !c->desired && r && i < r->n_entries; i++)
                 if (!only || str_eq(only, r->entries[i]->name))

@@ -89,6 +89,8 @@ struct call *leg_only_client(struct leg *l, struct session **ret)
         struct call *c, *found = NULL, *client = NULL;
 
         *ret = l->owner;
+        if (l->of_instance && l->of_instance->own)
+                return NULL; /* who looks at a list is not who is asked */
         LIST_FOREACH (c, &l->calls, struct call, in_leg) {
                 if (c->own)
                         continue;

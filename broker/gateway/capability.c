@@ -84,28 +84,60 @@ static void add_instructions(struct buf *out, const struct leg *l)
         mcp_add_slice(out, m->instructions);
 }
 
-static void initialize_ready(struct call *c)
+/* NULL: c was answered. */
+static struct session *initialize_session(struct call *c)
 {
-        const struct leg *l = c->server ? c->leg : NULL;
-        _cleanup_buf_ struct buf out = {0};
-        struct session *s;
+        struct session *s = session_new(c->g, c->server, c->who);
         int revision;
 
-        if (!c->reply || !c->reply->x) {
-                call_free(c);
-                return;
-        }
-        s = session_new(c->g, c->server, c->who);
         if (!s) {
                 call_error(c, MCP_INTERNAL_ERROR, "too many sessions: try again", mcp_slice_of("{\"retryable\":true}"));
-                return;
+                return NULL;
         }
         revision = mcp_revision_find((struct mcp_slice){c->m.protocol_version.at + 1, c->m.protocol_version.n - 2});
         if (revision < 0 || mcp_revision_era((enum mcp_revision)revision) != MCP_ERA_LEGACY)
                 revision = MCP_NEWEST_LEGACY;
         s->revision = (uint8_t)revision;
         s->capabilities = (uint8_t)capability_bits(c->m.capabilities);
-        buf_addf(&out, "{\"protocolVersion\":\"%s\",\"capabilities\":", mcp_revision_name((enum mcp_revision)revision));
+        return s;
+}
+
+/* The session that was there before its client knew of it. */
+static void initialize_drop(struct call *c)
+{
+        struct session *s = c->session;
+
+        if (!s)
+                return;
+        list_del(&c->in_session);
+        s->n_calls--;
+        c->session = NULL;
+        session_free(s);
+}
+
+static void initialize_failed(struct call *c, _unused_ const struct mcp_message *answer, const struct err *why)
+{
+        c->finish = NULL;
+        initialize_drop(c);
+        call_fail(c, why);
+}
+
+static void initialize_ready(struct call *c)
+{
+        const struct leg *l = c->server ? c->leg : NULL;
+        _cleanup_buf_ struct buf out = {0};
+        struct session *s;
+
+        c->finish = NULL;
+        if (!c->reply || !c->reply->x) {
+                initialize_drop(c);
+                call_free(c);
+                return;
+        }
+        s = c->session ? c->session : initialize_session(c);
+        if (!s)
+                return;
+        buf_addf(&out, "{\"protocolVersion\":\"%s\",\"capabilities\":", mcp_revision_name((enum mcp_revision)s->revision));
         add_capabilities(&out, l);
         buf_adds(&out, ",\"serverInfo\":");
         add_server_info(&out, l);
@@ -115,10 +147,26 @@ static void initialize_ready(struct call *c)
         call_answer(c, slice_of_buf(&out));
 }
 
+/* What this client can do is told to its instance at its start, so that the session comes first. */
+static void initialize_instance(struct call *c)
+{
+        struct session *s = initialize_session(c);
+
+        if (!s)
+                return;
+        c->session = s;
+        list_add(&s->calls, &c->in_session);
+        s->n_calls++;
+        c->finish = initialize_failed;
+        server_want(c->server, c, initialize_ready);
+}
+
 void initialize_start(struct call *c)
 {
         if (!mcp_is_string(c->m.protocol_version))
                 call_error(c, MCP_INVALID_PARAMS, "Invalid params: protocolVersion is needed", (struct mcp_slice){0});
+        else if (c->server && server_has_instances(c->server))
+                initialize_instance(c);
         else if (c->server)
                 server_want(c->server, c, initialize_ready);
         else

@@ -104,6 +104,22 @@ void changes_list(struct server *s, enum mcp_method list)
         changed(s, list == MCP_M_TOOLS_LIST ? 0 : list == MCP_M_PROMPTS_LIST ? 1 : 2);
 }
 
+/* Of an instance: to those whose it is. */
+static void tell_its_own(const struct leg *l, size_t kind)
+{
+        const struct instance *i = l->of_instance;
+        _cleanup_free_ char *text = change_text(kind);
+        struct mcp_message m = {.text = text, .n = strlen(text), .method = mcp_slice_of(lists[kind].method)};
+        struct listen *listen;
+
+        if (i->own)
+                return;
+        LIST_FOREACH (listen, &l->server->g->listens, struct listen, in_gateway)
+                if (lists[kind].wants(listen) && (!listen->server || listen->server == l->server) && listen->principal == i->principal &&
+                    guard_cares(l->server->g, listen->who, NULL, l->server, lists[kind].kind))
+                        listen_event(listen, &m);
+}
+
 void changes_tell(struct leg *l, struct mcp_slice method)
 {
         size_t kind = 0;
@@ -117,6 +133,10 @@ void changes_tell(struct leg *l, struct mcp_slice method)
 
                 if (guard_cares(l->server->g, l->owner->who, l->owner->id, l->server, lists[kind].kind))
                         (void)session_event(l->owner, text, strlen(text));
+                return;
+        }
+        if (l->of_instance) {
+                tell_its_own(l, kind);
                 return;
         }
         if (kind == 0)

@@ -92,22 +92,22 @@ void gateway_server_gone(struct gateway *g, const char *name)
                 server_free(s);
 }
 
-void gateway_stream(struct gateway *g, const char *name, const char *instance, int fd)
+void gateway_stream(struct gateway *g, const char *name, unsigned serial, const char *instance, int fd)
 {
         struct server *s = server_find(g, name, strlen(name));
 
         if (s)
-                server_stream(s, instance, fd);
+                server_stream(s, serial, instance, fd);
         else
                 close(fd);
 }
 
-void gateway_refused(struct gateway *g, const char *name, const char *why)
+void gateway_refused(struct gateway *g, const char *name, unsigned serial, const char *why)
 {
         struct server *s = server_find(g, name, strlen(name));
 
         if (s)
-                server_refused(s, why);
+                server_refused(s, serial, why);
 }
 
 void gateway_link(struct gateway *g, bool up)
@@ -117,6 +117,8 @@ void gateway_link(struct gateway *g, bool up)
                 pins_tell_all(g);
         for (size_t i = 0; i < g->n_servers; i++) {
                 g->servers[i]->asked = false;
+                if (!up)
+                        instances_unlinked(g->servers[i]);
                 if (!up && g->servers[i]->entry.readiness != READINESS_UP)
                         wait_failed(g->servers[i], ERR_UNAVAILABLE, "the controller that starts it went away: try again");
         }
@@ -238,6 +240,16 @@ void gateway_exchange(struct exchange *x, void *gateway)
 }
 
 /* -- figures --------------------------------------------------------------------------------------------------------------------- */
+static uint64_t m_up(const struct server *s)
+{
+        const struct instance *i;
+
+        LIST_FOREACH (i, &s->instances, struct instance, in_server)
+                if (i->leg && i->leg->ready)
+                        return 1;
+        return s->shared && s->shared->ready;
+}
+
 void gateway_counts(const struct gateway *g, struct gateway_counts *ret)
 {
         *ret = g->counts;
@@ -247,7 +259,7 @@ void gateway_counts(const struct gateway *g, struct gateway_counts *ret)
         for (size_t i = 0; i < g->n_servers; i++) {
                 const struct server *s = g->servers[i];
 
-                ret->servers_up += s->shared && s->shared->ready;
+                ret->servers_up += m_up(s) != 0;
                 ret->calls_in_flight += s->in_flight;
         }
 }
@@ -257,9 +269,9 @@ struct metric {
         uint64_t (*value)(const struct server *s);
 };
 
-static uint64_t m_up(const struct server *s)
+static uint64_t m_instances(const struct server *s)
 {
-        return s->shared && s->shared->ready;
+        return s->n_instances;
 }
 
 static uint64_t m_in_flight(const struct server *s)
@@ -301,6 +313,7 @@ void gateway_metrics(const struct gateway *g, struct buf *out)
 {
         static const struct metric metrics[] = {
                 {"bulkhead_server_up", "gauge", "A session with the server is ready.", m_up},
+                {"bulkhead_server_instances", "gauge", "Instances for single sessions, of a server that has them.", m_instances},
                 {"bulkhead_server_calls_in_flight", "gauge", "Requests that the server has not answered yet.", m_in_flight},
                 {"bulkhead_server_calls_waiting", "gauge", "Requests that wait for the server to come up.", m_waiting},
                 {"bulkhead_server_calls_total", "counter", "Requests sent to the server.", m_calls},

@@ -25,10 +25,12 @@ struct gateway_config {
         struct tool_cache *cache; /* borrowed; NULL: nothing is remembered over a restart */
 };
 
-/* What the gateway asks of the controller, the link's three words; and what it tells. */
+/* What the gateway asks of the controller, the link's three words; and what it tells. serial: of one instance of a server that has many;
+ * else 0. */
 struct gateway_controller {
-        void (*start)(const char *name, void *user);
-        void (*stop)(const char *name, void *user);
+        /* lists: an instance that no session has, to look at what there is. */
+        void (*start)(const char *name, unsigned serial, bool lists, void *user);
+        void (*stop)(const char *name, unsigned serial, void *user);
         void (*renew)(const char *name, const char *instance, void *user);
         /* What the server offers otherwise than approved, now: n texts, at most CHANNEL_MAX_DIFFERS of them. Borrowed. */
         void (*differs)(const char *name, const char *const *what, size_t n, void *user);
@@ -123,9 +125,9 @@ struct call *gateway_learn(struct gateway *g, struct principal *who, void (*then
 /* A server is there, or changed. Copied. */
 void gateway_server(struct gateway *g, const struct channel_entry *entry);
 void gateway_server_gone(struct gateway *g, const char *name);
-/* A fresh stream of a stdio server; owned. */
-void gateway_stream(struct gateway *g, const char *name, const char *instance, int fd);
-void gateway_refused(struct gateway *g, const char *name, const char *why);
+/* A fresh stream of a stdio server, or of one of its instances; owned. */
+void gateway_stream(struct gateway *g, const char *name, unsigned serial, const char *instance, int fd);
+void gateway_refused(struct gateway *g, const char *name, unsigned serial, const char *why);
 /* The controller went away: what runs is used on; nothing can be started. Everything is told again when it is back. */
 void gateway_link(struct gateway *g, bool up);
 

@@ -1,7 +1,8 @@
 /*
  * What the files of the gateway share. Who owns what:
  *
- *   gateway ─┬─ servers (catalogue, by name) ── legs (one session with the server each; shared, or one per client session)
+ *   gateway ─┬─ servers (catalogue, by name) ─┬ legs (one session with the server each; shared, or one per client session)
+ *            │                                └ instances (of a server that has one for every session), a leg each
  *            ├─ sessions (legacy clients) ── calls in flight, asks, subscriptions
  *            ├─ listens (modern clients' notification streams)
  *            └─ held calls (modern clients' calls that wait for their next round)
@@ -67,6 +68,7 @@ struct gateway {
         sd_event_source *idle_timer, *held_timer, *down_timer, *learn_timer, *differs_timer;
         size_t charged, kept;
         uint64_t next_ask, n_serials;
+        unsigned last_serial; /* of an instance */
         struct route {
                 uint64_t hash;
                 struct server *server;
@@ -83,6 +85,8 @@ struct server {
         char *prefix; /* of names, where servers share an endpoint */
         struct leg *shared;
         struct list legs;
+        struct list instances;
+        unsigned n_instances;
         struct list waiting; /* calls, in the order of their deadlines */
         unsigned n_waiting;
         sd_event_source *wait_timer, *retry_timer, *idle_timer;
@@ -120,10 +124,10 @@ enum server_kind server_kind(const char *capability);
 struct server *server_find(struct gateway *g, const char *name, size_t n);
 struct server *server_free(struct server *s);
 void server_update(struct gateway *g, const struct channel_entry *entry);
-void server_stream(struct server *s, const char *instance, int fd);
-void server_refused(struct server *s, const char *why);
-/* The session with it that this client's requests go over, or NULL while there is none that is ready. */
-struct leg *server_leg(struct server *s, struct session *session);
+void server_stream(struct server *s, unsigned serial, const char *instance, int fd);
+void server_refused(struct server *s, unsigned serial, const char *why);
+/* The session with it that c's client's requests go over, or NULL while there is none that is ready. */
+struct leg *server_leg(struct server *s, const struct call *c);
 void server_leg_ready(struct leg *l);
 void server_leg_ended(struct leg *l, const struct err *why);
 void server_used(struct server *s);
@@ -139,6 +143,9 @@ void wait_wake(struct server *s);
 /* A session is ready: what waits for it goes on. */
 void wait_over(struct server *s);
 void wait_failed(struct server *s, enum err_code code, const char *why);
+/* c waits no more; wait_fail_taken() says so to all that were taken. */
+void wait_take(struct call *c, struct list *taken);
+void wait_fail_taken(struct server *s, struct list *taken, enum err_code code, const char *why);
 /* Those that wait for a session of their own. */
 void wait_failed_session(struct server *s, const struct session *session, const char *why);
 /* Fails one call, in the name of its server. */
@@ -150,11 +157,49 @@ void hung_look(struct server *s);
 /* The shared session ended before it was ready. */
 void hung_unreached(struct server *s, const struct err *why);
 
+/* -- instance.c: an instance of a server for every session ------------------------------------------------------------------------ */
+struct instance {
+        struct list in_server, in_session;
+        struct server *server;
+        struct session *session; /* whose it is; NULL: */
+        uint64_t principal;      /* of modern clients */
+        bool own;                /* the gateway's, for lists */
+        unsigned serial;         /* that the controller knows it by; 0: it does not */
+        struct leg *leg;         /* NULL: it is being started */
+        bool again;              /* it was started anew, because it ended on server/discover */
+        char *lost;              /* why it ended, which its session has not been told yet */
+        uint64_t used_ms;
+        sd_event_source *timer;
+};
+bool server_has_instances(const struct server *s);
+/* As server_leg(). */
+struct leg *instance_leg(const struct server *s, const struct call *c);
+/* Of a legacy session, or of a modern principal (session NULL). NULL: there is none. */
+struct instance *instance_of_client(const struct server *s, const struct session *session, uint64_t principal);
+/* One that is ready: lists come from there. */
+bool instance_client_has_one(const struct server *s, const struct call *c);
+/* The one of c's client is gone, and c was failed to say so. */
+bool instance_was_lost(struct server *s, struct call *c);
+/* c waits for its client's: it is on its way from now on. */
+void instance_wake(struct server *s, struct call *c);
+void instance_ready(struct instance *i);
+void instance_used(struct instance *i);
+/* Frees l. */
+void instance_leg_ended(struct leg *l, const char *why);
+void instance_stream(struct server *s, unsigned serial, const char *instance, int fd);
+void instance_refused(struct server *s, unsigned serial, const char *why);
+/* The controller went away: what is being started will not come. */
+void instances_unlinked(struct server *s);
+/* The controller is told. */
+struct instance *instance_free(struct instance *i);
+void instances_free(struct server *s);
+
 /* -- leg.c: one session with a server ------------------------------------------------------------------------------------------ */
 struct leg {
         struct list in_server, in_session;
         struct server *server;
-        struct session *owner; /* NULL: shared */
+        struct session *owner;        /* NULL: shared, or of an instance that no session has */
+        struct instance *of_instance; /* or NULL */
         struct upstream *u;
         char *instance;
         bool ready;
@@ -169,7 +214,8 @@ struct leg {
         uint64_t left_client, left_ms;
         uint64_t ready_ms;
 };
-_must_check_ int leg_new_stdio(struct server *s, const char *instance, int fd, struct err **err);
+/* i: whose stream it is; NULL: the server's. */
+_must_check_ int leg_new_stdio(struct server *s, struct instance *i, const char *instance, int fd, struct err **err);
 _must_check_ int leg_new_http(struct server *s, struct session *owner, struct err **err);
 struct leg *leg_free(struct leg *l);
 /* The member of the server's capabilities, or an absent slice. */
@@ -221,6 +267,7 @@ struct call {
         bool decided, unwrapped, failed; /* by the guard; from harness_call_tool; no answer of the server */
         bool part, late;                 /* of a merged list; that list went out without it */
         bool aggregate, tools_seen, own; /* own: the gateway's, for no client */
+        bool listing;                    /* looks at what there is: any instance will do */
         char *name;                      /* aggregate: the server's own name of what is asked for, as JSON */
         char *tried;                     /* aggregate: the last server that was asked; the next one is behind it, by name */
         unsigned rounds;
@@ -284,6 +331,8 @@ void legacy_post(struct gateway *g, struct server *endpoint, struct exchange *x,
 void legacy_get(struct gateway *g, struct server *endpoint, struct exchange *x);
 void legacy_delete(struct gateway *g, struct server *endpoint, struct exchange *x);
 void modern_post(struct gateway *g, struct server *endpoint, struct exchange *x, struct buf *text, const struct mcp_message *m);
+/* Of what a modern client proves itself with. */
+uint64_t principal_hash(const struct gateway *g, const char *text);
 
 /* -- guard.c, own.c, learn.c: what agents may see and do ---------------------------------------------------------------------------- */
 /* Who is behind x; NULL: the operator. Borrowed. */
@@ -335,7 +384,7 @@ struct session {
         uint16_t n_calls, n_asks, n_subs, n_merges;
         uint64_t serial; /* never that of another one */
         struct exchange *stream;
-        struct list calls, asks, legs, subs;
+        struct list calls, asks, legs, instances, subs;
         uint64_t used_ms;
 };
 struct session *session_new(struct gateway *g, struct server *server, struct principal *who);
@@ -480,16 +529,16 @@ void subs_leg_ready(struct leg *l);
 struct listen;
 bool subs_join(struct server *s, struct mcp_slice uri, struct session *session, struct listen *listen);
 void subs_leave_all(struct list *subscribers);
-/* Appends the member resourceSubscriptions, if there are any. */
-void subs_uris(const struct server *s, struct buf *out);
+/* Appends the member resourceSubscriptions, if there are any that l's clients want. */
+void subs_uris(const struct leg *l, struct buf *out);
 void subs_notification(struct leg *l, const struct mcp_message *m);
 /* changes.c: a server says that a list changed; or it is there anew, and all may have. Other methods mean nothing. */
 void changes_tell(struct leg *l, struct mcp_slice method);
 void changes_all(struct server *s);
 /* The gateway found out that it is another one than it said. */
 void changes_list(struct server *s, enum mcp_method list);
-/* A request of the gateway itself, whose answer nobody waits for. */
-void own_request(struct server *s, enum mcp_method method, const char *params);
+/* A request of the gateway itself, over a session that is ready, whose answer nobody waits for. */
+void own_request(struct leg *l, enum mcp_method method, const char *params);
 
 /* -- listen.c: modern clients' subscriptions/listen, and ours to modern servers ------------------------------------------------------ */
 struct listen {
@@ -497,6 +546,7 @@ struct listen {
         struct gateway *g;
         struct server *server; /* NULL: all */
         struct principal *who; /* NULL: the operator */
+        uint64_t principal;    /* as of its call */
         struct exchange *x;
         char *id;
         bool tools, prompts, resources;

@@ -44,10 +44,17 @@ void late_forget(struct server *s)
                 late_free(&s->late[i]);
 }
 
+static bool is_clients(const struct call *sub)
+{
+        const struct leg *l = sub->leg;
+
+        return l && (l->owner || (l->of_instance && !l->of_instance->own));
+}
+
 /* A list that is one client's own is no other's business. */
 static bool is_shared(const struct call *sub)
 {
-        return sub->leg && !sub->leg->owner && !mcp_has(sub->m.cursor);
+        return sub->leg && !is_clients(sub) && !mcp_has(sub->m.cursor);
 }
 
 /* true: it is another list than the one before. Cursors are another one every time, perhaps. */
@@ -94,7 +101,7 @@ void late_await(struct call *sub)
 {
         log_debug("a list without one server, which is slow", "server", sub->server->entry.name);
         /* One of them is enough: all that list it wait for the same. */
-        if (late_pending(sub->server, sub->method)) {
+        if (late_pending(sub->server, sub->method) || (sub->leg && sub->leg->of_instance && is_clients(sub))) {
                 call_free(sub);
                 return;
         }

@@ -57,7 +57,9 @@ void learn(struct call *c, bool (*needs)(const struct call *c, const struct serv
                 struct server *s = g->servers[i];
 
                 /* One that sleeps is not woken for what is known of it. */
-                if (needs(c, s) && !server_is_hopeless(s) && !tools_are_known(s) && !(s->told && s->entry.readiness == READINESS_ASLEEP))
+                bool sleeps = s->entry.readiness == READINESS_ASLEEP && !server_has_instances(s);
+
+                if (needs(c, s) && !server_is_hopeless(s) && !tools_are_known(s) && !(s->told && sleeps))
                         tools_load(s);
         }
         if (!must_wait(c)) {

@@ -11,7 +11,7 @@ static void on_ready(_unused_ struct upstream *u, void *user)
         l->ready = true;
         l->era = upstream_era(l->u);
         l->ready_ms = now_ms(l->server->g->loop);
-        if (!l->owner)
+        if (l->server->shared == l)
                 pins_forget(l->server);
         l->instructs = pins_instructions(l->server, upstream_info(l->u)->instructions);
         log_info("server ready", "server", l->server->entry.name, "revision", mcp_revision_name(upstream_revision(l->u)));
@@ -49,12 +49,20 @@ static void on_notification(_unused_ struct upstream *u, const struct mcp_messag
 static const struct upstream_events events = {
         .ready = on_ready, .ended = on_ended, .notification = on_notification, .request = on_request, .withdrawn = on_withdrawn};
 
-static struct leg *leg_new(struct server *s, struct session *owner, struct upstream_config *config)
+static unsigned capabilities_of(const struct leg *l)
+{
+        if (l->owner)
+                return l->owner->capabilities;
+        return l->of_instance && l->of_instance->own ? 0 : CAP_SAMPLING | CAP_ELICITATION | CAP_ELICITATION_URL | CAP_ROOTS;
+}
+
+static struct leg *leg_new(struct server *s, struct session *owner, struct instance *i, struct upstream_config *config)
 {
         struct leg *l = NEW(struct leg);
 
         l->server = s;
         l->owner = owner;
+        l->of_instance = i;
         l->level = LEVEL_NONE;
         l->instance = mem_strdup(s->entry.instance);
         list_init(&l->calls);
@@ -62,8 +70,7 @@ static struct leg *leg_new(struct server *s, struct session *owner, struct upstr
         config->name = s->entry.name;
         config->legacy_only = s->legacy_only;
         config->limits = s->g->config.upstream;
-        config->capabilities = mcp_slice_of(
-                capability_text(owner ? owner->capabilities : CAP_SAMPLING | CAP_ELICITATION | CAP_ELICITATION_URL | CAP_ROOTS));
+        config->capabilities = mcp_slice_of(capability_text(capabilities_of(l)));
         return l;
 }
 
@@ -77,16 +84,18 @@ static int leg_started(struct leg *l, int r)
         list_add(&l->server->legs, &l->in_server);
         if (l->owner)
                 list_add(&l->owner->legs, &l->in_session);
-        else
+        if (l->of_instance)
+                l->of_instance->leg = l;
+        else if (!l->owner)
                 l->server->shared = l;
         l->server->g->counts.upstreams++;
         return 0;
 }
 
-int leg_new_stdio(struct server *s, const char *instance, int fd, struct err **err)
+int leg_new_stdio(struct server *s, struct instance *i, const char *instance, int fd, struct err **err)
 {
         struct upstream_config config = {.fd = fd};
-        struct leg *l = leg_new(s, NULL, &config);
+        struct leg *l = leg_new(s, i ? i->session : NULL, i, &config);
 
         mem_replace(&l->instance, mem_strdup(instance));
         return leg_started(l, upstream_stdio_new(&l->u, s->g->loop, &config, &events, l, err));
@@ -100,7 +109,7 @@ int leg_new_http(struct server *s, struct session *owner, struct err **err)
 
         if (!s->entry.address || inet_pton(AF_INET, s->entry.address, &config.address) != 1)
                 return err_set(err, ERR_INVALID, "server %s has no usable address", s->entry.name);
-        l = leg_new(s, owner, &config);
+        l = leg_new(s, owner, NULL, &config);
         return leg_started(l, upstream_http_new(&l->u, s->g->loop, &config, &events, l, err));
 }
 
@@ -110,6 +119,8 @@ struct leg *leg_free(struct leg *l)
                 return NULL;
         if (l->server->shared == l)
                 l->server->shared = NULL;
+        if (l->of_instance)
+                l->of_instance->leg = NULL;
         l->ready = false;
         if (l->listen)
                 upstream_call_cancel(TAKE_PTR(l->listen), NULL);

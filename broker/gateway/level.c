@@ -29,6 +29,8 @@ static enum level most_verbose(const struct leg *l)
 
         if (l->owner)
                 return l->owner->level;
+        if (l->of_instance)
+                return LEVEL_NONE;
         LIST_FOREACH (s, &g->idle, struct session, in_idle)
                 if (!s->server || s->server == l->server)
                         least = MIN(least, (enum level)s->level);
@@ -50,10 +52,10 @@ void level_at_least(struct leg *l, enum level level)
 {
         _cleanup_free_ char *params = NULL;
 
-        if (level >= l->level || l->owner || !has_level(l))
+        if (level >= l->level || !has_level(l))
                 return;
         params = level_params(l, level);
-        own_request(l->server, MCP_M_SET_LEVEL, params);
+        own_request(l, MCP_M_SET_LEVEL, params);
 }
 
 void level_leg_ready(struct leg *l)
@@ -81,6 +83,7 @@ static void level_ready(struct call *c)
 void level_request(struct call *c)
 {
         enum level level = level_find(c->m.level);
+        struct leg *l;
 
         if (level == LEVEL_NONE || !c->session) {
                 call_error(c, MCP_INVALID_PARAMS, "Invalid params: unknown log level", (struct mcp_slice){0});
@@ -91,6 +94,9 @@ void level_request(struct call *c)
                 server_want(c->server, c, level_ready);
                 return;
         }
+        LIST_FOREACH (l, &c->session->legs, struct leg, in_session)
+                if (l->ready)
+                        level_at_least(l, level);
         for (size_t i = 0; i < c->g->n_servers; i++)
                 if (c->g->servers[i]->shared && c->g->servers[i]->shared->ready &&
                     guard_sees(c->g, c->who, POLICY_TOOL, c->g->servers[i], (struct mcp_slice){0}))

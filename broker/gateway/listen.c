@@ -165,6 +165,7 @@ static void listen_open(struct call *c)
         l->g = c->g;
         l->server = c->server;
         l->who = guard_ref(c->g, c->who);
+        l->principal = c->principal;
         l->id = mem_strndup(c->m.id.at, c->m.id.n);
         l->tools = wanted(c, "toolsListChanged", "tools");
         l->prompts = wanted(c, "promptsListChanged", "prompts");
@@ -219,7 +220,7 @@ static void listen_params(struct buf *out, struct leg *l)
                  "{\"_meta\":{\"" MCP_META_VERSION "\":\"%s\",\"" MCP_META_CLIENT "\":%s,\"" MCP_META_CAPABILITIES "\":{}},"
                  "\"notifications\":{\"toolsListChanged\":true,\"promptsListChanged\":true,\"resourcesListChanged\":true",
                  mcp_revision_name(MCP_NEWEST), gateway_client_info);
-        subs_uris(l->server, out);
+        subs_uris(l, out);
         buf_adds(out, "}}");
 }
 

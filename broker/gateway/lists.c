@@ -344,6 +344,8 @@ static struct call *part_call(struct merge *m, struct server *s, const char *cur
         part_params(sub, c, cursor);
         sub->who = guard_ref(c->g, c->who);
         sub->method = c->method;
+        sub->listing = true;
+        sub->principal = c->principal;
         sub->server = s;
         sub->finish = on_part;
         sub->user = m;
@@ -351,15 +353,17 @@ static struct call *part_call(struct merge *m, struct server *s, const char *cur
 }
 
 /* A sleeping server is not woken for what is known of it, and one whose list is on its way is not asked for another. */
-static bool part_known(struct part *p, struct server *s, enum mcp_method method, struct principal *who)
+static bool part_known(struct part *p, struct server *s, const struct call *c)
 {
+        enum mcp_method method = c->method;
+
         if (late_pending(s, method)) {
-                (void)part_recall(p, s, method, who);
+                (void)part_recall(p, s, method, c->who);
                 return true;
         }
-        if (s->entry.readiness != READINESS_ASLEEP)
+        if (s->entry.readiness != READINESS_ASLEEP || instance_client_has_one(s, c))
                 return false;
-        return (s->known && s->lacks & server_kind(list_capability(method))) || part_recall(p, s, method, who);
+        return (s->known && s->lacks & server_kind(list_capability(method))) || part_recall(p, s, method, c->who);
 }
 
 void merge_start(struct call *c)
@@ -397,7 +401,7 @@ void merge_start(struct call *c)
                 m->n++;
                 p->server = mem_strdup(s->entry.name);
                 p->begun = order == 0;
-                if (order > 0 && part_known(p, s, c->method, c->who))
+                if (order > 0 && part_known(p, s, c))
                         continue;
                 p->sub = part_call(m, s, order == 0 ? at + strlen(at) + 1 : NULL);
         }

@@ -123,16 +123,20 @@ void modern_tool_call(struct call *c)
                 call_dispatch(c);
 }
 
-static uint64_t principal_of(struct gateway *g, struct exchange *x)
+uint64_t principal_hash(const struct gateway *g, const char *text)
 {
-        struct principal *who = guard_who(g, x);
-        /* Tokens are short-lived: an agent is the same under its next one. */
-        const char *text = who ? guard_name(g, who) : exchange_header(x, "Authorization");
         uint64_t hash = 0;
 
         if (text)
                 crypto_shorthash((unsigned char *)&hash, (const unsigned char *)text, strlen(text), g->hash_key);
         return hash;
+}
+
+static uint64_t principal_of(struct gateway *g, struct exchange *x)
+{
+        struct principal *who = guard_who(g, x);
+        /* Tokens are short-lived: an agent is the same under its next one. */
+        return principal_hash(g, who ? guard_name(g, who) : exchange_header(x, "Authorization"));
 }
 
 void modern_post(struct gateway *g, struct server *endpoint, struct exchange *x, struct buf *text, const struct mcp_message *m)

@@ -53,6 +53,8 @@ static void call_left_server(struct call *c)
                 list_del(&c->in_leg);
                 c->server->in_flight--;
                 server_used(c->server);
+                if (c->leg->of_instance)
+                        instance_used(c->leg->of_instance);
         }
         while (!list_empty(&c->asks))
                 ask_free(list_first(&c->asks, struct ask, in_call));

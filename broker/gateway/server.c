@@ -46,11 +46,14 @@ static bool is_sessionless(const struct leg *l)
         return l && l->ready && l->era == MCP_ERA_MODERN;
 }
 
-struct leg *server_leg(struct server *s, struct session *session)
+struct leg *server_leg(struct server *s, const struct call *c)
 {
+        struct session *session = c->session;
         struct leg *l = s->shared;
 
-        if (session && s->entry.per_session && s->entry.transport != TRANSPORT_STDIO && !is_sessionless(l)) {
+        if (server_has_instances(s))
+                return instance_leg(s, c);
+        if (session && s->entry.per_session && !is_sessionless(l)) {
                 struct leg *own;
 
                 l = NULL;
@@ -105,7 +108,7 @@ void server_leg_ready(struct leg *l)
                 if (mcp_is_object(value) && mcp_is_true(mcp_object_get(value, "listChanged")))
                         s->announces |= kinds[i].kind;
         }
-        if (!l->owner) {
+        if (s->shared == l) {
                 late_forget(s);
                 tools_begin(s);
                 changes_all(s);
@@ -113,6 +116,8 @@ void server_leg_ready(struct leg *l)
         tools_judge_stale(s);
         subs_leg_ready(l);
         level_leg_ready(l);
+        if (l->of_instance)
+                instance_ready(l->of_instance);
         wait_over(s);
         server_used(s);
         if (is_sessionless(s->shared))
@@ -153,8 +158,12 @@ void server_leg_ended(struct leg *l, const struct err *why)
         struct server *s = l->server;
         struct session *owner = l->owner;
         bool shared = s->shared == l;
-        bool healthy = l->ready_ms && now_ms(s->g->loop) - l->ready_ms > HEALTHY_MS;
+        bool healthy = l->ready_ms && !l->of_instance && now_ms(s->g->loop) - l->ready_ms > HEALTHY_MS;
 
+        if (l->of_instance) {
+                instance_leg_ended(l, err_msg(why));
+                return;
+        }
         if (shared && !l->ready_ms)
                 hung_unreached(s, why);
         leg_free(l);
@@ -174,7 +183,7 @@ static void legs_free(struct server *s)
                 leg_free(list_first(&s->legs, struct leg, in_server));
 }
 
-void server_stream(struct server *s, const char *instance, int fd)
+void server_stream(struct server *s, unsigned serial, const char *instance, int fd)
 {
         _cleanup_err_ struct err *err = NULL;
 
@@ -183,17 +192,25 @@ void server_stream(struct server *s, const char *instance, int fd)
                 close(fd);
                 return;
         }
+        if (serial || server_has_instances(s)) {
+                instance_stream(s, serial, instance, fd);
+                return;
+        }
         legs_free(s);
         timer_off(s->retry_timer);
-        if (leg_new_stdio(s, instance, fd, &err) < 0) {
+        if (leg_new_stdio(s, NULL, instance, fd, &err) < 0) {
                 log_warning("server's stream is not usable", "server", s->entry.name, "why", err_msg(err));
                 close(fd);
                 backoff_more(s);
         }
 }
 
-void server_refused(struct server *s, const char *why)
+void server_refused(struct server *s, unsigned serial, const char *why)
 {
+        if (serial) {
+                instance_refused(s, serial, why);
+                return;
+        }
         s->asked = false;
         wait_failed(s, ERR_UNAVAILABLE, why ? why : "the controller refused to start it");
 }
@@ -233,7 +250,7 @@ static int on_idle(_unused_ sd_event_source *source, _unused_ uint64_t now, void
         else if (idle < s->entry.idle_ms)
                 timer_arm(&s->idle_timer, s->g->loop, s->entry.idle_ms - idle, on_idle, s);
         else
-                s->g->controller.stop(s->entry.name, s->g->controller.user);
+                s->g->controller.stop(s->entry.name, 0, s->g->controller.user);
         return 0;
 }
 
@@ -246,6 +263,7 @@ static struct server *server_new(struct gateway *g, const char *name)
         s->g = g;
         s->entry.readiness = READINESS_DOWN;
         list_init(&s->legs);
+        list_init(&s->instances);
         list_init(&s->waiting);
         list_init(&s->subs);
         g->servers = mem_realloc(g->servers, g->n_servers + 1, sizeof(struct server *));
@@ -295,9 +313,14 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 pins_forget(s);
         if (approval && s->told)
                 tools_tell(s);
+        if (approval && server_has_instances(s)) /* else a fresh session brings it about */
+                tools_changed(s);
         if (renamed)
                 take_names(s);
-        if (entry->readiness == READINESS_DOWN || entry->readiness == READINESS_ASLEEP || other) {
+        if (other)
+                instances_free(s);
+        /* An instance goes on, however it is with the next one. */
+        if (!server_has_instances(s) && (entry->readiness == READINESS_DOWN || entry->readiness == READINESS_ASLEEP || other)) {
                 legs_free(s);
                 s->backoff_ms = 0;
                 s->unreached_ms = 0;
@@ -346,6 +369,7 @@ struct server *server_free(struct server *s)
         struct call *c;
 
         s->gone = !g->freeing;
+        instances_free(s);
         route_forget(g, s);
         for (size_t i = 0; i < g->n_servers; i++)
                 if (g->servers[i] == s) {

@@ -113,6 +113,7 @@ struct session *session_new(struct gateway *g, struct server *server, struct pri
         list_init(&s->calls);
         list_init(&s->asks);
         list_init(&s->legs);
+        list_init(&s->instances);
         list_init(&s->subs);
         list_add(bucket_of(g, s->id), &s->in_bucket);
         g->n_sessions++;
@@ -140,6 +141,8 @@ struct session *session_free(struct session *s)
                 call_cancel(c, "the client's session ended");
         while (!list_empty(&s->asks))
                 ask_free(list_first(&s->asks, struct ask, in_session));
+        while (!list_empty(&s->instances))
+                instance_free(list_first(&s->instances, struct instance, in_session));
         while (!list_empty(&s->legs))
                 leg_free(list_first(&s->legs, struct leg, in_session));
         subs_session_free(s);

@@ -25,19 +25,18 @@ static void on_own(struct call *c, _unused_ const struct mcp_message *answer, _u
         call_free(c);
 }
 
-void own_request(struct server *s, enum mcp_method method, const char *params)
+void own_request(struct leg *l, enum mcp_method method, const char *params)
 {
-        struct call *c;
+        struct call *c = call_new(l->server->g, NULL, NULL, MCP_ERA_LEGACY);
 
-        if (!s->shared || !s->shared->ready)
-                return;
-        c = call_new(s->g, NULL, NULL, MCP_ERA_LEGACY);
         c->own = true;
+        c->server = l->server;
+        c->leg = l;
         c->method = method;
         c->finish = on_own;
         buf_adds(&c->text, params);
         c->m.params = slice_of_buf(&c->text);
-        server_want(s, c, call_send);
+        call_send(c);
 }
 
 /* -- resources ---------------------------------------------------------------------------------------------------------------------- */
@@ -51,9 +50,8 @@ static struct sub *sub_find(struct server *s, struct mcp_slice uri)
         return NULL;
 }
 
-static void tell_server(struct sub *sub, enum mcp_method method)
+static void tell_leg(struct leg *l, const struct sub *sub, enum mcp_method method)
 {
-        struct leg *l = sub->server->shared;
         _cleanup_free_ char *params = NULL;
 
         if (!l || !l->ready)
@@ -63,7 +61,25 @@ static void tell_server(struct sub *sub, enum mcp_method method)
                 return;
         }
         params = mem_printf("{\"uri\":%s}", sub->uri);
-        own_request(sub->server, method, params);
+        own_request(l, method, params);
+}
+
+/* Is b one whom what comes on l is for? A server that all share tells all. */
+static bool is_of(const struct subscriber *b, const struct leg *l)
+{
+        const struct instance *i = l->of_instance;
+
+        if (!i)
+                return true;
+        return !i->own && (b->session ? b->session == i->session : !i->session && b->listen->principal == i->principal);
+}
+
+static void tell_instance(const struct subscriber *b, enum mcp_method method)
+{
+        const struct sub *sub = b->sub;
+        const struct instance *i = instance_of_client(sub->server, b->session, b->session ? 0 : b->listen->principal);
+
+        tell_leg(i ? i->leg : NULL, sub, method);
 }
 
 static struct sub *sub_new(struct server *s, struct mcp_slice uri)
@@ -94,6 +110,8 @@ static void sub_add(struct sub *sub, struct session *session, struct listen *lis
         list_add(session ? &session->subs : &listen->subs, &b->in_owner);
         if (session)
                 session->n_subs++;
+        if (server_has_instances(sub->server))
+                tell_instance(b, MCP_M_RESOURCES_SUBSCRIBE);
 }
 
 static bool has_room(struct server *s, struct mcp_slice uri, const struct session *session)
@@ -112,7 +130,7 @@ bool subs_join(struct server *s, struct mcp_slice uri, struct session *session, 
                 sub = sub_new(s, uri);
         sub_add(sub, session, listen);
         if (fresh)
-                tell_server(sub, MCP_M_RESOURCES_SUBSCRIBE);
+                tell_leg(s->shared, sub, MCP_M_RESOURCES_SUBSCRIBE);
         return true;
 }
 
@@ -124,12 +142,14 @@ static void leave(struct subscriber *b)
         list_del(&b->in_owner);
         if (b->session)
                 b->session->n_subs--;
+        if (server_has_instances(sub->server))
+                tell_instance(b, MCP_M_RESOURCES_UNSUBSCRIBE);
         free(b);
         if (!list_empty(&sub->subscribers))
                 return;
         list_del(&sub->in_server);
         sub->server->n_subs--;
-        tell_server(sub, MCP_M_RESOURCES_UNSUBSCRIBE);
+        tell_leg(sub->server->shared, sub, MCP_M_RESOURCES_UNSUBSCRIBE);
         free(sub->uri);
         free(sub);
 }
@@ -183,7 +203,7 @@ void subs_subscribed(struct call *c)
 void subs_unsubscribe(struct call *c)
 {
         struct subscriber *b;
-        struct leg *own = c->server ? server_leg(c->server, c->session) : NULL;
+        struct leg *own = c->server ? server_leg(c->server, c) : NULL;
 
         LIST_FOREACH (b, &c->session->subs, struct subscriber, in_owner)
                 if (mcp_same(mcp_slice_of(b->sub->uri), c->m.uri)) {
@@ -196,32 +216,43 @@ void subs_unsubscribe(struct call *c)
                 call_answer(c, mcp_slice_of("{}"));
 }
 
-void subs_uris(const struct server *s, struct buf *out)
+static bool is_wanted(const struct sub *sub, const struct leg *l)
 {
-        struct sub *sub;
-        char sep = '[';
+        const struct subscriber *b;
 
-        if (list_empty(&s->subs))
-                return;
-        buf_adds(out, ",\"resourceSubscriptions\":");
-        LIST_FOREACH (sub, &s->subs, struct sub, in_server) {
-                buf_addf(out, "%c%s", sep, sub->uri);
-                sep = ',';
+        LIST_FOREACH (b, &sub->subscribers, struct subscriber, in_sub)
+                if (is_of(b, l))
+                        return true;
+        return false;
+}
+
+void subs_uris(const struct leg *l, struct buf *out)
+{
+        const struct sub *sub;
+        bool first = true;
+
+        LIST_FOREACH (sub, &l->server->subs, struct sub, in_server) {
+                if (!is_wanted(sub, l))
+                        continue;
+                buf_addf(out, "%s%s", first ? ",\"resourceSubscriptions\":[" : ",", sub->uri);
+                first = false;
         }
-        buf_addc(out, ']');
+        if (!first)
+                buf_addc(out, ']');
 }
 
 void subs_leg_ready(struct leg *l)
 {
-        struct sub *sub;
+        const struct sub *sub;
 
-        if (l->owner)
+        if (l->owner && !l->of_instance)
                 return;
         if (l->era == MCP_ERA_MODERN)
                 leg_listen(l);
         else
                 LIST_FOREACH (sub, &l->server->subs, struct sub, in_server)
-                        tell_server(sub, MCP_M_RESOURCES_SUBSCRIBE);
+                        if (is_wanted(sub, l))
+                                tell_leg(l, sub, MCP_M_RESOURCES_SUBSCRIBE);
 }
 
 /* -- notifications -------------------------------------------------------------------------------------------------------------- */
@@ -258,7 +289,7 @@ static void updated(struct leg *l, const struct mcp_message *m)
         if (l->owner || !sub)
                 return;
         LIST_FOREACH (b, &sub->subscribers, struct subscriber, in_sub) {
-                if (!guard_sees(g, b->session ? b->session->who : b->listen->who, POLICY_RESOURCE, l->server, m->uri))
+                if (!is_of(b, l) || !guard_sees(g, b->session ? b->session->who : b->listen->who, POLICY_RESOURCE, l->server, m->uri))
                         continue;
                 if (b->session)
                         (void)session_event(b->session, text.data, text.len);

@@ -34,6 +34,23 @@ void wait_fail(struct call *c, enum err_code code, const char *why)
         call_fail(c, err);
 }
 
+void wait_take(struct call *c, struct list *taken)
+{
+        waiting_leave(c);
+        list_add(taken, &c->in_queue);
+}
+
+void wait_fail_taken(struct server *s, struct list *taken, enum err_code code, const char *why)
+{
+        struct call *c;
+
+        waiting_arm(s);
+        while ((c = list_first(taken, struct call, in_queue))) {
+                list_del(&c->in_queue);
+                wait_fail(c, code, why);
+        }
+}
+
 void wait_failed(struct server *s, enum err_code code, const char *why)
 {
         struct list now;
@@ -90,13 +107,15 @@ void wait_wake(struct server *s)
         _cleanup_err_ struct err *err = NULL;
         struct gateway *g = s->g;
 
+        if (server_has_instances(s))
+                return; /* they are woken one by one */
         switch (s->entry.readiness) {
         case READINESS_ASLEEP:
                 if (!s->asked) {
                         s->asked = true;
                         s->starts++;
                         g->counts.starts++;
-                        g->controller.start(s->entry.name, g->controller.user);
+                        g->controller.start(s->entry.name, 0, false, g->controller.user);
                 }
                 break;
         case READINESS_UP:
@@ -128,7 +147,7 @@ static void wake_own(struct server *s, struct session *session)
 void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
 {
         c->server = s;
-        c->leg = server_leg(s, c->session);
+        c->leg = server_leg(s, c);
         if (c->leg) {
                 then(c);
                 return;
@@ -145,6 +164,8 @@ void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
                 wait_fail(c, ERR_LIMIT, "too many calls wait for it: try again");
                 return;
         }
+        if (server_has_instances(s) && instance_was_lost(s, c))
+                return;
         c->then = then;
         c->deadline_ms = now_ms(s->g->loop) + s->g->config.start_ms;
         list_add(&s->waiting, &c->in_queue);
@@ -153,6 +174,10 @@ void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
                 waiting_arm(s);
         if (s->entry.readiness != READINESS_UP)
                 tell_progress(c);
+        if (server_has_instances(s)) {
+                instance_wake(s, c);
+                return;
+        }
         wake_own(s, c->session);
         wait_wake(s);
 }
@@ -163,17 +188,10 @@ void wait_failed_session(struct server *s, const struct session *session, const 
         struct call *c;
 
         list_init(&ended);
-        LIST_FOREACH (c, &s->waiting, struct call, in_queue) {
-                if (c->session != session)
-                        continue;
-                waiting_leave(c);
-                list_add(&ended, &c->in_queue);
-        }
-        waiting_arm(s);
-        while ((c = list_first(&ended, struct call, in_queue))) {
-                list_del(&c->in_queue);
-                wait_fail(c, ERR_UNAVAILABLE, why);
-        }
+        LIST_FOREACH (c, &s->waiting, struct call, in_queue)
+                if (c->session == session)
+                        wait_take(c, &ended);
+        wait_fail_taken(s, &ended, ERR_UNAVAILABLE, why);
 }
 
 void wait_over(struct server *s)
@@ -183,15 +201,13 @@ void wait_over(struct server *s)
 
         list_init(&ready);
         LIST_FOREACH (c, &s->waiting, struct call, in_queue)
-                if (server_leg(s, c->session)) {
-                        waiting_leave(c);
-                        list_add(&ready, &c->in_queue);
-                }
+                if (server_leg(s, c))
+                        wait_take(c, &ready);
         waiting_arm(s);
         while (!list_empty(&ready)) {
                 c = list_first(&ready, struct call, in_queue);
                 list_del(&c->in_queue);
-                c->leg = server_leg(s, c->session);
+                c->leg = server_leg(s, c);
                 c->then(c);
         }
 }

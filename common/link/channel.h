@@ -12,7 +12,7 @@
 #include "common/err.h"
 #include "common/registry/registry.h"
 
-#define CHANNEL_VERSION      3
+#define CHANNEL_VERSION      4
 #define CHANNEL_MAX_TEXT     (24U << 10)
 #define CHANNEL_MAX_PACKET   (64U << 10)
 #define CHANNEL_MAX_QUEUED   (4U << 20) /* bytes that wait for a peer that does not read; then it is closed */
@@ -28,13 +28,13 @@ enum channel_kind {
         CHANNEL_SERVER,  /* a server is there, or changed: entry */
         CHANNEL_GONE,    /* name is not a server any more, or may not be called any more */
         CHANNEL_SYNCED,  /* all there is was told */
-        CHANNEL_STREAM,  /* name, instance, and the descriptor of a fresh attach stream, after its parsed 101 */
-        CHANNEL_REFUSED, /* name, why: what was asked for will not happen */
+        CHANNEL_STREAM,  /* name, instance, and the descriptor of a fresh attach stream, after its parsed 101; serial, of one of many */
+        CHANNEL_REFUSED, /* name, why: what was asked for will not happen; serial, when it was asked for with one */
         CHANNEL_CALLS,   /* serial: which calls wait for a human? */
         CHANNEL_DECIDE,  /* serial, call, approve, valid_ms, by: what a human says about one */
         /* broker -> controller */
-        CHANNEL_START,   /* name: somebody calls an on-demand server */
-        CHANNEL_STOP,    /* name: nobody has called it for its idle time */
+        CHANNEL_START,   /* name: somebody calls an on-demand server. serial: an instance for one session more, of a server that has them */
+        CHANNEL_STOP,    /* name: nobody has called it for its idle time. serial: that instance's session is over */
         CHANNEL_RENEW,   /* name, instance: its stream is lost or its session is broken; a fresh instance is wanted */
         CHANNEL_CALL,    /* serial, text: one of them. JSON that the controller hands on unread */
         CHANNEL_DONE,    /* serial, why: that was all; or what went wrong */
@@ -44,7 +44,7 @@ enum channel_kind {
 
 enum server_readiness {
         READINESS_UP,     /* HTTP: connect to address; stdio: a stream comes, or has come */
-        READINESS_ASLEEP, /* on demand, not running: ask for a start */
+        READINESS_ASLEEP, /* on demand, not running: ask for a start; so is always, or down, what has an instance for every session */
         READINESS_COMING, /* being started */
         READINESS_DOWN,   /* not to be had now; why says it */
 };
@@ -61,7 +61,7 @@ struct channel_entry {
         uint16_t port;
         char *path;
         char *prefix;     /* of its tools' names where several servers share an endpoint; NULL = "name__"; "" = none */
-        bool per_session; /* a session of its own for every client (HTTP servers), else one for all */
+        bool per_session; /* a session of its own for every client, else one for all; a stdio server then has an instance for each */
         char *manifest;   /* SHA-256 of the approved one, 64 hex; NULL when the record has none */
         char **tools;     /* names that were approved, others are withheld (an empty list: all). NULL = not bound by the record */
         bool pinned;      /* the record binds what each item is: */
@@ -72,20 +72,27 @@ struct channel_entry {
 void channel_entry_deinit(struct channel_entry *e);
 void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e);
 bool channel_entry_equal(const struct channel_entry *a, const struct channel_entry *b);
+/* A stdio server that has an instance for every session. */
+bool channel_entry_has_instances(const struct channel_entry *e);
 
 struct channel_message {
         enum channel_kind kind;
         unsigned version;           /* CHANNEL_HELLO */
         struct channel_entry entry; /* CHANNEL_SERVER: all of it; others: name and instance only */
         char *why;                  /* CHANNEL_REFUSED; CHANNEL_DONE: NULL when all went well */
-        unsigned serial;            /* from 1; the broker answers with the number that it was asked with */
-        char *call;                 /* "c-…" */
-        bool approve;               /* CHANNEL_DECIDE */
-        uint64_t valid_ms;          /* CHANNEL_DECIDE: as often as is liked, for so long; 0: once */
-        char *by;                   /* CHANNEL_DECIDE: who says so */
-        char *text;                 /* CHANNEL_CALL; at most CHANNEL_MAX_TEXT bytes */
-        char **troubles;            /* CHANNEL_STATE: sentences, escaped; at most CHANNEL_MAX_TROUBLES */
-        char **differs;             /* CHANNEL_DIFFERS: "tool NAME" and so on, escaped; at most CHANNEL_MAX_DIFFERS */
+        /*
+         * From 1. About calls: the broker answers with the number that it was asked with. About instances: the broker's own number for one,
+         * never used twice on a link; 0 = none.
+         */
+        unsigned serial;
+        bool lists;        /* CHANNEL_START: no session's: to look at what there is. One more than sessions may have */
+        char *call;        /* "c-…" */
+        bool approve;      /* CHANNEL_DECIDE */
+        uint64_t valid_ms; /* CHANNEL_DECIDE: as often as is liked, for so long; 0: once */
+        char *by;          /* CHANNEL_DECIDE: who says so */
+        char *text;        /* CHANNEL_CALL; at most CHANNEL_MAX_TEXT bytes */
+        char **troubles;   /* CHANNEL_STATE: sentences, escaped; at most CHANNEL_MAX_TROUBLES */
+        char **differs;    /* CHANNEL_DIFFERS: "tool NAME" and so on, escaped; at most CHANNEL_MAX_DIFFERS */
 };
 void channel_message_deinit(struct channel_message *m);
 /*

@@ -124,6 +124,7 @@ struct member {
         (IN(CHANNEL_SERVER) | IN(CHANNEL_GONE) | IN(CHANNEL_STREAM) | IN(CHANNEL_REFUSED) | IN(CHANNEL_START) | IN(CHANNEL_STOP) |         \
          IN(CHANNEL_RENEW) | IN(CHANNEL_PINS) | IN(CHANNEL_DIFFERS))
 #define NUMBERED  (IN(CHANNEL_CALLS) | IN(CHANNEL_DECIDE) | IN(CHANNEL_CALL) | IN(CHANNEL_DONE))
+#define COUNTED   (NUMBERED | IN(CHANNEL_START) | IN(CHANNEL_STOP) | IN(CHANNEL_STREAM) | IN(CHANNEL_REFUSED))
 #define AT(field) offsetof(struct channel_message, field)
 static const struct member members[] = {
         {"version", SHAPE_NUMBER32, AT(version), IN(CHANNEL_HELLO), IN(CHANNEL_HELLO), .min = 1, .max = 1000000},
@@ -131,7 +132,8 @@ static const struct member members[] = {
         {"instance", SHAPE_TEXT, AT(entry.instance), IN(CHANNEL_STREAM) | IN(CHANNEL_RENEW),
          IN(CHANNEL_STREAM) | IN(CHANNEL_RENEW) | IN(CHANNEL_SERVER), is_instance},
         {"why", SHAPE_TEXT, AT(why), IN(CHANNEL_REFUSED), IN(CHANNEL_REFUSED) | IN(CHANNEL_DONE), is_why},
-        {"serial", SHAPE_NUMBER32, AT(serial), NUMBERED, NUMBERED, .min = 1, .max = UINT32_MAX},
+        {"serial", SHAPE_NUMBER32, AT(serial), NUMBERED, COUNTED, .min = 1, .max = UINT32_MAX},
+        {"lists", SHAPE_FLAG, AT(lists), 0, IN(CHANNEL_START)},
         {"call", SHAPE_TEXT, AT(call), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE), is_call},
         {"approve", SHAPE_FLAG, AT(approve), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE)},
         {"valid_ms", SHAPE_NUMBER64, AT(valid_ms), IN(CHANNEL_DECIDE), IN(CHANNEL_DECIDE), .min = 0, .max = MAX_INTEGER},
@@ -252,6 +254,8 @@ static int check_entry(const struct channel_entry *e, struct err **err)
                 return err_set(err, ERR_INVALID, "link message: \"address\", \"port\" and \"path\" go with an HTTP server only");
         if (e->readiness != READINESS_UP)
                 return 0;
+        if (channel_entry_has_instances(e))
+                return err_set(err, ERR_INVALID, "link message: a server with an instance for every session is never \"up\" itself");
         if (!e->instance || (http && (!e->address || !e->port || !e->path)))
                 return err_set(err, ERR_INVALID, "link message: a server that is up has an \"instance\", and by HTTP a place");
         return 0;
@@ -348,6 +352,11 @@ char *channel_format(const struct channel_message *m)
 }
 
 /* -- values --------------------------------------------------------------------------------------------------------------------- */
+
+bool channel_entry_has_instances(const struct channel_entry *e)
+{
+        return e->transport == TRANSPORT_STDIO && e->per_session;
+}
 
 void channel_entry_deinit(struct channel_entry *e)
 {

@@ -307,8 +307,9 @@ static int check_together(const struct reader *r, const struct place *at, struct
                 if (strv_contains(e->secrets, e->env[i].name))
                         return reader_fail(r, PLACE_KEY(PLACE_KEY(at, "env"), e->env[i].name), err,
                                            "is also the name of a secret; a secret's value does not belong in this file, remove it here");
-        if (e->lifecycle == LIFECYCLE_ALWAYS_ON && json_get(o, "idle_timeout"))
-                return reader_fail(r, PLACE_KEY(at, "idle_timeout"), err, "goes with lifecycle \"on-demand\" only; remove it");
+        if (e->lifecycle == LIFECYCLE_ALWAYS_ON && !registry_entry_has_instances(e) && json_get(o, "idle_timeout"))
+                return reader_fail(r, PLACE_KEY(at, "idle_timeout"), err,
+                                   "goes with lifecycle \"on-demand\" only, and with a stdio server's sharing \"per-session\"; remove it");
         if (!e->idle_timeout_ms)
                 e->idle_timeout_ms = DEFAULT_IDLE_MS;
         if (e->tmpfs > e->memory)
@@ -326,10 +327,6 @@ static int check_supported(const struct reader *r, const struct place *at, const
                         r, PLACE_KEY(at, "source"), err,
                         "source %s is not supported yet; build an image, push it to a registry and declare it as docker_image by digest",
                         shapes[e->source].name);
-        if (e->transport == TRANSPORT_STDIO && e->sharing == SHARING_PER_SESSION)
-                return reader_fail(r, PLACE_KEY(at, "sharing"), err,
-                                   "an instance of a stdio server for every session is not supported yet; write \"shared\", or serve it by "
-                                   "streamable-http");
         for (size_t i = 0; i < e->n_egress; i++) {
                 const struct place *rule = PLACE_ITEM(PLACE_KEY(at, "egress"), i);
 

@@ -78,6 +78,13 @@ struct registry_entry {
 enum discovery { DISCOVERY_TOOLHIVE, DISCOVERY_REGISTRY, DISCOVERY_CURSOR, DISCOVERY_CACHE, DISCOVERY_SOURCES };
 extern const char *const discovery_names[DISCOVERY_SOURCES + 1]; /* "toolhive_gateway"; ends with NULL */
 
+/* A container of its own for every session of a client: what a stdio server needs to have a session for each. HTTP servers serve all by
+ * one. */
+static inline bool registry_entry_has_instances(const struct registry_entry *e)
+{
+        return e->transport == TRANSPORT_STDIO && e->sharing == SHARING_PER_SESSION;
+}
+
 struct registry {
         enum discovery order[DISCOVERY_SOURCES]; /* first to last */
         size_t n_order;

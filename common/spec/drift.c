@@ -105,7 +105,8 @@ static void judge_identity(struct judge *j)
         const char *seen_digest = json_str(json_get(j->inspect, "ImageManifestDescriptor"), "digest");
         const char *confinement = json_str(j->inspect, "AppArmorProfile");
         _cleanup_free_ char *prefixed = id && str_is_hex(id, 64) ? mem_printf("sha256:%s", id) : NULL;
-        _cleanup_free_ char *container = spec_container_name(j->host->server, j->spec, j->host->role);
+        _cleanup_free_ char *container =
+                spec_container_name(j->host->server, j->spec, j->host->instance ? j->host->instance : j->host->role);
 
         id = prefixed ? prefixed : id;
         if (!str_eq(id, approved_id))

@@ -22,6 +22,7 @@ json_object *spec_network_body(const struct spec_network *n)
         json_add_str(labels, LABEL_SERVER, n->server);
         json_add_str(labels, LABEL_SPEC, n->spec);
         json_add_str(labels, LABEL_ROLE, n->role);
+        json_add_str(labels, LABEL_INSTANCE, n->instance);
 
         json_add_str(body, "Name", n->name);
         json_add_str(body, "Driver", "bridge");

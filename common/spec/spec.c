@@ -98,6 +98,7 @@ static json_object *make_labels(const struct spec *spec, const struct spec_host 
         json_add_str(labels, LABEL_SPEC, spec->hash);
         json_add_str(labels, LABEL_APPROVAL, host->approval);
         json_add_str(labels, LABEL_ROLE, host->role);
+        json_add_str(labels, LABEL_INSTANCE, host->instance);
         return labels;
 }
 

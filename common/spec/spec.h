@@ -16,6 +16,7 @@
 #define LABEL_SPEC     LABEL_PREFIX "spec"     /* "v1:" + hex */
 #define LABEL_APPROVAL LABEL_PREFIX "approval" /* id of the record */
 #define LABEL_ROLE     LABEL_PREFIX "role"     /* one of the two */
+#define LABEL_INSTANCE LABEL_PREFIX "instance" /* which one of a server that has an instance for every session; absent: it has one only */
 #define ROLE_SERVER    "server"
 #define ROLE_SMOKE     "smoke"
 
@@ -80,6 +81,7 @@ struct spec_host {
         const char *dns;                             /* the network's gateway */
         const char *owner, *approval, *scope, *role; /* label values; role "server" | "smoke" */
         const char *server;
+        const char *instance;   /* label value, and part of its name; NULL = the only one */
         char *const *extra_env; /* "NAME=value": secrets or, in a smoke test, placeholders; NULL = none */
 
         /* For spec_drift() only; all may be left zero. */
@@ -97,7 +99,9 @@ json_object *spec_create_body(const struct spec *spec, const struct spec_host *h
  * container. Foreign text in the reasons is escaped and cut.
  */
 char **spec_drift(const struct spec *spec, const struct spec_host *host, json_object *inspect);
-/* "server-1a2b3c4d": container name; the network's is "bh-" + the same; the bridge's "bh" + 8 hex of owner, server, spec and role. Owned.
+/*
+ * "server-1a2b3c4d": container name; the network's is "bh-" + the same; the bridge's "bh" + 8 hex of owner, server, spec and role. In place
+ * of the role, the number of one of several instances: "server-1a2b3c4d-2". Owned.
  */
 char *spec_container_name(const char *server, const struct spec *spec, const char *role);
 char *spec_network_name(const char *server, const struct spec *spec, const char *role);
@@ -107,7 +111,7 @@ void spec_bridge_name(char out[16], const char *owner, const char *server, const
 struct spec_network {
         const char *name, *bridge, *subnet, *gateway;
         bool internal;
-        const char *owner, *server, *spec /* hash with version */, *role; /* labels */
+        const char *owner, *server, *spec /* hash with version */, *role, *instance /* or NULL */; /* labels */
 };
 /* Body for POST /networks/create (owned). */
 json_object *spec_network_body(const struct spec_network *n);

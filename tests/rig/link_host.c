@@ -5,7 +5,8 @@
  * Says what happens on standard output, a JSON object a line: {"event":"ready"}, {"event":"connected"}, {"event":"closed","why":…},
  * {"event":"up","name":…,"instance":…,"pid":…}, {"event":"exited","name":…,"pid":…},
  * {"event":"asked","kind":"start"|"stop"|"renew","name":…}, {"event":"differs","name":…,"what":…}, {"event":"call","text":…},
- * {"event":"done","why":…}.
+ * {"event":"done","why":…}. What is about one of the instances that a stdio server with "per_session" has for every session carries its
+ * "serial" too.
  */
 #include <arpa/inet.h>
 #include <errno.h>
@@ -33,6 +34,9 @@ struct hosted {
         char **command;    /* NULL: an HTTP server that somebody else runs */
         char *refuse;      /* why it is not started, when set */
         unsigned delay_ms; /* before each start */
+        unsigned cap;      /* instances of it at once */
+        unsigned serial;   /* it is one of those; 0: a server itself */
+        bool lists;        /* it is no session's, and counts for nobody */
         pid_t pid;
         sd_event_source *child, *timer;
 };
@@ -45,7 +49,7 @@ struct host {
         struct buf in;
 };
 
-static void say(const char *event, const char *name, const char *key, const char *value, int64_t pid)
+static void say_of(const char *event, const char *name, unsigned serial, const char *key, const char *value, int64_t pid)
 {
         _cleanup_json_ json_object *o = json_object_new_object();
 
@@ -55,8 +59,15 @@ static void say(const char *event, const char *name, const char *key, const char
                 json_add_str(o, key, value);
         if (pid > 0)
                 json_add_int(o, "pid", pid);
+        if (serial > 0)
+                json_add_int(o, "serial", serial);
         puts(json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN));
         fflush(stdout);
+}
+
+static void say(const char *event, const char *key, const char *value)
+{
+        say_of(event, NULL, 0, key, value, 0);
 }
 
 static bool is_stdio(const struct hosted *s)
@@ -72,7 +83,7 @@ static bool is_on_demand(const struct hosted *s)
 /* -- what the broker is told --------------------------------------------------------------------------------------------------------- */
 static void tell(struct hosted *s, enum channel_kind kind, int fd)
 {
-        struct channel_message m = {.kind = kind, .entry = s->entry, .why = s->refuse};
+        struct channel_message m = {.kind = kind, .serial = s->serial, .entry = s->entry, .why = s->refuse};
 
         if (s->host->link)
                 channel_send(s->host->link, &m, fd);
@@ -83,7 +94,8 @@ static void tell(struct hosted *s, enum channel_kind kind, int fd)
 static void tell_readiness(struct hosted *s, enum server_readiness readiness)
 {
         s->entry.readiness = readiness;
-        tell(s, CHANNEL_SERVER, -1);
+        if (!s->serial)
+                tell(s, CHANNEL_SERVER, -1);
 }
 
 static void new_instance(struct hosted *s)
@@ -98,7 +110,7 @@ static void new_instance(struct hosted *s)
 
 static void is_up(struct hosted *s, int fd)
 {
-        say("up", s->entry.name, "instance", s->entry.instance, s->pid);
+        say_of("up", s->entry.name, s->serial, "instance", s->entry.instance, s->pid);
         tell_readiness(s, READINESS_UP);
         if (fd >= 0)
                 tell(s, CHANNEL_STREAM, fd);
@@ -113,15 +125,20 @@ static void start_later(struct hosted *s, unsigned ms, sd_event_time_handler_t t
 }
 
 static int on_start(sd_event_source *source, uint64_t usec, void *user);
+static void forget(struct hosted *s);
 
 static int on_exit_of(sd_event_source *source, const siginfo_t *info, void *user)
 {
         struct hosted *s = user;
 
         (void)source;
-        say("exited", s->entry.name, NULL, NULL, info->si_pid);
+        say_of("exited", s->entry.name, s->serial, NULL, NULL, info->si_pid);
         s->child = sd_event_source_disable_unref(s->child);
         s->pid = 0;
+        if (s->serial) {
+                forget(s);
+                return 0;
+        }
         mem_replace(&s->entry.instance, NULL);
         tell_readiness(s, is_on_demand(s) ? READINESS_ASLEEP : READINESS_COMING);
         if (!is_on_demand(s))
@@ -197,9 +214,57 @@ static void start(struct hosted *s)
 static struct hosted *find(struct host *h, const char *name)
 {
         for (size_t i = 0; i < h->n; i++)
-                if (str_eq(h->servers[i]->entry.name, name))
+                if (!h->servers[i]->serial && str_eq(h->servers[i]->entry.name, name))
                         return h->servers[i];
         return NULL;
+}
+
+static struct hosted *find_instance(struct host *h, const char *name, unsigned serial)
+{
+        for (size_t i = 0; i < h->n; i++)
+                if (h->servers[i]->serial == serial && str_eq(h->servers[i]->entry.name, name))
+                        return h->servers[i];
+        return NULL;
+}
+
+static void refuse(struct hosted *s, unsigned serial, const char *why)
+{
+        struct channel_message m = {.kind = CHANNEL_REFUSED, .serial = serial, .entry = s->entry, .why = (char *)(uintptr_t)why};
+
+        channel_send(s->host->link, &m, -1);
+}
+
+static void start_instance(struct hosted *of, unsigned serial, bool lists)
+{
+        struct host *h = of->host;
+        struct hosted *s;
+        unsigned n = 0;
+
+        for (size_t i = 0; i < h->n; i++)
+                n += h->servers[i]->serial && !h->servers[i]->lists && str_eq(h->servers[i]->entry.name, of->entry.name);
+        if (of->refuse || (!lists && n >= of->cap) || h->n == ELEMENTSOF(h->servers)) {
+                refuse(of, serial, of->refuse ? of->refuse : "too many sessions have an instance of it: try again later");
+                return;
+        }
+        s = NEW(struct hosted);
+        s->host = h;
+        s->serial = serial;
+        s->lists = lists;
+        s->delay_ms = of->delay_ms;
+        s->command = strv_dup(of->command);
+        channel_entry_copy(&s->entry, &of->entry);
+        h->servers[h->n++] = s;
+        start(s);
+}
+
+static void on_instance(struct hosted *of, const struct channel_message *m)
+{
+        struct hosted *s = find_instance(of->host, m->entry.name, m->serial);
+
+        if (m->kind == CHANNEL_START)
+                start_instance(of, m->serial, m->lists);
+        else if (s)
+                forget(s);
 }
 
 static void on_message(struct channel *c, const struct channel_message *m, int fd, void *user)
@@ -210,24 +275,28 @@ static void on_message(struct channel *c, const struct channel_message *m, int f
 
         (void)c, (void)fd;
         if (m->kind == CHANNEL_CALL || m->kind == CHANNEL_DONE) {
-                say(m->kind == CHANNEL_CALL ? "call" : "done", NULL, m->kind == CHANNEL_CALL ? "text" : "why",
-                    m->kind == CHANNEL_CALL ? m->text : m->why, 0);
+                say(m->kind == CHANNEL_CALL ? "call" : "done", m->kind == CHANNEL_CALL ? "text" : "why",
+                    m->kind == CHANNEL_CALL ? m->text : m->why);
                 return;
         }
         if (m->kind == CHANNEL_STATE) {
                 _cleanup_free_ char *all = strv_join(m->troubles, "\n");
 
-                say("state", NULL, "troubles", all, 0);
+                say("state", "troubles", all);
                 return;
         }
         if (m->kind == CHANNEL_DIFFERS) {
                 _cleanup_free_ char *what = strv_join(m->differs, ", ");
-                say("differs", m->entry.name, "what", what, 0);
+                say_of("differs", m->entry.name, 0, "what", what, 0);
                 return;
         }
-        say("asked", m->entry.name, "kind", words[m->kind], 0);
+        say_of("asked", m->entry.name, m->serial, "kind", words[m->kind], 0);
         if (!s)
                 return;
+        if (m->serial) {
+                on_instance(s, m);
+                return;
+        }
         if (m->kind == CHANNEL_STOP) {
                 end_process(s);
                 tell_readiness(s, READINESS_ASLEEP);
@@ -246,7 +315,7 @@ static void on_closed(struct channel *c, const struct err *why, void *user)
         struct host *h = user;
 
         (void)c;
-        say("closed", NULL, "why", err_msg(why), 0);
+        say("closed", "why", err_msg(why));
         h->link = channel_free(h->link);
 }
 
@@ -264,7 +333,10 @@ static void on_accepted(int fd, void *user)
                 close(fd);
                 return;
         }
-        say("connected", NULL, NULL, NULL, 0);
+        say("connected", NULL, NULL);
+        for (size_t i = h->n; i-- > 0;)
+                if (h->servers[i]->serial)
+                        forget(h->servers[i]);
         channel_send(h->link, &hello, -1);
         for (size_t i = 0; i < h->n; i++) {
                 struct hosted *s = h->servers[i];
@@ -328,14 +400,18 @@ static int entry_parse(struct hosted *s, json_object *o, struct err **err)
         if (approved_parse(&pins, json_get(o, "approved"), err) < 0)
                 return -1;
         s->delay_ms = (unsigned)json_int(o, "delay_ms", 0);
+        s->cap = (unsigned)json_int(o, "cap", 8);
+        json_object_object_del(o, "cap");
         json_object_object_del(o, "command");
         json_object_object_del(o, "refuse");
         json_object_object_del(o, "approved");
         json_object_object_del(o, "delay_ms");
         set_default(o, "kind", json_object_new_string("server"));
         set_default(o, "transport", json_object_new_string("stdio"));
-        set_default(o, "lifecycle", json_object_new_string("always-on"));
         set_default(o, "readiness", json_object_new_string("asleep"));
+        if (json_flag(o, "per_session", false) && str_eq(json_str(o, "transport"), "stdio"))
+                set_default(o, "lifecycle", json_object_new_string("on-demand"));
+        set_default(o, "lifecycle", json_object_new_string("always-on"));
         set_default(o, "per_session", json_object_new_boolean(!str_eq(json_str(o, "transport"), "stdio")));
         set_default(o, "pinned", json_object_new_boolean(pins != NULL));
         set_default(o, "idle_ms", json_object_new_int64(600000));
@@ -351,14 +427,24 @@ static int entry_parse(struct hosted *s, json_object *o, struct err **err)
         return 0;
 }
 
-static void forget(struct host *h, const char *name)
+static void forget(struct hosted *s)
 {
+        struct host *h = s->host;
+
         for (size_t i = 0; i < h->n; i++)
-                if (str_eq(h->servers[i]->entry.name, name)) {
-                        hosted_free(h->servers[i]);
+                if (h->servers[i] == s) {
                         h->servers[i] = h->servers[--h->n];
-                        return;
+                        break;
                 }
+        hosted_free(s);
+}
+
+/* A server, and the instances that it has. */
+static void forget_all(struct host *h, const char *name)
+{
+        for (size_t i = h->n; i-- > 0;)
+                if (str_eq(h->servers[i]->entry.name, name))
+                        forget(h->servers[i]);
 }
 
 /* Adds a server, or puts this one in the place of one with its name. */
@@ -369,7 +455,7 @@ static int add(struct host *h, json_object *entry, struct err **err)
         s->host = h;
         if (entry_parse(s, entry, err) < 0)
                 return -1;
-        forget(h, s->entry.name);
+        forget_all(h, s->entry.name);
         if (h->n == ELEMENTSOF(h->servers))
                 return err_set(err, ERR_LIMIT, "more servers than link_host has room for");
         h->servers[h->n] = s;
@@ -398,7 +484,8 @@ static void ask_about_calls(struct host *h, json_object *o)
 
 static int obey(struct host *h, json_object *o, struct err **err)
 {
-        struct hosted *s = find(h, json_str(o, "name"));
+        unsigned serial = (unsigned)json_int(o, "serial", 0);
+        struct hosted *s = serial ? find_instance(h, json_str(o, "name"), serial) : find(h, json_str(o, "name"));
         const char *what = json_str(o, "do");
 
         if (str_eq(what, "calls") || str_eq(what, "decide")) {
@@ -415,7 +502,7 @@ static int obey(struct host *h, json_object *o, struct err **err)
                 return err_set(err, ERR_NOT_FOUND, "no such server or command");
         if (str_eq(what, "remove")) {
                 tell(s, CHANNEL_GONE, -1);
-                forget(h, json_str(o, "name"));
+                forget_all(h, json_str(o, "name"));
         } else if (str_eq(what, "kill") && s->pid > 0) {
                 kill(s->pid, SIGKILL);
         } else if (str_eq(what, "down")) {
@@ -465,9 +552,10 @@ static int usage(void)
               "An entry: {\"name\":…,\"transport\":\"stdio\"|\"streamable-http\"|\"sse\",\"command\":[…],\"port\":…,…}, the other members "
               "as in the\n"
               "link's message \"server\"; also \"approved\", the manifest that its items are held to, \"delay_ms\" before each start, and "
-              "\"refuse\": why it is never started when asked for.\n"
+              "\"refuse\": why it is never started when asked for, and \"cap\": how many\ninstances it may have at once, 8 when nothing is "
+              "said.\n"
               "Commands, one a line: {\"do\":\"add\",\"entry\":…}, "
-              "{\"do\":\"remove\"|\"kill\"|\"down\"|\"up\"|\"refuse\",\"name\":…,\"why\":…},\n"
+              "{\"do\":\"remove\"|\"kill\"|\"down\"|\"up\"|\"refuse\",\"name\":…,\"serial\":…,\"why\":…},\n"
               "{\"do\":\"calls\"}, {\"do\":\"decide\",\"call\":…,\"approve\":…,\"valid_ms\":…}, {\"do\":\"close\"} (the link). Ends, with "
               "all servers, at the end of standard input.\n",
               stderr);
@@ -489,7 +577,7 @@ static int run(struct host *h, const char *path, uid_t peer, char **entries, str
         r = sd_event_add_io(h->loop, NULL, STDIN_FILENO, EPOLLIN, on_stdin, h);
         if (r < 0)
                 return err_sys(err, r, "watching standard input");
-        say("ready", NULL, NULL, NULL, 0);
+        say("ready", NULL, NULL);
         r = sd_event_loop(h->loop);
         h->link = channel_free(h->link);
         return r < 0 ? err_sys(err, r, "the loop ended") : 0;
@@ -525,7 +613,7 @@ int main(int argc, char **argv)
         if (r < 0)
                 log_error("link_host ended", "reason", err_msg(err));
         while (h.n > 0)
-                forget(&h, h.servers[0]->entry.name);
+                forget(h.servers[0]);
         buf_deinit(&h.in);
         sd_event_unref(h.loop);
         return r < 0 ? 1 : 0;

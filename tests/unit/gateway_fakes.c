@@ -437,14 +437,21 @@ void fakes_free(void)
 }
 
 /* -- all of it ---------------------------------------------------------------------------------------------------------------------- */
-static void on_start(_unused_ const char *name, void *user)
+static void on_start(_unused_ const char *name, unsigned serial, bool lists, void *user)
 {
-        ((struct world *)user)->starts++;
+        struct world *w = user;
+
+        w->starts++;
+        w->started = serial;
+        w->started_lists = lists;
 }
 
-static void on_stop(_unused_ const char *name, void *user)
+static void on_stop(_unused_ const char *name, unsigned serial, void *user)
 {
-        ((struct world *)user)->stops++;
+        struct world *w = user;
+
+        w->stops++;
+        w->stopped = serial;
 }
 
 static void on_differs(_unused_ const char *name, const char *const *what, size_t n, void *user)
@@ -512,7 +519,7 @@ struct upstream *world_server(struct world *w, const char *name, const char *pre
         struct upstream *u;
 
         gateway_server(w->g, &e);
-        gateway_stream(w->g, name, instance, dup(0));
+        gateway_stream(w->g, name, 0, instance, dup(0));
         free(n);
         free(p);
         u = fake_upstreams[n_fake_upstreams - 1];

@@ -75,6 +75,8 @@ struct world {
         sd_event *loop;
         struct gateway *g;
         unsigned starts, stops, renews;
+        unsigned started, stopped; /* serial of the last */
+        bool started_lists;
         size_t n_differs; /* that the controller was told last, and the first of them */
         char *differs;
 };

@@ -183,19 +183,19 @@ static void test_bucket(_unused_ void **state)
         struct bucket b = {0};
         uint64_t now = 1000000;
 
-        for (unsigned i = 0; i < DEMAND_BURST; i++)
-                assert_true(bucket_take(&b, now));
-        assert_false(bucket_take(&b, now));
-        assert_false(bucket_take(&b, now + DEMAND_REFILL_MS - 1));
-        assert_true(bucket_take(&b, now + DEMAND_REFILL_MS));
-        assert_false(bucket_take(&b, now + DEMAND_REFILL_MS));
+        for (unsigned i = 0; i < demand_starts.burst; i++)
+                assert_true(bucket_take(&b, &demand_starts, now));
+        assert_false(bucket_take(&b, &demand_starts, now));
+        assert_false(bucket_take(&b, &demand_starts, now + demand_starts.refill_ms - 1));
+        assert_true(bucket_take(&b, &demand_starts, now + demand_starts.refill_ms));
+        assert_false(bucket_take(&b, &demand_starts, now + demand_starts.refill_ms));
         /* Halves of the time add up, and no more than the burst is saved. */
-        assert_false(bucket_take(&b, now + DEMAND_REFILL_MS * 3 / 2));
-        assert_true(bucket_take(&b, now + DEMAND_REFILL_MS * 2));
+        assert_false(bucket_take(&b, &demand_starts, now + demand_starts.refill_ms * 3 / 2));
+        assert_true(bucket_take(&b, &demand_starts, now + demand_starts.refill_ms * 2));
         now += UINT64_C(1) << 40;
-        for (unsigned i = 0; i < DEMAND_BURST; i++)
-                assert_true(bucket_take(&b, now));
-        assert_false(bucket_take(&b, now));
+        for (unsigned i = 0; i < demand_starts.burst; i++)
+                assert_true(bucket_take(&b, &demand_starts, now));
+        assert_false(bucket_take(&b, &demand_starts, now));
 }
 
 static void test_admission(_unused_ void **state)
@@ -265,19 +265,24 @@ static void play(struct fake_request *r)
         }
 }
 
-static void set_plan(struct world *w, int i, enum server_state state)
+static void set_plan_of(struct world *w, const char *name, enum server_state state)
 {
-        struct key *key = key_get(&w->c, names[i]);
+        struct key *key = key_get(&w->c, name);
 
         plan_server_free(key->plan);
         key->plan = NEW(struct plan_server);
-        *key->plan = (struct plan_server){.name = mem_strdup(names[i]), .state = state};
+        *key->plan = (struct plan_server){.name = mem_strdup(name), .state = state};
         if (state == SERVER_RUNNING) {
                 key->plan->container = mem_strdup("x-aaaaaaaa");
                 key->plan->id = mem_strdup(CONTAINER);
                 key->plan->address = mem_strdup("10.213.0.2");
                 key->plan->instance = mem_strdup("0123456789ab");
         }
+}
+
+static void set_plan(struct world *w, int i, enum server_state state)
+{
+        set_plan_of(w, names[i], state);
 }
 
 static int setup(void **state)
@@ -301,8 +306,12 @@ static int setup(void **state)
         for (int i = 0; i < SERVERS; i++) {
                 w->entries[i] =
                         (struct registry_entry){.name = (char *)names[i], .enabled = true, .memory = 100, .idle_timeout_ms = 600000};
-                w->servers[i] = (struct desired_server){
-                        .name = names[i], .entry = &w->entries[i], .record = &w->record, .may_run = true, .may_stay = true};
+                w->servers[i] = (struct desired_server){.name = names[i],
+                                                        .server = names[i],
+                                                        .entry = &w->entries[i],
+                                                        .record = &w->record,
+                                                        .may_run = true,
+                                                        .may_stay = true};
                 w->servers[i].names = (struct instance_names){.container = (char *)"x-aaaaaaaa", .bridge = "bh1", .spec_hash = SPEC_A};
         }
         w->entries[LAZY].lifecycle = w->entries[OTHER].lifecycle = LIFECYCLE_ON_DEMAND;
@@ -382,8 +391,9 @@ static char *packet(struct world *w, int fd)
                 memcpy(&w->fd, CMSG_DATA(CMSG_FIRSTHDR(&h)), sizeof(int));
         }
         const char *rest = m.kind == CHANNEL_SERVER ? words[m.entry.readiness] : m.kind == CHANNEL_REFUSED ? m.why : NULL;
-        return mem_printf("%s%s%s%s%s", kinds[m.kind], m.entry.name ? " " : "", m.entry.name ? m.entry.name : "", rest ? " " : "",
-                          rest ? rest : "");
+        _cleanup_free_ char *serial = m.serial ? mem_printf("#%u", m.serial) : NULL;
+        return mem_printf("%s%s%s%s%s%s", kinds[m.kind], m.entry.name ? " " : "", m.entry.name ? m.entry.name : "", serial ? serial : "",
+                          rest ? " " : "", rest ? rest : "");
 }
 
 /* All that comes, joined by ", ". */
@@ -639,7 +649,7 @@ static void test_caps(void **state)
         w->conf.gateway_max_memory = 400;
         ask(w, "start", "other");
         hear(w, "");
-        for (unsigned i = 0; i < DEMAND_BURST; i++) {
+        for (unsigned i = 0; i < demand_starts.burst; i++) {
                 ask(w, "stop", "other");
                 ask(w, "start", "other");
         }
@@ -690,11 +700,11 @@ static void test_demand_ends(void **state)
 
 /* -- streams --------------------------------------------------------------------------------------------------------------------- */
 
-static void begin_start(struct world *w, int i)
+static void begin_start_of(struct world *w, const char *name)
 {
-        struct key *key = key_get(&w->c, names[i]);
+        struct key *key = key_get(&w->c, name);
 
-        set_plan(w, i, SERVER_STARTING);
+        set_plan_of(w, name, SERVER_STARTING);
         key->plan->actions = NEW(struct action);
         key->plan->n_actions = 1;
         key->plan->actions[0] = (struct action){.kind = ACTION_START, .object = mem_strdup("o"), .id = mem_strdup(CONTAINER)};
@@ -702,6 +712,11 @@ static void begin_start(struct world *w, int i)
         for (unsigned n = 0; n < 50 && key->busy; n++)
                 run_ms(&w->x, 10);
         assert_false(key->busy);
+}
+
+static void begin_start(struct world *w, int i)
+{
+        begin_start_of(w, names[i]);
 }
 
 static void test_stream(void **state)
@@ -833,6 +848,178 @@ static void test_renew_http(void **state)
         assert_int_equal(web->failures, 2);
 }
 
+/* -- an instance for every session ------------------------------------------------------------------------------------------------ */
+
+#define PLACES 3U
+
+/* "lazy" has two places, and one for lists; in the order of names. */
+static void have_places(struct world *w, struct desired_server servers[SERVERS + PLACES])
+{
+        static const char *const place[PLACES] = {"lazy.1", "lazy.2", "lazy.3"};
+
+        servers[0] = w->servers[ECHO];
+        servers[1] = w->servers[LAZY];
+        for (unsigned i = 0; i < PLACES; i++) {
+                servers[2 + i] = w->servers[LAZY];
+                servers[2 + i].name = place[i];
+                servers[2 + i].place = i + 1;
+        }
+        servers[2 + PLACES] = w->servers[OTHER];
+        servers[3 + PLACES] = w->servers[WEB];
+        w->entries[LAZY].sharing = SHARING_PER_SESSION;
+        w->entries[LAZY].lifecycle = LIFECYCLE_ALWAYS_ON;
+        w->desired.servers = servers;
+        w->desired.n = SERVERS + PLACES;
+        w->conf.gateway_max_server_instances = 2;
+        w->conf.gateway_max_instances = 10;
+        w->broker = dial(w);
+        hear(w, ALL); /* and of the places nothing */
+}
+
+static void send_text(struct world *w, const char *text)
+{
+        assert_int_equal(send(w->broker, text, strlen(text), MSG_NOSIGNAL), strlen(text));
+}
+
+static void ask_for(struct world *w, const char *kind, const char *name, unsigned serial)
+{
+        _cleanup_free_ char *text = mem_printf("{\"kind\":\"%s\",\"name\":\"%s\",\"serial\":%u}", kind, name, serial);
+
+        send_text(w, text);
+}
+
+static bool is_called(struct world *w, const char *name)
+{
+        const struct key *key = key_find(&w->c, name);
+
+        return key && key->demand.called;
+}
+
+static void test_places(void **state)
+{
+        struct world *w = *state;
+        struct desired_server servers[SERVERS + PLACES];
+
+        have_places(w, servers);
+        ask_for(w, "start", "lazy", 7);
+        ask_for(w, "start", "lazy", 8);
+        hear(w, "");
+        assert_true(is_called(w, "lazy.1") && is_called(w, "lazy.2") && !is_called(w, "lazy"));
+        ask_for(w, "start", "lazy", 9);
+        hear(w, "refused lazy#9 2 sessions have an instance of it (gateway.max_server_instances)");
+        ask_for(w, "start", "lazy", 8);
+        hear(w, "refused lazy#8 it has an instance of that number");
+        ask_for(w, "stop", "lazy", 9);
+        hear(w, "");
+        ask_for(w, "stop", "lazy", 7);
+        hear(w, "");
+        assert_true(!is_called(w, "lazy.1") && is_called(w, "lazy.2"));
+        ask_for(w, "start", "lazy", 10);
+        hear(w, "");
+        assert_int_equal(key_get(&w->c, "lazy.1")->demand.serial, 10);
+        /* To look at what there is takes none of them; and there is one only. */
+        ask_for(w, "start", "lazy", 20);
+        hear(w, "refused lazy#20 2 sessions");
+        send_text(w, "{\"kind\":\"start\",\"name\":\"lazy\",\"serial\":21,\"lists\":true}");
+        hear(w, "");
+        assert_true(is_called(w, "lazy.3"));
+        send_text(w, "{\"kind\":\"start\",\"name\":\"lazy\",\"serial\":22,\"lists\":true}");
+        hear(w, "refused lazy#22 it has an instance for lists");
+        ask_for(w, "stop", "lazy", 21);
+        hear(w, "");
+        assert_false(is_called(w, "lazy.3"));
+        /* One for all, and one for a session, are not the same thing. */
+        ask(w, "start", "lazy");
+        hear(w, "refused lazy it has an instance for every session");
+        ask_for(w, "start", "other", 11);
+        hear(w, "refused other#11 it has one instance for all sessions");
+        ask_for(w, "start", "nobody", 12);
+        hear(w, "refused nobody#12 no server of that name");
+        /* Memory counts each of them: echo, web, lazy.1 and lazy.2 have 100. */
+        ask_for(w, "stop", "lazy", 10);
+        w->conf.gateway_max_memory = 399;
+        ask_for(w, "start", "lazy", 13);
+        hear(w, "refused lazy#13 there is no memory for it");
+        w->conf.gateway_max_memory = 400;
+        ask_for(w, "start", "lazy", 14);
+        hear(w, "");
+        assert_int_equal(demand_admission(&w->c).instances, 2);
+}
+
+static void test_place_does_not_come(void **state)
+{
+        struct world *w = *state;
+        struct desired_server servers[SERVERS + PLACES];
+
+        have_places(w, servers);
+        ask_for(w, "start", "lazy", 7);
+        ask_for(w, "start", "lazy", 8);
+        hear(w, "");
+        set_plan_of(w, "lazy.1", SERVER_ERROR);
+        key_get(&w->c, "lazy.1")->plan->why = mem_strdup("no\n\"disk\"");
+        set_plan_of(w, "lazy.2", SERVER_STARTING);
+        broker_tell(&w->c, false);
+        hear(w, "refused lazy#7 no\\x0a\"disk\"");
+        assert_true(!is_called(w, "lazy.1") && is_called(w, "lazy.2"));
+}
+
+static void test_place_stream(void **state)
+{
+        struct world *w = *state;
+        struct desired_server servers[SERVERS + PLACES];
+        struct key *key;
+
+        have_places(w, servers);
+        key = key_get(&w->c, "lazy.1");
+        begin_start_of(w, "lazy.1"); /* nobody wants it (any more) */
+        assert_int_equal(w->starts, 0);
+        ask_for(w, "start", "lazy", 6);
+        hear(w, "");
+        assert_true(is_called(w, "lazy.2")); /* in the other one something is left to do */
+        set_plan_of(w, "lazy.1", SERVER_STOPPED);
+        ask_for(w, "start", "lazy", 7);
+        hear(w, "");
+        begin_start_of(w, "lazy.1");
+        hear(w, "stream lazy#7");
+        assert_string_equal(key->session.container, CONTAINER);
+        ask_for(w, "stop", "lazy", 7);
+        hear(w, "");
+        assert_null(key->session.container);
+}
+
+static void test_place_ends(void **state)
+{
+        struct world *w = *state;
+        struct desired_server servers[SERVERS + PLACES];
+        struct observed_container runs = {
+                .server = (char *)"lazy.1", .state = (char *)"running", .ours = true, .current = true, .id = (char *)CONTAINER};
+
+        have_places(w, servers);
+        w->observed = (struct observed){.containers = &runs, .n_containers = 1};
+        demand_review(&w->c, &w->observed); /* of what ran before us nobody has the stream */
+        assert_false(is_called(w, "lazy.1"));
+        for (unsigned i = 0; i < 2; i++) {
+                ask_for(w, "start", "lazy", 7 + i);
+                hear(w, "");
+                begin_start_of(w, "lazy.1");
+                hear(w, "stream lazy");
+                set_plan_of(w, "lazy.1", SERVER_RUNNING);
+                runs.state = (char *)"exited";
+                demand_review(&w->c, &w->observed); /* the look began before it started */
+                assert_true(is_called(w, "lazy.1"));
+                w->c.pass_began_us = controller_now_us() + 1;
+                if (i == 0)
+                        demand_review(&w->c, &w->observed);
+                else
+                        close(TAKE_FD(w->broker));
+                run_ms(&w->x, 50);
+                assert_false(is_called(w, "lazy.1"));
+                assert_null(key_get(&w->c, "lazy.1")->session.container);
+                w->c.pass_began_us = 0;
+        }
+        assert_int_equal(key_get(&w->c, "lazy.1")->failures, 0);
+}
+
 static void test_one_broker(void **state)
 {
         struct world *w = *state;
@@ -934,6 +1121,10 @@ int main(void)
                 world_test(test_bad_attach),
                 world_test(test_renew),
                 world_test(test_renew_http),
+                world_test(test_places),
+                world_test(test_place_does_not_come),
+                world_test(test_place_stream),
+                world_test(test_place_ends),
                 world_test(test_one_broker),
                 world_test(test_rollout),
                 world_test(test_no_place_to_listen),

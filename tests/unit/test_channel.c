@@ -92,7 +92,10 @@ static void test_kinds(_unused_ void **state)
                 "{\"kind\":\"stream\",\"name\":\"a\",\"instance\":\"0123456789ab\"}",
                 "{\"kind\":\"refused\",\"name\":\"a\",\"why\":\"no room\"}",
                 "{\"kind\":\"start\",\"name\":\"a\"}",
+                "{\"kind\":\"start\",\"name\":\"a\",\"serial\":4294967295,\"lists\":true}",
                 "{\"kind\":\"stop\",\"name\":\"a\"}",
+                "{\"kind\":\"stop\",\"name\":\"a\",\"serial\":1}",
+                "{\"kind\":\"stream\",\"name\":\"a\",\"instance\":\"0123456789ab\",\"serial\":1}",
                 "{\"kind\":\"renew\",\"name\":\"a\",\"instance\":\"0123456789ab\"}",
                 "{\"kind\":\"calls\",\"serial\":1}",
                 "{\"kind\":\"decide\",\"serial\":7,\"call\":\"c-0123456789abcdef\",\"approve\":true,\"valid_ms\":0,\"by\":\"alice\"}",
@@ -117,6 +120,8 @@ static void test_kinds(_unused_ void **state)
                 _cleanup_free_ char *text = channel_format(&m);
                 assert_ok(parse(&again, text, &err));
                 assert_int_equal(m.kind, again.kind);
+                assert_int_equal(m.serial, again.serial);
+                assert_int_equal(m.lists, again.lists);
         }
 }
 
@@ -140,6 +145,11 @@ static void test_refused_texts(_unused_ void **state)
         refuse("{\"kind\":\"start\",\"name\":\"a\",\"image\":\"b\"}", "not known");
         refuse("{\"kind\":\"start\",\"name\":\"a\",\"tools\":[]}", "does not go with");
         refuse("{\"kind\":\"start\",\"name\":\"a\",\"instance\":\"0123456789ab\"}", "does not go with");
+        refuse("{\"kind\":\"start\",\"name\":\"a.1\"}", "\"name\"");
+        refuse("{\"kind\":\"start\",\"name\":\"a\",\"serial\":0}", "\"serial\"");
+        refuse("{\"kind\":\"start\",\"name\":\"a\",\"serial\":4294967296}", "\"serial\"");
+        refuse("{\"kind\":\"renew\",\"name\":\"a\",\"instance\":\"0123456789ab\",\"serial\":1}", "does not go with");
+        refuse("{\"kind\":\"stop\",\"name\":\"a\",\"serial\":1,\"lists\":true}", "does not go with");
         refuse("{\"kind\":\"renew\",\"name\":\"a\"}", "\"instance\" is missing");
         refuse("{\"kind\":\"calls\"}", "\"serial\" is missing");
         refuse("{\"kind\":\"decide\",\"serial\":7,\"call\":\"f-0123456789abcdef\",\"approve\":true,\"valid_ms\":0,\"by\":\"a\"}",
@@ -157,6 +167,10 @@ static void test_refused_texts(_unused_ void **state)
         refuse(STDIO ",\"readiness\":\"asleep\",\"actions\":[\"echo\"]}", "\"actions\"");
         refuse(STDIO ",\"readiness\":\"asleep\",\"actions\":[\" echo\"]}", "\"actions\"");
         refuse(STDIO ",\"readiness\":\"asleep\",\"prefix\":\"a b\"}", "\"prefix\"");
+        refuse("{\"kind\":\"server\",\"name\":\"a\",\"transport\":\"stdio\",\"lifecycle\":\"on-demand\",\"per_session\":true,\"pinned\":"
+               "false,"
+               "\"idle_ms\":0,\"readiness\":\"up\",\"instance\":\"0123456789ab\"}",
+               "is never \"up\" itself");
         refuse(HTTP ",\"readiness\":\"up\",\"instance\":\"0123456789ab\"}", "a place");
         refuse(HTTP ",\"readiness\":\"coming\",\"address\":\"localhost\"}", "\"address\"");
         refuse(HTTP ",\"readiness\":\"coming\",\"path\":\"mcp\"}", "\"path\"");

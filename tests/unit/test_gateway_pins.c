@@ -48,7 +48,7 @@ static struct upstream *start(struct world *w, const char *instructions)
                 mem_printf("{\"protocolVersion\":\"2025-11-25\",\"capabilities\":" CAPS ",\"instructions\":\"%s\"}", instructions);
         struct upstream *u;
 
-        gateway_stream(w->g, "one", "0123456789ab", dup(0));
+        gateway_stream(w->g, "one", 0, "0123456789ab", dup(0));
         u = fake_upstreams[n_fake_upstreams - 1];
         fake_ready(u, MCP_ERA_LEGACY, info);
         return u;

@@ -63,7 +63,7 @@ static void test_on_demand(_unused_ void **state)
         assert_non_null(strstr(fake_last(c), "starting"));
         assert_int_equal(a->n_events, 0);
         entry(w, READINESS_UP, "aaaaaaaaaaaa", NULL);
-        gateway_stream(w->g, "one", "aaaaaaaaaaaa", dup(0));
+        gateway_stream(w->g, "one", 0, "aaaaaaaaaaaa", dup(0));
         u = fake_upstreams[0];
         assert_int_equal(u->n_calls, 0);
         fake_ready(u, MCP_ERA_LEGACY, INFO);
@@ -92,7 +92,7 @@ static void test_does_not_come(_unused_ void **state)
         assert_non_null(strstr(fake_last(x), "did not come up"));
         assert_non_null(strstr(fake_last(x), "\"retryable\":true"));
         x = LIST("/servers/one/mcp");
-        gateway_refused(w->g, "one", "no memory left");
+        gateway_refused(w->g, "one", 0, "no memory left");
         assert_non_null(strstr(fake_last(x), "no memory left"));
         entry(w, READINESS_DOWN, NULL, "not approved");
         x = LIST("/servers/one/mcp");
@@ -121,7 +121,7 @@ static void test_dies(_unused_ void **state)
         y = LIST("/servers/one/mcp"); /* waits for the next one */
         assert_false(y->over);
         world_run(w, 90);
-        gateway_stream(w->g, "one", "bbbbbbbbbbbb", dup(0));
+        gateway_stream(w->g, "one", 0, "bbbbbbbbbbbb", dup(0));
         fake_ready(fake_upstreams[1], MCP_ERA_LEGACY, INFO);
         fake_result(fake_call(fake_upstreams[1], NULL), "{\"tools\":[]}");
         assert_true(y->over);

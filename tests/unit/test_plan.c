@@ -520,9 +520,114 @@ static void test_hung(_unused_ void **state)
         expect(&w, SERVER_RUNNING, "");
 }
 
+/* -- an instance for every session ---------------------------------------------------------------------------------------------- */
+
+/* The world's server becomes the first place of one. */
+static void place_init(struct world *w)
+{
+        world_init(w);
+        w->entry.sharing = SHARING_PER_SESSION;
+        w->server.server = "s";
+        w->server.name = "s.1";
+        w->server.place = 1;
+        w->server.names = (struct instance_names){
+                .container = (char *)"s-aaaaaaaa-1", .network = (char *)"bh-s-aaaaaaaa-1", .bridge = "bh00000011", .spec_hash = SPEC_A};
+        w->in.name = "s.1";
+        w->in.facts.called = w->in.facts.linked = true;
+}
+
+static void add_running_place(struct world *w)
+{
+        add_container(w, "s-aaaaaaaa-1", SPEC_A, "running")->server = (char *)"s.1";
+        add_network(w, "bh-s-aaaaaaaa-1", SPEC_A, "bh00000011")->server = (char *)"s.1";
+}
+
+static void test_place(_unused_ void **state)
+{
+        struct world w;
+
+        place_init(&w);
+        expect(&w, SERVER_STARTING, "allow bh00000011, create-network bh-s-aaaaaaaa-1, create s-aaaaaaaa-1, start s-aaaaaaaa-1");
+        w.in.facts.image_ok = false;
+        expect(&w, SERVER_STARTING,
+               "allow bh00000011, pull r/i@sha256:x, create-network bh-s-aaaaaaaa-1, create s-aaaaaaaa-1, start s-aaaaaaaa-1");
+        /* The server itself sees to its smoke test, once for all. */
+        w.in.facts.smoked = NULL;
+        expect(&w, SERVER_STARTING, "");
+        w.in.facts.smoked = "2222222222222222222222222222222222222222222222222222222222222222";
+        w.in.facts.test_again = true;
+        expect(&w, SERVER_STARTING, "");
+        w.in.facts.test_again = false;
+        expect(&w, SERVER_QUARANTINED, "");
+        w.in.facts.called = false;
+        w.in.facts.smoked = NULL;
+        expect(&w, SERVER_STOPPED, "");
+        /* Neither is it a place that runs. */
+        w.server.place = 0;
+        expect(&w, SERVER_STOPPED, "pull r/i@sha256:x, smoke-test s.1");
+}
+
+static void test_place_session(_unused_ void **state)
+{
+        struct world w;
+
+        place_init(&w);
+        add_running_place(&w);
+        w.in.facts.session = "s-aaaaaaaa-1";
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.rules_ok = false;
+        expect(&w, SERVER_RUNNING, "allow bh00000011");
+        w.in.facts.rules_ok = true;
+        /* Its session is over: it goes, with its network. */
+        w.in.facts.called = false;
+        expect(&w, SERVER_STOPPED, "remove s-aaaaaaaa-1, remove-network bh-s-aaaaaaaa-1, deny bh00000011");
+        w.in.facts.called = true;
+        /* It ended, or somebody changed it: never again for the same session. */
+        w.containers[0].state = (char *)"exited";
+        expect(&w, SERVER_STOPPED, "remove s-aaaaaaaa-1, remove-network bh-s-aaaaaaaa-1, deny bh00000011");
+        w.in.facts.session_fresh = true; /* what was seen is from before its start */
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.session_fresh = false;
+        w.containers[0].state = (char *)"running";
+        w.containers[0].drift = drift_of_memory;
+        expect(&w, SERVER_STOPPED, "remove s-aaaaaaaa-1, remove-network bh-s-aaaaaaaa-1, deny bh00000011");
+        w.containers[0].drift = NULL;
+        w.networks[0].internal = false;
+        expect(&w, SERVER_STOPPED, "remove s-aaaaaaaa-1, remove-network bh-s-aaaaaaaa-1, deny bh00000011");
+        w.networks[0].internal = true;
+        w.in.facts.smoked = "2222222222222222222222222222222222222222222222222222222222222222";
+        expect(&w, SERVER_STOPPED, "remove s-aaaaaaaa-1, remove-network bh-s-aaaaaaaa-1, deny bh00000011");
+        w.in.facts.smoked = MANIFEST;
+        /* The place's next session gets a fresh one. */
+        w.in.facts.session = NULL;
+        expect(&w, SERVER_STARTING, "stop s-aaaaaaaa-1, allow bh00000011, verify s-aaaaaaaa-1, start s-aaaaaaaa-1");
+}
+
+/* A session keeps the version that it began with, as long as that is approved. */
+static void test_place_of_another_version(_unused_ void **state)
+{
+        struct world w;
+
+        place_init(&w);
+        add_container(&w, "s-bbbbbbbb-1", SPEC_B, "running")->server = (char *)"s.1";
+        add_network(&w, "bh-s-bbbbbbbb-1", SPEC_B, "bh00000022")->server = (char *)"s.1";
+        w.in.facts.session = "s-bbbbbbbb-1";
+        expect(&w, SERVER_STOPPED, "remove s-bbbbbbbb-1, remove-network bh-s-bbbbbbbb-1, deny bh00000022");
+        w.former = (struct record){.kind = RECORD_APPROVAL, .id = (char *)"f-0", .server = (char *)"s", .image = &w.image};
+        w.former.spec_sha256 = (char *)SPEC_B + 3;
+        w.items[0] = (struct forge_item){.record = &w.former};
+        w.view = (struct forge_view){.items = w.items, .n_items = 1};
+        expect(&w, SERVER_RUNNING, "");
+        w.in.facts.called = false;
+        expect(&w, SERVER_STOPPED, "remove s-bbbbbbbb-1, remove-network bh-s-bbbbbbbb-1, deny bh00000022");
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
+                cmocka_unit_test(test_place),
+                cmocka_unit_test(test_place_session),
+                cmocka_unit_test(test_place_of_another_version),
                 cmocka_unit_test(test_nothing_there),
                 cmocka_unit_test(test_all_well),
                 cmocka_unit_test(test_ended),

@@ -166,6 +166,7 @@ static void reads_sharing_and_prefix(_unused_ void **state)
         } cases[] = {
                 {BASE, NULL, SHARING_SHARED},
                 {BASE ", \"sharing\": \"shared\", \"prefix\": \"\"", "", SHARING_SHARED},
+                {BASE ", \"sharing\": \"per-session\", \"idle_timeout\": \"1m\"", NULL, SHARING_PER_SESSION},
                 {HTTP_BASE, NULL, SHARING_PER_SESSION},
                 {HTTP_BASE ", \"sharing\": \"shared\", \"prefix\": \"A-b.c_9\"", "A-b.c_9", SHARING_SHARED},
         };
@@ -529,7 +530,6 @@ static void refuses_what_comes_later(_unused_ void **state)
                 {ENTRY("\"transport\": \"stdio\",\n\"source\": \"npm_package\", \"version\": \"1.0\""), "2:1",
                  "the key \"package\" is missing; source npm_package needs it"},
                 {ENTRY("\"transport\": \"stdio\",\n\"url\": \"https://a.example/mcp\""), "2:7", "cannot be reached by stdio"},
-                {DOC("\"sharing\": \"per-session\""), "3:3", "an instance of a stdio server for every session is not supported yet"},
         };
 
         refuse_all(cases, ELEMENTSOF(cases));
