@@ -152,7 +152,8 @@ void broker_tell(struct controller *c, bool ends_only)
 {
         struct broker *b = c->broker;
 
-        if (!broker_linked(b) || !c->desired || !c->observed_once)
+        /* Before the first plan a server that runs would be told as one that is still to come, and its sessions would end. */
+        if (!broker_linked(b) || !c->desired || !c->passes)
                 return;
         for (size_t i = 0; !ends_only && i < c->desired->n; i++)
                 if (c->desired->servers[i].place)

@@ -94,7 +94,8 @@ struct controller {
         struct spawn *reading;
         bool read_again;
         struct desired *desired;
-        struct desired nothing; /* stands in for `desired` while the inputs were never good */
+        struct desired *looked_for; /* what the Engine is being looked at with; NULL = no look is under way */
+        struct desired nothing;     /* stands in for `desired` while the inputs were never good */
         int inotify;
         bool unwatched; /* some directory could not be watched, which was said */
         sd_event_source *watch, *watch_timer, *expiry_timer;

@@ -303,10 +303,17 @@ static int64_t busy_keys(const struct controller *c)
         return n;
 }
 
+/* Without a judgement of what should be, the Engine is read all the same: `status` shows it, and smoke tests need free addresses. */
+static struct desired *wished_for(struct controller *c)
+{
+        return c->desired ? c->desired : &c->nothing;
+}
+
 static void on_observed(struct observed *observed, struct err *err, void *user)
 {
         struct controller *c = user;
         _cleanup_(observed_freep) struct observed *o = observed;
+        _cleanup_(desired_unrefp) struct desired *looked_for = TAKE_PTR(c->looked_for);
 
         c->passing = false;
         if (err) {
@@ -322,6 +329,11 @@ static void on_observed(struct observed *observed, struct err *err, void *user)
         mem_replace(&c->engine_error, NULL);
         c->pass_failures = 0;
         c->observed_once = true;
+        /* What it says of containers, it says by what was wished for then: by that, one that is wanted since would be a stranger. */
+        if (looked_for != wished_for(c)) {
+                pass_request(c, 0, false);
+                return;
+        }
         if (!c->desired) { /* the inputs were never good: what is declared is not known, so nothing is touched for that */
                 end_uncovered(c, o);
                 answer_waiters(c, c->view_error       ? c->view_error
@@ -361,12 +373,11 @@ static int on_pass_timer(_unused_ sd_event_source *s, _unused_ uint64_t usec, vo
                 return 0;
         }
         c->pass_wanted = false;
-        /* Without a judgement of what should be, the Engine is read all the same: `status` shows it, and smoke tests need free addresses.
-         */
         c->passing = true;
+        c->looked_for = desired_ref(wished_for(c));
         c->pass_began_us = controller_now_us();
         tell_progress(c);
-        observer_look(c->observer, c->desired ? c->desired : &c->nothing, c->full_wanted ? REFRESH : 0, is_busy, on_observed, c);
+        observer_look(c->observer, c->looked_for, c->full_wanted ? REFRESH : 0, is_busy, on_observed, c);
         return 0;
 }
 
@@ -505,6 +516,7 @@ void pass_stop(struct controller *c)
         c->events = engine_events_free(c->events);
         sd_event_source_disable_unref(c->pass_timer);
         sd_event_source_disable_unref(c->resync_timer);
+        c->looked_for = desired_unref(c->looked_for);
         for (size_t i = 0; i < c->n_keys; i++)
                 key_free(c->keys[i]);
         free(c->keys);

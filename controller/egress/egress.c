@@ -53,6 +53,8 @@ struct egress *egress_free(struct egress *e)
         for (size_t i = 0; i < e->n_instances; i++)
                 instance_free(e->instances[i]);
         free(e->instances);
+        strv_free(e->gone);
+        strv_free(e->kept);
         rules_deinit(&e->known);
         sd_event_source_disable_unref(e->start);
         sd_event_source_disable_unref(e->retry);
@@ -214,9 +216,11 @@ void egress_remove(struct egress *e, const char *bridge, egress_done_fn done, vo
         for (size_t i = e->n_instances; i > 0; i--)
                 if (str_eq(e->instances[i - 1]->bridge, bridge))
                         instance_drop(e, i - 1);
+        /* Before the first read-back we do not know what the kernel holds for it. */
+        if (!e->adopted)
+                e->gone = strv_append(e->gone, bridge);
         e->generation++;
         request(e, done, user, NULL);
-        /* Before the first read-back we do not know what the kernel holds for it. */
         egress_kick(e, !e->adopted);
 }
 
@@ -236,11 +240,15 @@ void egress_keep_only(struct egress *e, char *const *bridges, egress_done_fn don
         for (size_t i = e->n_instances; i > 0; i--)
                 if (!strv_contains(bridges, e->instances[i - 1]->bridge))
                         instance_drop(e, i - 1);
-        /* Whatever the kernel still holds for others has no instance now, so it goes in the next round, first round or not. */
-        e->adopted = true;
+        /* Those that stay may be known to the kernel alone so far: they keep what they have until it was read. */
+        if (!e->adopted) {
+                strv_free(e->kept);
+                e->kept = strv_dup(bridges);
+                e->keeping = true;
+        }
         e->generation++;
         request(e, done, user, NULL);
-        egress_kick(e, false);
+        egress_kick(e, !e->adopted);
 }
 
 bool egress_in_force(const struct egress *e, const char *bridge)
@@ -283,9 +291,14 @@ static bool has_address(const struct egress *e, uint32_t address)
         return false;
 }
 
+static bool may_adopt(const struct egress *e, const char *bridge)
+{
+        return !egress_find(e, bridge) && !strv_contains(e->gone, bridge) && (!e->keeping || strv_contains(e->kept, bridge));
+}
+
 static void adopt_external(struct egress *e, const struct element *element)
 {
-        if (!bridge_name_valid(element->server) || egress_find(e, element->server))
+        if (!bridge_name_valid(element->server) || !may_adopt(e, element->server))
                 return;
         struct instance *i = instance_place(e, element->server);
         i->address = element->address;
@@ -304,7 +317,7 @@ void egress_adopt(struct egress *e)
                 if (pair->set == SET_EXTERNAL)
                         adopt_external(e, pair);
 
-                if (pair->set != SET_PAIRS || egress_find(e, pair->bridge) || has_address(e, pair->address))
+                if (pair->set != SET_PAIRS || !may_adopt(e, pair->bridge) || has_address(e, pair->address))
                         continue;
                 struct instance *i = instance_place(e, pair->bridge);
                 i->address = pair->address;
@@ -321,6 +334,8 @@ void egress_adopt(struct egress *e)
                         i->smoke |= other->set == SET_OWN;
                 }
         }
+        e->gone = strv_free(e->gone);
+        e->kept = strv_free(e->kept);
 }
 
 static int by_address(const void *a, const void *b)

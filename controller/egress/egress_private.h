@@ -50,6 +50,9 @@ struct egress {
         size_t n_instances;
         uint64_t generation;
         bool adopted; /* what a former process left was taken over */
+        char **gone;  /* until then: bridges that were taken away since, */
+        char **kept;  /* and, once `keeping`, all that may be taken over */
+        bool keeping;
 
         struct request *requests; /* waiting for the next round */
         size_t n_requests;

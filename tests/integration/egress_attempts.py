@@ -235,9 +235,10 @@ class Drive:
             message = json.loads(line)
             (self.events.append((time.monotonic(), message)) if "event" in message else self.answers.put(message))
 
-    def ask(self, op, timeout=20, **arguments):
+    def ask(self, op, timeout=20, before="", **arguments):
+        """before: lines that it is to read together with this one."""
         self.number += 1
-        self.child.stdin.write(json.dumps({"op": op, "id": str(self.number), **arguments}) + "\n")
+        self.child.stdin.write(before + json.dumps({"op": op, "id": str(self.number), **arguments}) + "\n")
         while True:
             answer = self.answers.get(timeout=timeout)
             if answer.get("id") == str(self.number):
@@ -588,7 +589,28 @@ def test_crash(world, path, drive):
     check(BRIDGE[TWO] not in sh(HOST, "nft", "list", "table", "inet", "bulkhead"), "keep_only removes the others")
     check(ADDRESS[TWO] + "," not in sh(HOST, "ipset", "save", "bulkhead-allow"), "and their entries")
     drive.set(TWO, [{"cidr": "203.0.113.7/32", "ports": [443]}], http_port=8080)
+    drive = test_early(world, path, drive)
+    allowed(prober, "after wishes that came before the kernel was read")
     world.stop(prober.child)
+    return drive
+
+
+def test_early(world, path, drive):
+    """What is wished for before the kernel was read for the first time takes nothing from those that stay."""
+    for op, wish in (("keep", {"bridges": [BRIDGE[ONE]]}), ("remove", {"bridge": BRIDGE[TWO]})):
+        drive.kill()
+        drive = Drive(world, path)
+        stream = world.spawn(ONE, PYTHON, "-c", STREAM)
+        stream.stdout.readline()
+        answer = drive.ask(op, before='{"op": "load", "id": "0"}\n', **wish)
+        check("error" not in answer, "an early %s (%s)" % (op, answer.get("error")))
+        check(not any(stream.stdout.readline().startswith("end") for _ in range(10)), "no flow of one that stays breaks at an early %s" % op)
+        world.stop(stream)
+        check(BRIDGE[ONE] in sh(HOST, "nft", "list", "table", "inet", "bulkhead"), "an early %s leaves the others" % op)
+        check(BRIDGE[TWO] not in sh(HOST, "nft", "list", "table", "inet", "bulkhead"), "and takes away what it says")
+        check(ADDRESS[TWO] + "," not in sh(HOST, "ipset", "save", "bulkhead-allow"), "with its entries")
+        drive.set(ONE, RULES)
+        drive.set(TWO, [{"cidr": "203.0.113.7/32", "ports": [443]}], http_port=8080)
     return drive
 
 

@@ -1,7 +1,11 @@
 """An Engine that answers garbage, half an answer, errors, for ever, or never: a clear error, backoff instead of a storm, and recovery; what runs stays."""
+import os
+import signal
+import threading
 import time
 import unittest
 
+from callers import Refused
 from faults import FaultProxy, ScriptedEngine
 from host import Host
 from rig import eventually, rig
@@ -108,6 +112,59 @@ class Faults(unittest.TestCase):
 
     def test_answer_lost_at_every_mutation(self):
         self.once("cut-after", "mutations")
+
+
+class Restarts(unittest.TestCase):
+    """A controller that starts again learns what is wished for, what runs and who is linked one after the other, in any order: nothing that runs is touched for that."""
+    limit = 120
+    LOOK = "GET /v[0-9.]+/containers/json"
+
+    @classmethod
+    def setUpClass(cls):
+        cls.proxy = FaultProxy(rig(), "fr")
+        cls.addClassCleanup(cls.proxy.close)
+        cls.host = cls.enterClassContext(Host(engine_socket=str(cls.proxy.listen), conf={"controller.resync": "10m"}))
+        cls.host.start()
+        cls.host.approve("web", cls.host.entry("mcp/echo:1", transport="streamable-http", port=8080, args=["--http", "8080"]))
+        cls.host.start_broker()
+        cls.addClassCleanup(cls.host.stop_broker)
+        cls.host.wait_state("web", "running")
+
+    def caller(self, over, done, failed):
+        while not over.is_set():
+            try:
+                self.host.gateway.tool("/mcp", "web__echo", text="on")
+                done.append(time.monotonic())
+            except (Refused, OSError) as e:
+                failed.append((time.monotonic(), e))
+            time.sleep(0.01)
+
+    def test_slow_look(self):
+        eventually("it answers", 10, lambda: self.host.gateway.tool("/mcp", "web__echo", text="x") == "x")
+        for at, repeat in ((1, 1), (2, 1), (1, 0)):
+            with self.subTest(at=at, repeat=repeat):
+                self.host.settle()
+                before = self.host.container("web")
+                over, done, failed = threading.Event(), [], []
+                thread = threading.Thread(target=self.caller, args=(over, done, failed), daemon=True)
+                thread.start()
+                self.host.kill()
+                os.kill(self.host.broker.pid, signal.SIGSTOP)
+                self.proxy.arm("delay", at, match=self.LOOK, repeat=repeat, delay=1.5)
+                self.host.start(init=False)
+                started = time.monotonic()
+                # The first look may be made without knowing what is approved; the broker comes in the middle of the one after it, or of the first.
+                eventually("the look is slow", 20, lambda: self.proxy.fired() > (repeat == 0))  # pylint: disable=cell-var-from-loop
+                os.kill(self.host.broker.pid, signal.SIGCONT)
+                self.host.wait_linked()
+                self.host.settle()
+                eventually("calls go on", 10, lambda: done and done[-1] > started + 3)  # pylint: disable=cell-var-from-loop
+                self.proxy.disarm()
+                over.set()
+                thread.join(10)
+                after = self.host.container("web")
+                self.assertEqual((after["Id"], after["State"]["StartedAt"]), (before["Id"], before["State"]["StartedAt"]))
+                self.assertEqual(failed, [])
 
 
 class Scripted(unittest.TestCase):
