@@ -207,9 +207,11 @@ struct leg {
         enum mcp_era era;
         struct list calls, asks;
         struct upstream_call *listen; /* modern: our own subscription */
-        sd_event_source *listen_timer;
+        sd_event_source *listen_timer, *subscribing_timer;
         uint64_t listened_ms;
-        enum level level; /* legacy: what the server was told last */
+        bool listen_counts;      /* the server has acknowledged it */
+        struct list subscribing; /* calls that are answered when it has */
+        enum level level;        /* legacy: what the server was told last */
         /* Of whom the server may still be at work, although nobody waits: ask.c. */
         uint64_t left_client, left_ms;
         uint64_t ready_ms;
@@ -562,6 +564,10 @@ void listens_free(struct gateway *g, const struct server *s);
 void leg_listen(struct leg *l);
 /* The same for what changed: soon, and once for many changes. */
 void leg_listen_anew(struct leg *l);
+/* c subscribed: answered when the server has acknowledged what it was told last, or after two seconds. May be gone afterwards. */
+void leg_answer_subscribed(struct leg *l, struct call *c);
+/* No more of it; what waits for it is answered. */
+void leg_listen_over(struct leg *l);
 
 /* -- level.c, capability.c --------------------------------------------------------------------------------------------------------- */
 void level_request(struct call *c);

@@ -66,6 +66,7 @@ static struct leg *leg_new(struct server *s, struct session *owner, struct insta
         l->level = LEVEL_NONE;
         l->instance = mem_strdup(s->entry.instance);
         list_init(&l->calls);
+        list_init(&l->subscribing);
         list_init(&l->asks);
         config->name = s->entry.name;
         config->legacy_only = s->legacy_only;
@@ -122,9 +123,7 @@ struct leg *leg_free(struct leg *l)
         if (l->of_instance)
                 l->of_instance->leg = NULL;
         l->ready = false;
-        if (l->listen)
-                upstream_call_cancel(TAKE_PTR(l->listen), NULL);
-        sd_event_source_disable_unref(l->listen_timer);
+        leg_listen_over(l);
         while (!list_empty(&l->asks))
                 ask_free(list_first(&l->asks, struct ask, in_leg));
         upstream_free(TAKE_PTR(l->u)); /* its calls end here, and leave our list */

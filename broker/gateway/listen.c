@@ -5,7 +5,8 @@
 #include "broker/gateway/internal.h"
 
 #define RELISTEN_MS 1000U
-#define GATHER_MS   20U /* what changes in this time is told together: every time all of it is told */
+#define GATHER_MS   20U   /* what changes in this time is told together: every time all of it is told */
+#define COUNTS_MS   2000U /* a server that has not acknowledged a subscription by then is not waited for */
 #define MAX_URIS    256U
 
 static void listen_free(struct listen *l)
@@ -192,9 +193,62 @@ void listen_start(struct call *c)
 }
 
 /* -- ours ------------------------------------------------------------------------------------------------------------------------ */
-static void on_listen_notification(_unused_ struct upstream_call *up, const struct mcp_message *m, void *user)
+static void subscribed_all(struct leg *l)
 {
-        subs_notification(user, m);
+        struct call *c;
+
+        timer_off(l->subscribing_timer);
+        while ((c = list_first(&l->subscribing, struct call, in_queue))) {
+                list_del(&c->in_queue);
+                call_answer(c, mcp_slice_of("{}"));
+        }
+}
+
+static int on_subscribing_over(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
+{
+        subscribed_all(user);
+        return 0;
+}
+
+static bool is_to_listen_anew(const struct leg *l)
+{
+        int enabled = SD_EVENT_OFF;
+
+        return l->listen_timer && sd_event_source_get_enabled(l->listen_timer, &enabled) >= 0 && enabled != SD_EVENT_OFF;
+}
+
+/* A client that was told so may change the resource at once, and wants to hear of it. */
+void leg_answer_subscribed(struct leg *l, struct call *c)
+{
+        if (!is_to_listen_anew(l) && (l->listen_counts || !l->listen)) {
+                call_answer(c, mcp_slice_of("{}"));
+                return;
+        }
+        if (list_empty(&l->subscribing))
+                timer_arm(&l->subscribing_timer, l->server->g->loop, COUNTS_MS, on_subscribing_over, l);
+        list_add(&l->subscribing, &c->in_queue);
+}
+
+void leg_listen_over(struct leg *l)
+{
+        if (l->listen)
+                upstream_call_cancel(TAKE_PTR(l->listen), NULL);
+        sd_event_source_disable_unref(l->listen_timer);
+        subscribed_all(l);
+        sd_event_source_disable_unref(l->subscribing_timer);
+}
+
+static void on_listen_notification(struct upstream_call *up, const struct mcp_message *m, void *user)
+{
+        struct leg *l = user;
+
+        if (!mcp_is(m->method, "notifications/subscriptions/acknowledged")) {
+                subs_notification(l, m);
+        } else if (up == l->listen) {
+                l->listen_counts = true;
+                if (!is_to_listen_anew(l))
+                        subscribed_all(l);
+        }
 }
 
 static int on_relisten(_unused_ sd_event_source *source, _unused_ uint64_t now, void *user)
@@ -209,6 +263,7 @@ static void on_listen_done(_unused_ struct upstream_call *up, const struct mcp_m
         struct leg *l = user;
 
         l->listen = NULL;
+        subscribed_all(l);
         if (!l->ready || (answer && answer->kind == MCP_ERROR))
                 return;
         timer_arm(&l->listen_timer, l->server->g->loop, RELISTEN_MS, on_relisten, l);
@@ -258,6 +313,7 @@ void leg_listen(struct leg *l)
         if (l->ready && may_listen(l)) {
                 listen_params(&params, l);
                 request.params = slice_of_buf(&params);
+                l->listen_counts = false;
                 l->listen = upstream_request(l->u, &request);
         }
         if (old)

@@ -183,10 +183,10 @@ bool subs_subscribe(struct call *c)
             (l->era == MCP_ERA_LEGACY && (l->owner || (has_room(c->server, c->m.uri, c->session) && !sub_find(c->server, c->m.uri)))))
                 return false;
         c->finish = NULL;
-        if (subs_join(c->server, c->m.uri, c->session, NULL))
-                call_answer(c, mcp_slice_of("{}"));
-        else
+        if (!subs_join(c->server, c->m.uri, c->session, NULL))
                 call_error(c, MCP_INVALID_PARAMS, "too many subscriptions", (struct mcp_slice){0});
+        else
+                leg_answer_subscribed(l, c);
         return true;
 }
 

@@ -7,9 +7,11 @@
 #define MODERN "MCP-Protocol-Version: 2026-07-28"
 #define META(c)                                                                                                                            \
         "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\"io.modelcontextprotocol/clientCapabilities\":" c "}"
-#define CAPS       "{\"tools\":{},\"resources\":{\"subscribe\":true},\"logging\":{}}"
-#define CAN        "{\"sampling\":{},\"elicitation\":{},\"roots\":{}}"
-#define ELICIT(id) "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"elicitation/create\",\"params\":{\"message\":\"who?\"}}"
+#define CAPS               "{\"tools\":{},\"resources\":{\"subscribe\":true},\"logging\":{}}"
+#define CAN                "{\"sampling\":{},\"elicitation\":{},\"roots\":{}}"
+#define ACKNOWLEDGED       "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{}}"
+#define SUBSCRIBE(id, uri) "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"resources/subscribe\",\"params\":{\"uri\":\"" uri "\"}}"
+#define ELICIT(id)         "{\"jsonrpc\":\"2.0\",\"id\":" id ",\"method\":\"elicitation/create\",\"params\":{\"message\":\"who?\"}}"
 
 static struct exchange *run(struct world *w, struct exchange *x)
 {
@@ -387,15 +389,52 @@ static void test_modern_listen(_unused_ void **state)
         assert_non_null(first);
         assert_int_equal(first->request.timeout_ms, 0);
         x = legacy(w, id, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/subscribe\",\"params\":{\"uri\":\"f:a\"}}");
-        assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
         world_run(w, 30); /* changes are told together */
         assert_true(first->cancelled);
+        /* Who is told that it counts may change the resource at once: the server has to know by then. */
+        assert_false(x->over);
+        fake_notify(u, fake_call(u, "subscriptions/listen"), ACKNOWLEDGED);
+        assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
         assert_non_null(strstr(fake_call(u, "subscriptions/listen")->params, "\"resourceSubscriptions\":[\"f:a\"]"));
         fake_notify(u, fake_call(u, "subscriptions/listen"),
                     "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/updated\",\"params\":{\"uri\":\"f:a\",\"_meta\":{"
                     "\"io.modelcontextprotocol/subscriptionId\":3}}}");
         assert_non_null(strstr(fake_last(stream), "\"uri\":\"f:a\""));
         assert_null(strstr(fake_last(stream), "subscriptionId"));
+        free(id);
+        world_free(w);
+}
+
+/* A subscription that waits for the server is answered whatever becomes of it, once. */
+static void test_subscription_ends(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_MODERN, CAPS);
+        char *id = session(w, "{}");
+        struct exchange *x, *y;
+
+        /* The server takes none. */
+        x = legacy(w, id, SUBSCRIBE("1", "f:a"));
+        world_run(w, 30);
+        assert_false(x->over);
+        fake_error(fake_call(u, "subscriptions/listen"), "{\"code\":-32601,\"message\":\"no\"}");
+        assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
+        /* The acknowledgement of what was told before is not this one's. */
+        x = legacy(w, id, SUBSCRIBE("2", "f:b"));
+        world_run(w, 30);
+        y = legacy(w, id, SUBSCRIBE("3", "f:c"));
+        fake_notify(u, fake_call(u, "subscriptions/listen"), ACKNOWLEDGED);
+        assert_false(y->over);
+        world_run(w, 30);
+        fake_notify(u, fake_call(u, "subscriptions/listen"), ACKNOWLEDGED);
+        assert_true(x->over);
+        assert_true(y->over);
+        /* The client leaves, or the server ends. */
+        x = legacy(w, id, SUBSCRIBE("4", "f:d"));
+        fake_leave(x);
+        x = legacy(w, id, SUBSCRIBE("5", "f:e"));
+        gateway_server_gone(w->g, "one");
+        assert_true(x->over);
         free(id);
         world_free(w);
 }
@@ -412,6 +451,7 @@ int main(void)
                 cmocka_unit_test(test_legacy_answers),
                 cmocka_unit_test(test_legacy_client_modern_server),
                 cmocka_unit_test(test_modern_listen),
+                cmocka_unit_test(test_subscription_ends),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -494,10 +494,12 @@ static void test_per_session_modern(_unused_ void **state)
         x = run(w, fake_exchange("POST", "/servers/h/mcp",
                                  "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/subscribe\",\"params\":{\"uri\":\"f:a\"}}", JSON,
                                  ACCEPT, id, NULL));
-        assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
         assert_int_equal(n_fake_upstreams, 1);
         world_run(w, 30);
         assert_non_null(strstr(fake_call(fake_upstreams[0], "subscriptions/listen")->params, "\"resourceSubscriptions\":[\"f:a\"]"));
+        fake_notify(fake_upstreams[0], fake_call(fake_upstreams[0], "subscriptions/listen"),
+                    "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/subscriptions/acknowledged\",\"params\":{}}");
+        assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{}}");
         x = run(w, fake_exchange("POST", "/servers/h/mcp",
                                  "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"resources/unsubscribe\",\"params\":{\"uri\":\"f:a\"}}", JSON,
                                  ACCEPT, id, NULL));
