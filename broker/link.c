@@ -14,7 +14,8 @@
 /* A server that the gateway knows. */
 struct known {
         char *name;
-        bool told; /* since the link came up: what is not, when all was told, is gone */
+        uint64_t expires_at; /* seconds since the epoch; 0 = never */
+        bool told;           /* since the link came up: what is not, when all was told, is gone */
 };
 
 struct uplink {
@@ -27,7 +28,10 @@ struct uplink {
         char **troubles; /* never NULL */
         sd_event_source *retry;
         uint64_t retry_ms;
-        bool greeted, synced; /* on this channel */
+        sd_event_source *stale; /* runs while the controller is away */
+        uint64_t grace_ms;
+        sd_event_source *expiry; /* the next end of an approval */
+        bool greeted, synced;    /* on this channel */
         bool was_synced;
         bool complained; /* that it cannot be reached: once until it can */
         struct known *known;
@@ -44,6 +48,8 @@ static struct known *find(struct uplink *u, const char *name)
         return NULL;
 }
 
+static void watch_expiry(struct uplink *u);
+
 static void server_is_there(struct uplink *u, const struct channel_entry *entry)
 {
         struct known *k = find(u, entry->name);
@@ -54,7 +60,9 @@ static void server_is_there(struct uplink *u, const struct channel_entry *entry)
                 k->name = mem_strdup(entry->name);
         }
         k->told = true;
+        k->expires_at = entry->expires_at;
         gateway_server(u->gateway, entry);
+        watch_expiry(u);
 }
 
 static void forget(struct uplink *u, struct known *k)
@@ -62,6 +70,61 @@ static void forget(struct uplink *u, struct known *k)
         gateway_server_gone(u->gateway, k->name);
         free(k->name);
         *k = u->known[--u->n_known];
+}
+
+/* -- approvals that end ------------------------------------------------------------------------------------------------------ */
+
+/*
+ * The controller says so, too, when it is there. A clock that is set back gives nothing of it back: what has ended is not known any more,
+ * and only the controller, which remembers the time, can tell it again.
+ */
+static int on_expiry(_unused_ sd_event_source *source, _unused_ uint64_t at, void *user)
+{
+        struct uplink *u = user;
+        uint64_t now = 0;
+
+        if (sd_event_now(u->loop, CLOCK_REALTIME, &now) < 0)
+                now = UINT64_MAX;
+        for (size_t i = u->n_known; i-- > 0;) {
+                if (!u->known[i].expires_at || u->known[i].expires_at > now / 1000000)
+                        continue;
+                log_info("an approval ended: the server is not called any more", "server", u->known[i].name);
+                forget(u, &u->known[i]);
+        }
+        watch_expiry(u);
+        return 0;
+}
+
+static void watch_expiry(struct uplink *u)
+{
+        uint64_t next = 0;
+
+        for (size_t i = 0; i < u->n_known; i++)
+                if (u->known[i].expires_at && (!next || u->known[i].expires_at < next))
+                        next = u->known[i].expires_at;
+        u->expiry = sd_event_source_disable_unref(u->expiry);
+        if (next && sd_event_add_time(u->loop, &u->expiry, CLOCK_REALTIME, next * 1000000, 1000, on_expiry, u) < 0)
+                log_error("no timer for the end of an approval: restart the broker");
+}
+
+/* -- a controller that stays away -------------------------------------------------------------------------------------------- */
+
+static int on_stale(_unused_ sd_event_source *source, _unused_ uint64_t at, void *user)
+{
+        struct uplink *u = user;
+
+        log_error("the controller is away for too long: nobody could tell of a revocation, so calls stop until it is back", "socket",
+                  u->path);
+        u->stale = sd_event_source_disable_unref(u->stale);
+        gateway_link_stale(u->gateway, "the controller is away for longer than gateway.controller_grace, and calls stop until it is back: "
+                                       "try again later");
+        return 0;
+}
+
+static void watch_stale(struct uplink *u)
+{
+        if (sd_event_add_time_relative(u->loop, &u->stale, CLOCK_MONOTONIC, u->grace_ms * 1000, 0, on_stale, u) < 0)
+                (void)on_stale(NULL, 0, u);
 }
 
 static void tell_state(struct uplink *u)
@@ -78,6 +141,7 @@ static void all_was_told(struct uplink *u)
                 if (!u->known[i].told)
                         forget(u, &u->known[i]);
         u->synced = u->was_synced = true;
+        u->stale = sd_event_source_disable_unref(u->stale);
         u->retry_ms = RETRY_MIN_MS;
         u->complained = false;
         log_info("the controller is there, and told which servers there are", "socket", u->path);
@@ -99,8 +163,10 @@ static void disconnect(struct uplink *u, const char *why)
                 log_warning("no use of the link to the controller", "why", why);
         u->channel = channel_free(u->channel);
         u->greeted = u->synced = false;
-        if (was_up)
+        if (was_up) {
                 gateway_link(u->gateway, false);
+                watch_stale(u);
+        }
         connect_later(u);
 }
 
@@ -310,11 +376,15 @@ static void on_differs(const char *name, const char *const *what, size_t n, void
 
 /* -- from main --------------------------------------------------------------------------------------------------------------- */
 
-struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller)
+struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller, uint64_t grace_ms)
 {
         struct uplink *u = NEW(struct uplink);
 
-        *u = (struct uplink){.loop = sd_event_ref(loop), .path = mem_strdup(path), .controller = controller, .retry_ms = RETRY_MIN_MS};
+        *u = (struct uplink){.loop = sd_event_ref(loop),
+                             .path = mem_strdup(path),
+                             .controller = controller,
+                             .retry_ms = RETRY_MIN_MS,
+                             .grace_ms = grace_ms};
         u->troubles = NEW(char *);
         return u;
 }
@@ -338,6 +408,8 @@ struct uplink *uplink_free(struct uplink *u)
         if (!u)
                 return NULL;
         sd_event_source_disable_unref(u->retry);
+        sd_event_source_disable_unref(u->stale);
+        sd_event_source_disable_unref(u->expiry);
         channel_free(u->channel);
         for (size_t i = 0; i < u->n_known; i++)
                 free(u->known[i].name);

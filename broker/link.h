@@ -7,8 +7,11 @@
 
 struct uplink;
 
-/* path: of the controller's socket; controller: the uid its process must have. Nothing happens before uplink_start(). */
-struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller);
+/*
+ * path: of the controller's socket; controller: the uid its process must have; grace_ms: how long what it told counts without it. Nothing
+ * happens before uplink_start().
+ */
+struct uplink *uplink_new(sd_event *loop, const char *path, uid_t controller, uint64_t grace_ms);
 /* What the gateway asks goes over the link; while that is down, starts are refused and the rest is dropped. */
 struct gateway_controller uplink_controller(struct uplink *u);
 _must_check_ int uplink_start(struct uplink *u, struct gateway *gateway, struct err **err);

@@ -122,7 +122,7 @@ static int make_gateway(struct broker *b, struct err **err)
         if (!controller)
                 return err_set(err, ERR_NOT_FOUND, "the controller's user \"%s\" does not exist: create it, or name another in %s",
                                c->service_user, c->path);
-        b->uplink = uplink_new(b->loop, c->link_socket, controller->pw_uid);
+        b->uplink = uplink_new(b->loop, c->link_socket, controller->pw_uid, c->gateway_grace_ms);
         const struct gateway_controller asks = uplink_controller(b->uplink);
         return gateway_new(&b->gateway, b->loop, &config, &asks, err);
 }

@@ -69,6 +69,7 @@ struct conf {
         uint64_t gateway_call_timeout_ms;  /* gateway.call_timeout: 60s, without an answer or progress */
         uint64_t gateway_call_cap_ms;      /* gateway.call_cap: 1h, in all */
         uint64_t gateway_start_timeout_ms; /* gateway.start_timeout: 60s */
+        uint64_t gateway_grace_ms;         /* gateway.controller_grace: 5m, then calls stop that nobody could revoke */
         unsigned gateway_max_sessions;     /* gateway.max_sessions: 10000 */
         unsigned gateway_max_instances;    /* gateway.max_instances: 64, on-demand servers that run at once */
         unsigned gateway_max_server_instances; /* gateway.max_server_instances: 8, of one server that has one for every session */

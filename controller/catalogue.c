@@ -93,7 +93,8 @@ bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct d
                                       .actions = e->actions,
                                       .pinned = s->record->manifest_sha256,
                                       .pins = f->pins,
-                                      .idle_ms = on_demand ? e->idle_timeout_ms : 0};
+                                      .idle_ms = on_demand ? e->idle_timeout_ms : 0,
+                                      .expires_at = (uint64_t)s->record->expires_at};
         if (!f->plan)
                 not_looked_at(ret, s);
         else if (f->state == SERVER_RUNNING)

@@ -124,6 +124,12 @@ void gateway_link(struct gateway *g, bool up)
         }
 }
 
+void gateway_link_stale(struct gateway *g, const char *why)
+{
+        for (size_t i = 0; i < g->n_servers; i++)
+                server_down(g->servers[i], why);
+}
+
 /* -- from the front -------------------------------------------------------------------------------------------------------------- */
 /* 0: *ret is the server, or NULL for all. -1: no path of ours. */
 static int endpoint_of(struct gateway *g, const char *path, struct server **ret)

@@ -130,6 +130,8 @@ void gateway_stream(struct gateway *g, const char *name, unsigned serial, const 
 void gateway_refused(struct gateway *g, const char *name, unsigned serial, const char *why);
 /* The controller went away: what runs is used on; nothing can be started. Everything is told again when it is back. */
 void gateway_link(struct gateway *g, bool up);
+/* It was away for so long that what it told does not count any more: every server is down, for this reason, until it is told again. */
+void gateway_link_stale(struct gateway *g, const char *why);
 
 /* -- from the front ---------------------------------------------------------------------------------------------------------- */
 /* A front_request_fn: takes every exchange whose path is one of its own; answers 404 to the rest. */

@@ -124,6 +124,8 @@ enum server_kind server_kind(const char *capability);
 struct server *server_find(struct gateway *g, const char *name, size_t n);
 struct server *server_free(struct server *s);
 void server_update(struct gateway *g, const struct channel_entry *entry);
+/* As if it had been told to be down; instances of sessions end, too. */
+void server_down(struct server *s, const char *why);
 void server_stream(struct server *s, unsigned serial, const char *instance, int fd);
 void server_refused(struct server *s, unsigned serial, const char *why);
 /* The session with it that c's client's requests go over, or NULL while there is none that is ready. */

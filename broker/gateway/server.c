@@ -339,6 +339,17 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
         server_used(s);
 }
 
+void server_down(struct server *s, const char *why)
+{
+        struct channel_entry e = s->entry;
+
+        e.readiness = READINESS_DOWN;
+        e.why = (char *)(uintptr_t)why;
+        e.instance = e.address = NULL;
+        instances_free(s);
+        server_update(s->g, &e);
+}
+
 static struct call *call_of(const struct server *s)
 {
         struct call *c;

@@ -12,7 +12,7 @@
 #include "common/err.h"
 #include "common/registry/registry.h"
 
-#define CHANNEL_VERSION      4
+#define CHANNEL_VERSION      5
 #define CHANNEL_MAX_TEXT     (24U << 10)
 #define CHANNEL_MAX_PACKET   (64U << 10)
 #define CHANNEL_MAX_QUEUED   (4U << 20) /* bytes that wait for a peer that does not read; then it is closed */
@@ -68,6 +68,7 @@ struct channel_entry {
         char **pins;      /* of its approved manifest, sorted (common/manifest.h); NULL = none */
         char **actions;   /* "read TOOL": classes as the approved entry tells them; NULL = it tells none */
         uint64_t idle_ms;
+        uint64_t expires_at; /* seconds since the epoch: then the approval ends, whoever is there to say so. 0 = it has no end */
 };
 void channel_entry_deinit(struct channel_entry *e);
 void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e);

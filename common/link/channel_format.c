@@ -156,6 +156,7 @@ static const struct member members[] = {
         {"differs", SHAPE_LIST, AT(differs), IN(CHANNEL_DIFFERS), IN(CHANNEL_DIFFERS), is_difference, .max = CHANNEL_MAX_DIFFERS},
         {"actions", SHAPE_LIST, AT(entry.actions), 0, IN(CHANNEL_SERVER), is_action},
         {"idle_ms", SHAPE_NUMBER64, AT(entry.idle_ms), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .min = 0, .max = MAX_INTEGER},
+        {"expires_at", SHAPE_NUMBER64, AT(entry.expires_at), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER), .min = 0, .max = MAX_INTEGER},
 };
 #undef AT
 
@@ -407,7 +408,7 @@ bool channel_entry_equal(const struct channel_entry *a, const struct channel_ent
                str_eq(a->why, b->why) && str_eq(a->instance, b->instance) && str_eq(a->address, b->address) && a->port == b->port &&
                str_eq(a->path, b->path) && str_eq(a->prefix, b->prefix) && a->per_session == b->per_session &&
                str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) && strv_equal(a->actions, b->actions) &&
-               a->pinned == b->pinned && strv_equal(a->pins, b->pins) && a->idle_ms == b->idle_ms;
+               a->pinned == b->pinned && strv_equal(a->pins, b->pins) && a->idle_ms == b->idle_ms && a->expires_at == b->expires_at;
 }
 
 void channel_message_deinit(struct channel_message *m)

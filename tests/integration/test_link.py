@@ -61,7 +61,7 @@ class Link(Case):
     def test_catalogue_and_stream(self):
         before, restarts = self.started("echo"), self.restarts("echo")
         with Broker(self.host) as broker:
-            self.assertEqual(broker.hello, {"version": 4})
+            self.assertEqual(broker.hello, {"version": 5})
             self.assertEqual(sorted(broker.servers), ["echo", "idle", "large", "lazy", "web"])
             # It ran, and nobody could talk to it: a session begins with the process.
             self.works(broker.stream("echo"))
@@ -71,6 +71,7 @@ class Link(Case):
             self.assertEqual((entry["transport"], entry["lifecycle"], entry["prefix"], entry["per_session"]), ("stdio", "always-on", "e.", False))
             self.assertEqual(sorted(entry["tools"]), sorted(self.host.approval("echo")["tools"]))
             self.assertNotIn("address", entry)
+            self.assertEqual(time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry["expires_at"])), self.host.approval("echo")["expires_at"])
             self.assertGreater(len(entry["pins"]), len(entry["tools"]))
             self.assertEqual(broker.servers["lazy"]["readiness"], "asleep")
             self.assertEqual(broker.servers["lazy"]["idle_ms"], 2000)

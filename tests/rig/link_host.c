@@ -415,6 +415,7 @@ static int entry_parse(struct hosted *s, json_object *o, struct err **err)
         set_default(o, "per_session", json_object_new_boolean(!str_eq(json_str(o, "transport"), "stdio")));
         set_default(o, "pinned", json_object_new_boolean(pins != NULL));
         set_default(o, "idle_ms", json_object_new_int64(600000));
+        set_default(o, "expires_at", json_object_new_int64(0));
         if (!str_eq(json_str(o, "transport"), "stdio")) {
                 set_default(o, "address", json_object_new_string("127.0.0.1"));
                 set_default(o, "path", json_object_new_string("/mcp"));

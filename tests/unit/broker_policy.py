@@ -187,9 +187,9 @@ class Counting(agents.AgentTest):
         self.write_policy(**{"budgets": {}, **self.BOUNDS[name]})
         self.begin()
 
-    def burst(self, n):
+    def burst(self, n, name="echo:echo", arguments=None):
         """n calls by 64 callers at once: how each was answered, 0 for those that the broker's death cut off."""
-        body = json.dumps({"name": "echo:echo", "arguments": {"text": "x"}})
+        body = json.dumps({"name": name, "arguments": arguments or {"text": "x"}})
         local, opened = threading.local(), []
 
         def one(_):
@@ -248,6 +248,72 @@ class Counting(agents.AgentTest):
                 self.assertGreaterEqual(self.allowed(), self.LIMIT - 3)
                 self.kill_and_start_again()
                 self.assertEqual(set(self.burst(100)), {429})
+                self.end_all()
+
+
+class Tokens(Counting):
+    """What a call uses is known when it is over. Until then what is reserved for it counts, so that many at once do not use more than there is either."""
+    agents = {"bob": {"allow": ["any:costs", "echo:echo"]}}
+    USED, RESERVED = 100, 104  # as the server reports them; arguments of 14 bytes, and reserve_tokens
+    MAX = 20000
+    BOUNDS = {"budget of tokens": {"budgets": {"period": "month", "max_tokens": MAX, "reserve_tokens": 100}},
+              "budget of money": {"budgets": {"period": "month", "max_cost_usd": MAX / 1000, "reserve_tokens": 100}, "prices": [{"tools": ["*:*"], "usd_per_1000_tokens": 1}]}}
+
+    def bound(self, name):
+        self.more_entries = [{"name": "any", "transport": "stdio", "command": [sys.executable, "-B", str(pathlib.Path(__file__).resolve().parent / "any_server.py"), os.devnull, "costs"]}]
+        super().bound(name)
+        eventually(lambda: self.v1("bob", "describe", {"name": "any:costs"})[0] == 200)
+
+    def use(self, n):
+        return self.burst(n, "any:costs", {"tokens": self.USED})
+
+    def use_up(self):
+        """One after the other, until there is nothing left."""
+        answers = []
+        while not answers or answers[-1] == 200:
+            answers += self.use(1)
+        self.assertEqual(answers[-1], 429)
+        return len(answers) - 1
+
+    def used(self, done):
+        """By all calls that ended; the end of the last one is written behind its answer."""
+        ends = lambda: [d["tokens"] for d in self.decisions() if d["event"] == "end"]
+        return sum(eventually(lambda: len(ends()) >= done and ends()))
+
+    def test_exactly_as_many_as_may(self):
+        for name in self.BOUNDS:
+            with self.subTest(name):
+                self.bound(name)
+                done = self.use(self.MAX // self.USED + 100).count(200)
+                done += self.use_up()
+                self.assertEqual(self.used(done), done * self.USED)
+                self.assertEqual(done, (self.MAX - self.RESERVED) // self.USED + 1)
+                self.kill_and_start_again()
+                self.assertEqual(set(self.use(100)), {429})
+                self.end_all()
+
+    def test_exactly_as_many_as_may_over_kills(self):
+        """What was under way at a kill has used what was reserved for it: more than it may have used, never less."""
+        for name in self.BOUNDS:
+            with self.subTest(name):
+                self.bound(name)
+                for _ in range(3):
+                    before = self.allowed()
+                    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                        running = pool.submit(self.use, 60)
+                        eventually(lambda before=before: self.allowed() > before + 20)
+                        self.broker.kill()
+                        running.result()
+                    self.kill_and_start_again()
+                self.use(self.MAX // self.USED)
+                self.use_up()
+                ended = len([d for d in self.decisions() if d["event"] == "end"])
+                cut = self.allowed() - ended
+                self.assertLessEqual(self.used(0) + cut * self.RESERVED, self.MAX)
+                # The log may lack the line in whose middle a kill came.
+                self.assertGreater(self.used(0) + (cut + 3) * self.RESERVED, self.MAX - self.RESERVED)
+                self.kill_and_start_again()
+                self.assertEqual(set(self.use(100)), {429})
                 self.end_all()
 
 

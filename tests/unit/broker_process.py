@@ -238,6 +238,63 @@ class Running(BrokerTest):
         eventually(lambda: self.readiness() == {"status": "ready", "controller": "away"})
         self.assertEqual(self.status("/healthz", token=None), 200)
 
+    def test_controller_that_stays_away(self):
+        """Nobody could tell of a revocation: what runs is used on for a while, and not for ever."""
+        self.write_conf(controller_grace="1500ms")
+        self.start_host()
+        self.start()
+        session = self.session()
+        # The link alone ends, as when the controller is killed; its servers run on.
+        elsewhere = self.socket.rename(self.dir / "elsewhere.sock")
+        self.tell_host(do="close")
+        eventually(lambda: self.readiness()["controller"] == "away")
+        self.assertIn("meanwhile", self.call(session, "echo", {"text": "meanwhile"})[1])
+        waiting = []
+        thread = threading.Thread(target=lambda: waiting.append(self.call(session, "sleep", {"ms": 20000})))
+        thread.start()
+        eventually(lambda: "calls stop" in self.log())
+        thread.join(5)
+        self.assertIs(json.loads(waiting[0][1])["error"]["data"]["retryable"], True)
+        for _ in range(2):
+            error = json.loads(self.call(session, "echo", {"text": "x"})[1])["error"]
+            self.assertIn("gateway.controller_grace", error["message"])
+            self.assertIs(error["data"]["retryable"], True)
+        elsewhere.rename(self.socket)
+        eventually(lambda: self.readiness()["controller"] == "connected")
+        self.assertIn("again", eventually(lambda: self.call(self.session(), "echo", {"text": "again"})[1]))
+        self.tell_host(do="close")
+        eventually(lambda: "link to the controller is lost" in self.log().rpartition("calls stop")[2])
+        eventually(lambda: self.readiness()["controller"] == "connected")
+        time.sleep(2)  # one that is back in time is not away any more
+        self.assertEqual(self.log().count("calls stop"), 1)
+        self.assertIn("still", self.call(self.session(), "echo", {"text": "still"})[1])
+
+    def test_approval_ends(self):
+        """When its time is over, whether the controller is there to say so or not; and nothing else does."""
+        for away in (False, True):
+            with self.subTest(away=away):
+                end = int(time.time()) + 3
+                self.more_entries = ({"name": "other", "transport": "stdio", "command": [str(BUILD / "tests/rig/servers/mcp_echo")], "expires_at": end + 60},)
+                self.start_host(expires_at=end)
+                self.start()
+                session = self.session()
+                self.assertIn("before", self.call(session, "echo", {"text": "before"})[1])
+                if away:
+                    self.stop(self.host)
+                    eventually(lambda: self.readiness()["controller"] == "away")
+                waiting = []
+                thread = threading.Thread(target=lambda: waiting.append(self.call(session, "sleep", {"ms": 20000})))  # pylint: disable=cell-var-from-loop
+                thread.start()
+                eventually(lambda: self.status("/servers/echo/mcp") == 404)
+                self.assertGreaterEqual(time.time(), end)
+                thread.join(5)
+                self.assertIn("error", json.loads(waiting[0][1]))
+                self.assertNotEqual(self.status("/servers/other/mcp"), 404)
+                self.stop(self.broker)
+                self.stop(self.host)
+                for left in (self.socket, self.dir / "log"):
+                    left.unlink(missing_ok=True)
+
     def test_ends_with_answers(self):
         self.start_host()
         self.start()

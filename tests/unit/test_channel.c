@@ -32,10 +32,10 @@ static void refuse(const char *text, const char *part)
 
 #define STDIO                                                                                                                              \
         "{\"kind\":\"server\",\"name\":\"a\",\"transport\":\"stdio\",\"lifecycle\":\"always-on\",\"per_session\":false,\"pinned\":false,"  \
-        "\"idle_ms\":0"
+        "\"idle_ms\":0,\"expires_at\":0"
 #define HTTP                                                                                                                               \
         "{\"kind\":\"server\",\"name\":\"a\",\"transport\":\"sse\",\"lifecycle\":\"on-demand\",\"per_session\":true,\"pinned\":true,"      \
-        "\"idle_ms\":5"
+        "\"idle_ms\":5,\"expires_at\":0"
 
 static void test_roundtrip(_unused_ void **state)
 {
@@ -53,7 +53,8 @@ static void test_roundtrip(_unused_ void **state)
                                               .per_session = true,
                                               .tools = tools,
                                               .actions = actions,
-                                              .idle_ms = 600000}};
+                                              .idle_ms = 600000,
+                                              .expires_at = 1893456000}};
         _cleanup_(channel_message_deinit) struct channel_message back = {0};
         _cleanup_(channel_entry_deinit) struct channel_entry copy = {0};
         struct err *err = NULL;
@@ -169,7 +170,7 @@ static void test_refused_texts(_unused_ void **state)
         refuse(STDIO ",\"readiness\":\"asleep\",\"prefix\":\"a b\"}", "\"prefix\"");
         refuse("{\"kind\":\"server\",\"name\":\"a\",\"transport\":\"stdio\",\"lifecycle\":\"on-demand\",\"per_session\":true,\"pinned\":"
                "false,"
-               "\"idle_ms\":0,\"readiness\":\"up\",\"instance\":\"0123456789ab\"}",
+               "\"idle_ms\":0,\"expires_at\":0,\"readiness\":\"up\",\"instance\":\"0123456789ab\"}",
                "is never \"up\" itself");
         refuse(HTTP ",\"readiness\":\"up\",\"instance\":\"0123456789ab\"}", "a place");
         refuse(HTTP ",\"readiness\":\"coming\",\"address\":\"localhost\"}", "\"address\"");
@@ -400,7 +401,7 @@ static void test_wrong_descriptors(void **state)
 #define UNPINNED STDIO ",\"readiness\":\"asleep\"}"
 #define B_SERVER                                                                                                                           \
         "{\"kind\":\"server\",\"name\":\"b\",\"transport\":\"stdio\",\"lifecycle\":\"always-on\",\"per_session\":false,\"pinned\":true,"   \
-        "\"idle_ms\":0,"                                                                                                                   \
+        "\"idle_ms\":0,\"expires_at\":0,"                                                                                                  \
         "\"readiness\":\"asleep\"}"
 
 /* Pins go with the server that comes next, and with no other. */
