@@ -9,6 +9,8 @@
 #include "common/log.h"
 #include "common/text.h"
 
+#define LATER_US 50000 /* so long the line of a call's end may wait for the next decision */
+
 /* Of a call that was let pass, until it is over. */
 struct pass {
         struct policy_decision decision;
@@ -59,10 +61,23 @@ static bool on_visible(const struct principal *who, enum policy_kind kind, const
 }
 
 /* -- the log ------------------------------------------------------------------------------------------------------------------- */
+static void add_key(struct buf *out, const char *key)
+{
+        buf_adds(out, ",\"");
+        buf_adds(out, key);
+        buf_adds(out, "\":");
+}
+
 static void add_member(struct buf *out, const char *key, const char *value)
 {
-        buf_addf(out, ",\"%s\":", key);
+        add_key(out, key);
         mcp_add_string(out, value, strlen(value));
+}
+
+static void add_number(struct buf *out, const char *key, uint64_t value)
+{
+        add_key(out, key);
+        buf_addu(out, value);
 }
 
 /* Callers choose names, of things that do not exist too, and nobody may push the log's older lines out with a few long ones. */
@@ -77,16 +92,25 @@ static void add_name(struct buf *out, const char *name)
         buf_adds(out, ",\"name\":");
         mcp_add_string(out, name, cut);
         if (cut < n)
-                buf_addf(out, ",\"name_bytes\":%zu", n);
+                add_number(out, "name_bytes", n);
 }
 
-static void add_head(struct buf *out, const char *event, uint64_t number, const char *agent, const char *run)
+/* Two lines a call: formatters and calendars would cost more than all the rest of them. */
+static void add_head(struct door *d, struct buf *out, const char *event, uint64_t number, const char *agent, const char *run)
 {
         uint64_t now = clock_us(CLOCK_REALTIME);
-        char at[TEXT_TIME_MAX];
+        unsigned ms = (unsigned)(now / 1000 % 1000);
+        const char millis[] = {'.', (char)('0' + ms / 100), (char)('0' + ms / 10 % 10), (char)('0' + ms % 10), 'Z', '"'};
 
-        text_format_time(at, (time_t)(now / 1000000));
-        buf_addf(out, "{\"at\":\"%.19s.%03uZ\",\"event\":\"%s\",\"call\":%" PRIu64, at, (unsigned)(now / 1000 % 1000), event, number);
+        if (d->at != (time_t)(now / 1000000)) {
+                d->at = (time_t)(now / 1000000);
+                text_format_time(d->at_text, d->at);
+        }
+        buf_adds(out, "{\"at\":\"");
+        buf_add(out, d->at_text, strcspn(d->at_text, "Z"));
+        buf_add(out, millis, sizeof(millis));
+        add_member(out, "event", event);
+        add_number(out, "call", number);
         add_member(out, "agent", agent);
         add_member(out, "run", run);
 }
@@ -94,7 +118,6 @@ static void add_head(struct buf *out, const char *event, uint64_t number, const 
 /* What tells a decision from others. */
 static void add_kind(struct buf *out, const struct gateway_question *q, const struct policy_decision *decision, const char *approval)
 {
-        buf_reserve(out, 256);
         add_member(out, "door", q->request ? "http" : "mcp");
         add_member(out, "kind", policy_kind_name(q->kind));
         add_member(out, "server", q->server);
@@ -124,7 +147,7 @@ static int write_count(const struct denials_count *c, void *user)
         _cleanup_err_ struct err *err = NULL;
         char since[TEXT_TIME_MAX];
 
-        add_head(&line, "repeated", c->number, c->agent, c->run);
+        add_head(d, &line, "repeated", c->number, c->agent, c->run);
         buf_adds(&line, c->kind);
         text_format_time(since, (time_t)(c->since_ms / 1000));
         buf_addf(&line, ",\"times\":%" PRIu64 ",\"since\":\"%.19s.%03uZ\"}\n", c->times, since, (unsigned)(c->since_ms % 1000));
@@ -142,30 +165,39 @@ void door_log_denials(struct door *d)
 static int log_decision(struct door *d, const struct gateway_question *q, const struct policy_decision *decision, const char *approval,
                         uint64_t number, uint64_t took_us, struct err **err)
 {
-        _cleanup_buf_ struct buf line = {0}, kind = {0};
+        _cleanup_buf_ struct buf line = {0};
+        size_t kind;
 
-        add_kind(&kind, q, decision, approval);
-        if (was_counted(d, q, decision, kind.data, number))
-                return 0;
         buf_reserve(&line, 512);
-        add_head(&line, "decision", number, q->who->agent, q->who->run);
-        buf_add(&line, kind.data, kind.len);
+        add_head(d, &line, "decision", number, q->who->agent, q->who->run);
+        kind = line.len;
+        add_kind(&line, q, decision, approval);
+        if (was_counted(d, q, decision, line.data + kind, number))
+                return 0;
         if (*decision->why)
                 add_member(&line, "why", decision->why);
-        buf_addf(&line, ",\"arguments_bytes\":%zu,\"took_us\":%" PRIu64 "}\n", q->arguments.n, took_us);
+        add_number(&line, "arguments_bytes", q->arguments.n);
+        add_number(&line, "took_us", took_us);
+        buf_adds(&line, "}\n");
         return decision_log_write(d->log, line.data, line.len, err);
 }
 
-static void log_end(struct door *d, const struct pass *p, size_t bytes, uint64_t tokens, bool failed)
+static void log_end(struct door *d, const struct pass *p, size_t bytes, uint64_t tokens, bool failed, uint64_t took_us)
 {
         _cleanup_buf_ struct buf line = {0};
         _cleanup_err_ struct err *err = NULL;
 
-        add_head(&line, "end", p->number, p->agent, p->run);
-        buf_addf(&line, ",\"failed\":%s,\"result_bytes\":%zu,\"tokens\":%" PRIu64 ",\"took_us\":%" PRIu64 "}\n", failed ? "true" : "false",
-                 bytes, tokens, clock_us(CLOCK_MONOTONIC) - p->begun_us);
-        if (decision_log_write(d->log, line.data, line.len, &err) < 0)
-                log_error("the end of a call was not logged", "why", err_msg(err));
+        buf_reserve(&line, 256);
+        add_head(d, &line, "end", p->number, p->agent, p->run);
+        buf_adds(&line, failed ? ",\"failed\":true" : ",\"failed\":false");
+        add_number(&line, "result_bytes", bytes);
+        add_number(&line, "tokens", tokens);
+        add_number(&line, "took_us", took_us);
+        buf_adds(&line, "}\n");
+        if (decision_log_later(d->log, line.data, line.len, &err) < 0)
+                log_error("ends of calls were not logged", "why", err_msg(err));
+        if (sd_event_source_get_enabled(d->later, NULL) == 0 && sd_event_source_set_time_relative(d->later, LATER_US) >= 0)
+                (void)sd_event_source_set_enabled(d->later, SD_EVENT_ONESHOT);
 }
 
 uint64_t door_now_ms(const struct door *d)
@@ -213,12 +245,13 @@ static struct pass *pass_new(const struct gateway_question *q, const struct poli
 static void pass_settle(struct door *d, struct pass *p, size_t bytes, uint64_t reported, bool failed)
 {
         uint64_t tokens = MAX(bytes ? policy_estimate_tokens(p->arguments, bytes) : 0, reported);
+        uint64_t took_us = clock_us(CLOCK_MONOTONIC) - p->begun_us;
         _cleanup_err_ struct err *err = NULL;
 
         if (decider_settle(d->decider, &p->decision, tokens, &err) < 0)
                 log_error("what a call used could not be written: a restart counts what was reserved", "why", err_msg(err));
-        count_end(d, clock_us(CLOCK_MONOTONIC) - p->begun_us, tokens, failed);
-        log_end(d, p, bytes, tokens, failed);
+        count_end(d, took_us, tokens, failed);
+        log_end(d, p, bytes, tokens, failed, took_us);
         free(p->agent);
         free(p->run);
         free(p);
@@ -373,7 +406,7 @@ static int log_human(struct door *d, const char *id, bool approve, uint64_t vali
 {
         _cleanup_buf_ struct buf line = {0};
 
-        add_head(&line, approve ? "approved" : "rejected", d->calls, "", "");
+        add_head(d, &line, approve ? "approved" : "rejected", d->calls, "", "");
         add_member(&line, "approval", id);
         add_member(&line, "by", by);
         buf_addf(&line, ",\"valid_ms\":%" PRIu64 "}\n", valid_ms);

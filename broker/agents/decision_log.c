@@ -6,16 +6,19 @@
 #include <sys/stat.h>
 
 #include "common/file.h"
+#include "common/log.h"
 
 #define NAME          "decisions.jsonl"
 #define DEFAULT_BYTES (64U << 20)
 #define DEFAULT_FILES 16U
+#define MAX_WAITING   (64U << 10) /* bytes */
 
 struct decision_log {
         char *path;
         int fd;
         uint64_t size, max_bytes;
         unsigned files;
+        struct buf waiting; /* whole lines */
 };
 
 /* What a crash left without its newline would spoil the next line. */
@@ -60,10 +63,15 @@ int decision_log_open(struct decision_log **ret, const char *dir, struct err **e
 
 struct decision_log *decision_log_free(struct decision_log *l)
 {
+        _cleanup_err_ struct err *err = NULL;
+
         if (!l)
                 return NULL;
+        if (decision_log_flush(l, &err) < 0)
+                log_error("ends of calls were not logged", "why", err_msg(err));
         if (l->fd >= 0)
                 close(l->fd);
+        buf_deinit(&l->waiting);
         free(l->path);
         free(l);
         return NULL;
@@ -92,7 +100,8 @@ static int rotate(struct decision_log *l, struct err **err)
         return open_file(l, err);
 }
 
-int decision_log_write(struct decision_log *l, const char *line, size_t n, struct err **err)
+/* Whole lines. */
+static int put(struct decision_log *l, const char *line, size_t n, struct err **err)
 {
         ssize_t r;
 
@@ -109,4 +118,38 @@ int decision_log_write(struct decision_log *l, const char *line, size_t n, struc
         }
         l->size += n;
         return 0;
+}
+
+int decision_log_write(struct decision_log *l, const char *line, size_t n, struct err **err)
+{
+        size_t before = l->waiting.len;
+
+        if (before == 0)
+                return put(l, line, n, err);
+        buf_add(&l->waiting, line, n);
+        int r = put(l, l->waiting.data, l->waiting.len, err);
+        l->waiting.len = r < 0 ? before : 0;
+        return r;
+}
+
+int decision_log_later(struct decision_log *l, const char *line, size_t n, struct err **err)
+{
+        int r = 0;
+
+        if (l->waiting.len > 0 && n > MAX_WAITING - MIN(l->waiting.len, (size_t)MAX_WAITING)) {
+                r = decision_log_flush(l, err);
+                l->waiting.len = 0;
+        }
+        buf_add(&l->waiting, line, n);
+        return r;
+}
+
+int decision_log_flush(struct decision_log *l, struct err **err)
+{
+        if (l->waiting.len == 0)
+                return 0;
+        int r = put(l, l->waiting.data, l->waiting.len, err);
+        if (r == 0)
+                l->waiting.len = 0;
+        return r;
 }

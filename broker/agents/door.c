@@ -235,6 +235,16 @@ static int on_sync(sd_event_source *s, _unused_ uint64_t at, void *user)
         return r < 0 ? r : sd_event_source_set_enabled(s, SD_EVENT_ONESHOT);
 }
 
+static int on_later(_unused_ sd_event_source *s, _unused_ uint64_t at, void *user)
+{
+        struct door *d = user;
+        _cleanup_err_ struct err *err = NULL;
+
+        if (decision_log_flush(d->log, &err) < 0)
+                log_error("the ends of calls are not logged yet", "why", err_msg(err));
+        return 0;
+}
+
 static int open_state(struct door *d, struct err **err)
 {
         const char *state = d->conf->broker_state;
@@ -304,6 +314,8 @@ int door_new(struct door **ret, sd_event *loop, const struct conf *conf, struct 
         if (!same_directory(conf->policy_path, conf->agents_file) && watch(d, conf->agents_file, err) < 0)
                 return -1;
         int r = sd_event_add_time_relative(loop, &d->sync, CLOCK_MONOTONIC, SYNC_US, SYNC_US / 10, on_sync, d);
+        if (r >= 0)
+                r = sd_event_add_time_relative(loop, &d->later, CLOCK_MONOTONIC, 0, 0, on_later, d);
         if (r < 0)
                 return err_sys(err, r, "setting up a timer");
         guard_init(d);
@@ -327,6 +339,7 @@ struct door *door_free(struct door *d)
         for (size_t i = 0; i < d->n_watches; i++)
                 sd_event_source_disable_unref(d->watches[i]);
         sd_event_source_disable_unref(d->sync);
+        sd_event_source_disable_unref(d->later);
         if (d->log)
                 door_log_denials(d);
         denials_free(d->denials);

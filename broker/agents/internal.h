@@ -19,6 +19,7 @@
 #include "broker/gateway/gateway.h"
 #include "broker/gateway/list.h"
 #include "common/metrics.h"
+#include "common/text.h"
 
 struct shown;
 
@@ -52,6 +53,9 @@ struct door {
         size_t n_fronts;
         struct list plain; /* requests to /v1 under way */
         sd_event_source *sync;
+        sd_event_source *later;      /* lines of the log wait for it; enabled while some do */
+        time_t at;                   /* a second, and */
+        char at_text[TEXT_TIME_MAX]; /* how the log writes it */
         sd_event_source *watches[2];
         size_t n_watches;
         uint64_t calls;              /* numbers of log lines */
