@@ -86,6 +86,7 @@ bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct d
                                       .lifecycle = on_demand ? LIFECYCLE_ON_DEMAND : LIFECYCLE_ALWAYS_ON,
                                       .port = http ? e->port : 0,
                                       .path = http ? e->path : NULL,
+                                      .headers = http ? e->headers : NULL,
                                       .prefix = e->prefix,
                                       .per_session = e->sharing == SHARING_PER_SESSION,
                                       .manifest = s->record->manifest_sha256,

@@ -104,8 +104,12 @@ int leg_new_stdio(struct server *s, struct instance *i, const char *instance, in
 
 int leg_new_http(struct server *s, struct session *owner, struct err **err)
 {
-        struct upstream_config config = {
-                .fd = -1, .port = s->entry.port, .path = s->entry.path, .sse = s->entry.transport == TRANSPORT_SSE, .pool = s->g->pool};
+        struct upstream_config config = {.fd = -1,
+                                         .port = s->entry.port,
+                                         .path = s->entry.path,
+                                         .headers = s->entry.headers,
+                                         .sse = s->entry.transport == TRANSPORT_SSE,
+                                         .pool = s->g->pool};
         struct leg *l;
 
         if (!s->entry.address || inet_pton(AF_INET, s->entry.address, &config.address) != 1)

@@ -302,7 +302,7 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                    !strv_equal(old.tools, entry->tools) || !strv_equal(old.actions, entry->actions) || !str_eq(old.prefix, entry->prefix);
         renamed |= !str_eq(old.prefix, entry->prefix);
         other = old.transport != entry->transport || !str_eq(old.address, entry->address) || old.port != entry->port ||
-                !str_eq(old.path, entry->path) || old.per_session != entry->per_session;
+                !str_eq(old.path, entry->path) || !strv_equal(old.headers, entry->headers) || old.per_session != entry->per_session;
         if (s->shared)
                 other |= !str_eq(s->shared->instance, entry->instance);
         else if (entry->transport != TRANSPORT_STDIO) /* what the one before made us wait for is no fault of this one */

@@ -18,6 +18,7 @@
 #define CHANNEL_MAX_QUEUED   (4U << 20) /* bytes that wait for a peer that does not read; then it is closed */
 #define CHANNEL_STALL_MS     30000U     /* and so is one that takes nothing for this long */
 #define CHANNEL_MAX_TROUBLES 8U
+#define CHANNEL_MAX_HEADERS  16U
 #define CHANNEL_MAX_DIFFERS  32U /* items of one server that are named */
 #define CHANNEL_INSTANCE_HEX 12U
 
@@ -60,6 +61,7 @@ struct channel_entry {
         char *address;  /* HTTP: dotted IPv4 */
         uint16_t port;
         char *path;
+        char **headers;   /* HTTP: "Name: value", sent with every request; NULL = none */
         char *prefix;     /* of its tools' names where several servers share an endpoint; NULL = "name__"; "" = none */
         bool per_session; /* a session of its own for every client, else one for all; a stdio server then has an instance for each */
         char *manifest;   /* SHA-256 of the approved one, 64 hex; NULL when the record has none */

@@ -11,6 +11,7 @@
 #define MAX_WHY        2000U
 #define MAX_PATH       1024U
 #define MAX_TOOL       256U
+#define MAX_HEADER     1024U
 #define MAX_DIFFERENCE 400U
 #define MAX_INTEGER    (INT64_C(1) << 53)
 
@@ -97,6 +98,14 @@ static bool is_difference(const char *s)
         return is_clean(s, MAX_DIFFERENCE);
 }
 
+/* "Name: value" */
+static bool is_header(const char *s)
+{
+        const char *colon = strchr(s, ':');
+
+        return colon && colon > s && colon[1] == ' ' && is_clean(s, MAX_HEADER);
+}
+
 /* "CLASS TOOL" */
 static bool is_action(const char *s)
 {
@@ -148,6 +157,7 @@ static const struct member members[] = {
         {"address", SHAPE_TEXT, AT(entry.address), 0, IN(CHANNEL_SERVER), is_address},
         {"port", SHAPE_NUMBER16, AT(entry.port), 0, IN(CHANNEL_SERVER), .min = 1, .max = 65535},
         {"path", SHAPE_TEXT, AT(entry.path), 0, IN(CHANNEL_SERVER), is_path},
+        {"headers", SHAPE_LIST, AT(entry.headers), 0, IN(CHANNEL_SERVER), is_header, .max = CHANNEL_MAX_HEADERS},
         {"prefix", SHAPE_TEXT, AT(entry.prefix), 0, IN(CHANNEL_SERVER), registry_prefix_valid},
         {"per_session", SHAPE_FLAG, AT(entry.per_session), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER)},
         {"tools", SHAPE_LIST, AT(entry.tools), 0, IN(CHANNEL_SERVER), is_tool},
@@ -366,6 +376,7 @@ void channel_entry_deinit(struct channel_entry *e)
         free(e->instance);
         free(e->address);
         free(e->path);
+        strv_free(e->headers);
         free(e->prefix);
         free(e->manifest);
         strv_free(e->tools);
@@ -395,6 +406,7 @@ void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e
         ret->instance = mem_strdup(e->instance);
         ret->address = mem_strdup(e->address);
         ret->path = mem_strdup(e->path);
+        ret->headers = copy_list(e->headers);
         ret->prefix = mem_strdup(e->prefix);
         ret->manifest = mem_strdup(e->manifest);
         ret->tools = copy_list(e->tools);
@@ -406,9 +418,10 @@ bool channel_entry_equal(const struct channel_entry *a, const struct channel_ent
 {
         return str_eq(a->name, b->name) && a->transport == b->transport && a->lifecycle == b->lifecycle && a->readiness == b->readiness &&
                str_eq(a->why, b->why) && str_eq(a->instance, b->instance) && str_eq(a->address, b->address) && a->port == b->port &&
-               str_eq(a->path, b->path) && str_eq(a->prefix, b->prefix) && a->per_session == b->per_session &&
-               str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) && strv_equal(a->actions, b->actions) &&
-               a->pinned == b->pinned && strv_equal(a->pins, b->pins) && a->idle_ms == b->idle_ms && a->expires_at == b->expires_at;
+               str_eq(a->path, b->path) && strv_equal(a->headers, b->headers) && str_eq(a->prefix, b->prefix) &&
+               a->per_session == b->per_session && str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) &&
+               strv_equal(a->actions, b->actions) && a->pinned == b->pinned && strv_equal(a->pins, b->pins) && a->idle_ms == b->idle_ms &&
+               a->expires_at == b->expires_at;
 }
 
 void channel_message_deinit(struct channel_message *m)

@@ -415,6 +415,7 @@ struct registry_entry *registry_entry_free(struct registry_entry *e)
         strv_free(e->entrypoint);
         strv_free(e->args);
         strv_free(e->secrets);
+        strv_free(e->headers);
         strv_free(e->actions);
         json_freep(&e->smoke_call);
         json_freep(&e->json);

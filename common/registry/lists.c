@@ -9,6 +9,8 @@
 #define MAX_VARIABLES 256
 #define MAX_SECRETS   64
 #define MAX_TOOLS     1024
+#define MAX_HEADERS   16U
+#define MAX_HEADER    512U /* bytes of a value: all of them go to the broker in one packet */
 
 static int compare_vars(const void *a, const void *b)
 {
@@ -155,23 +157,64 @@ static int check_header_name(const struct reader *r, const struct place *at, con
         static const char set[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789!#$%&'*+-.^_`|~";
 
         /* Where a message ends and what becomes of its connection is said by who sends it. */
-        static const char *const ours[] = {"Connection", "Content-Length", "Expect",  "Keep-Alive",
-                                           "TE",         "Trailer",        "Upgrade", "Transfer-Encoding"};
+        static const char *const ours[] = {"Connection", "Content-Length",    "Expect",       "Keep-Alive",   "TE", "Trailer", "Upgrade",
+                                           "Accept",     "Transfer-Encoding", "Content-Type", "Last-Event-ID"};
+        static const char *const credentials[] = {"Authorization", "Proxy-Authorization", "Cookie"};
 
         if (!s[0] || strlen(s) > 128 || !str_in_charset(s, set))
                 return reader_fail(r, at, err, "is not the name of an HTTP header; correct it");
         for (size_t i = 0; i < ELEMENTSOF(ours); i++)
                 if (strcasecmp(s, ours[i]) == 0)
                         return reader_fail(r, at, err, "is a header that the gateway sets itself; remove it");
+        if (strncasecmp(s, "Mcp-", 4) == 0)
+                return reader_fail(r, at, err, "is one of the protocol's headers, which the gateway sets itself; remove it");
+        for (size_t i = 0; i < ELEMENTSOF(credentials); i++)
+                if (strcasecmp(s, credentials[i]) == 0)
+                        return reader_fail(r, at, err, "is a credential, which does not belong in this file; remove it");
         return 0;
 }
 
-int parse_headers(const struct reader *r, const struct place *at, json_object *value, _unused_ void *entry, struct err **err)
+/* RFC 9110 5.5: what stands in one line as it is, without space at its ends. */
+static bool is_header_value(const char *s)
+{
+        size_t n = strlen(s);
+
+        for (size_t i = 0; i < n; i++)
+                if ((unsigned char)s[i] < ' ' || (unsigned char)s[i] > '~')
+                        return false;
+        return n > 0 && n <= MAX_HEADER && s[0] != ' ' && s[n - 1] != ' ';
+}
+
+static int add_headers(const struct reader *r, const struct place *at, struct registry_entry *e, const struct env_var *headers, size_t n,
+                       struct err **err)
+{
+        for (size_t i = 0; i < n; i++) {
+                const struct place *here = PLACE_KEY(at, headers[i].name);
+
+                if (!is_header_value(headers[i].value))
+                        return reader_fail(
+                                r, here, err,
+                                "is not the value of an HTTP header (1 to %u printable ASCII characters, no space at the ends); correct it",
+                                MAX_HEADER);
+                for (size_t k = 0; k < i; k++)
+                        if (strcasecmp(headers[k].name, headers[i].name) == 0)
+                                return reader_fail(r, here, err, "stands there in another spelling, too; remove one");
+                _cleanup_free_ char *line = mem_printf("%s: %s", headers[i].name, headers[i].value);
+                e->headers = strv_append(e->headers, line);
+        }
+        return 0;
+}
+
+int parse_headers(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err)
 {
         struct env_var *headers = NULL;
         size_t n = 0;
         int result = read_vars(r, at, value, check_header_name, &headers, &n, err);
 
+        if (result == 0 && n > MAX_HEADERS)
+                result = reader_fail(r, at, err, "has %zu members; at most %u are allowed", n, MAX_HEADERS);
+        if (result == 0)
+                result = add_headers(r, at, entry, headers, n, err);
         for (size_t i = 0; i < n; i++) {
                 free(headers[i].name);
                 free(headers[i].value);

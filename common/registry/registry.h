@@ -54,6 +54,7 @@ struct registry_entry {
         struct env_var *env; /* sorted by name */
         size_t n_env;
         char **secrets; /* names, sorted */
+        char **headers; /* HTTP: "Name: value", sorted, sent with every request; NULL = none */
         char **actions; /* "read TOOL": the classes of tools, as far as they are told; NULL = none is */
         struct egress_rule *egress;
         size_t n_egress;

@@ -31,6 +31,7 @@ static json_object *request_of(const struct smoke *s)
                 json_add_bool(o, "external", e->source == SOURCE_URL);
                 json_add_int(o, "port", e->port);
                 json_add_str(o, "path", e->path ? e->path : "/mcp");
+                json_add(o, "headers", json_from_strv(e->headers));
         }
         if (e->smoke_call)
                 json_add(o, "call", json_object_get(e->smoke_call));

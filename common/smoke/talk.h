@@ -21,6 +21,7 @@ struct talk_config {
         char *address; /* HTTP: dotted IPv4 of the container, for the Host header; who is really connected to is the parent's business */
         uint16_t port;
         char *path;
+        char **headers;      /* HTTP: "Name: value", sent with every request; NULL = none */
         json_object *call;   /* {"tool", "arguments"} or NULL */
         uint64_t timeout_ms; /* of everything */
         uint64_t probe_ms;   /* how long a stdio server may stay silent on server/discover */

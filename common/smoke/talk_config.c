@@ -17,6 +17,8 @@ static int take_http(struct talk_config *c, json_object *o, struct err **err)
                 return err_set(err, ERR_INVALID, "\"port\" is not a port");
         if (!c->path || c->path[0] != '/')
                 return err_set(err, ERR_INVALID, "\"path\" does not begin with /");
+        if (json_get(o, "headers") && !json_to_strv(&c->headers, json_get(o, "headers")))
+                return err_set(err, ERR_INVALID, "\"headers\" is not a list of strings");
         c->port = (uint16_t)port;
         return 0;
 }
@@ -65,5 +67,6 @@ void talk_config_deinit(struct talk_config *c)
 {
         mem_freep(&c->address);
         mem_freep(&c->path);
+        c->headers = strv_free(c->headers);
         json_freep(&c->call);
 }

@@ -227,6 +227,8 @@ static void set_common(struct stream *s, const char *path)
         const struct talk_config *c = s->http->config;
         _cleanup_free_ char *url = mem_printf("http://%s:%u%s", c->address, c->port, path);
 
+        for (char *const *p = c->headers; p && *p; p++)
+                s->headers = curl_slist_append(s->headers, *p);
         curl_easy_setopt(s->easy, CURLOPT_URL, url);
         curl_easy_setopt(s->easy, CURLOPT_PATH_AS_IS, 1L);
         curl_easy_setopt(s->easy, CURLOPT_PROTOCOLS_STR, "http");

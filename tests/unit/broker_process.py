@@ -4,6 +4,7 @@
 The controller is tests/rig/link_host, the server behind it the rig's echo server. Needs no root; as root the broker is started as another user."""
 import hashlib
 import http.client
+import http.server
 import json
 import os
 import pathlib
@@ -294,6 +295,31 @@ class Running(BrokerTest):
                 self.stop(self.host)
                 for left in (self.socket, self.dir / "log"):
                     left.unlink(missing_ok=True)
+
+    def test_headers_of_the_entry(self):
+        """They are sent with every request to the server, and are those of the newest entry."""
+        seen = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):  # pylint: disable=invalid-name
+                seen.append((self.headers["Host"], self.headers["X-Tenant"]))
+                self.send_error(503)
+
+            def log_message(self, *_):  # pylint: disable=arguments-differ
+                pass
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.addCleanup(server.server_close)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        self.addCleanup(server.shutdown)
+        entry = {"name": "web", "transport": "streamable-http", "port": server.server_port, "headers": ["Host: tools.example", "X-Tenant: one"]}
+        self.more_entries = (entry,)
+        self.start_host()
+        self.start()
+        eventually(lambda: len(seen) > 1)
+        self.assertEqual(set(seen), {("tools.example", "one")})
+        seen.clear()
+        self.tell_host(do="add", entry={**entry, "headers": ["X-Tenant: two"]})
+        eventually(lambda: (f"127.0.0.1:{server.server_port}", "two") in seen)
 
     def test_ends_with_answers(self):
         self.start_host()

@@ -39,7 +39,8 @@ static void refuse(const char *text, const char *part)
 
 static void test_roundtrip(_unused_ void **state)
 {
-        char *tools[] = {"echo", "a \"quoted\" one", NULL}, *none[] = {NULL}, *actions[] = {"read echo", "exec a tool", NULL};
+        char *tools[] = {"echo", "a \"quoted\" one", NULL}, *none[] = {NULL}, *actions[] = {"read echo", "exec a tool", NULL},
+             *headers[] = {"X-Tenant: one", "X-B: a: b", NULL};
         struct channel_message m = {.kind = CHANNEL_SERVER,
                                     .entry = {.name = "web",
                                               .transport = TRANSPORT_STREAMABLE_HTTP,
@@ -49,6 +50,7 @@ static void test_roundtrip(_unused_ void **state)
                                               .address = "10.213.0.10",
                                               .port = 3000,
                                               .path = "/mcp",
+                                              .headers = headers,
                                               .prefix = "",
                                               .per_session = true,
                                               .tools = tools,
@@ -65,6 +67,9 @@ static void test_roundtrip(_unused_ void **state)
         channel_entry_copy(&copy, &back.entry);
         assert_true(channel_entry_equal(&m.entry, &copy));
 
+        m.entry.headers = NULL;
+        assert_false(channel_entry_equal(&m.entry, &copy));
+        m.entry.headers = headers;
         m.entry.actions = NULL;
         assert_false(channel_entry_equal(&m.entry, &copy));
         m.entry.actions = actions;
@@ -177,6 +182,8 @@ static void test_refused_texts(_unused_ void **state)
         refuse(HTTP ",\"readiness\":\"coming\",\"path\":\"mcp\"}", "\"path\"");
         refuse(HTTP ",\"readiness\":\"coming\",\"path\":\"/a b\"}", "\"path\"");
         refuse(HTTP ",\"readiness\":\"coming\",\"port\":0}", "\"port\"");
+        refuse(HTTP ",\"readiness\":\"coming\",\"headers\":[\"X-A\"]}", "\"headers\"");
+        refuse(HTTP ",\"readiness\":\"coming\",\"headers\":[\"X-A: b\\r\\nX-B: c\"]}", "\"headers\"");
 }
 
 static void test_fits(_unused_ void **state)

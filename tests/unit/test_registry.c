@@ -103,6 +103,8 @@ static void reads_everything(_unused_ void **state)
         assert_string_equal(e->env[0].name, "A");
         assert_string_equal(e->env[0].value, "");
         assert_string_equal(e->secrets[0], "T1");
+        assert_string_equal(e->headers[0], "X-A: b");
+        assert_null(e->headers[1]);
         assert_string_equal(e->actions[0], "write make");
         assert_null(e->actions[1]);
         assert_int_equal(e->n_mounts, 2);
@@ -267,6 +269,13 @@ static void refuses_bad_entries(_unused_ void **state)
                 {DOC("\"headers\": {\"X y\": \"a\"}"), "3:15", "is not the name of an HTTP header"},
                 {DOC("\"headers\": {\"transfer-encoding\": \"chunked\"}"), "3:15", "is a header that the gateway sets itself"},
                 {DOC("\"headers\": {\"Content-Length\": \"5\"}"), "3:15", "is a header that the gateway sets itself"},
+                {DOC("\"headers\": {\"accept\": \"text/html\"}"), "3:15", "is a header that the gateway sets itself"},
+                {DOC("\"headers\": {\"mcp-session-id\": \"5\"}"), "3:15", "one of the protocol's headers"},
+                {DOC("\"headers\": {\"authorization\": \"Bearer x\"}"), "3:15", "is a credential"},
+                {DOC("\"headers\": {\"X-A\": \"\"}"), "3:15", "is not the value of an HTTP header"},
+                {DOC("\"headers\": {\"X-A\": \"b \"}"), "3:15", "is not the value of an HTTP header"},
+                {DOC("\"headers\": {\"X-A\": \"\\u00e9\"}"), "3:15", "is not the value of an HTTP header"},
+                {DOC("\"headers\": {\"X-A\": \"b\", \"x-a\": \"c\"}"), "3:27", "in another spelling"},
                 {DOC("\"url\": \"https://a\""), "3:3", "does not go with source docker_image"},
                 {DOC("\"idle_timeout\": \"10m\""), "3:3", "goes with lifecycle \"on-demand\" only"},
                 {DOC("\"lifecycle\": \"sometimes\""), "3:3", "write one of \"always-on\", \"on-demand\""},

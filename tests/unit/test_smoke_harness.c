@@ -205,7 +205,7 @@ static pid_t start_connector(const struct harness *h, int fd)
 static char *request_text(const struct harness *h)
 {
         _cleanup_json_ json_object *o = json_object_new_object();
-        json_object *call = NULL;
+        json_object *call = NULL, *headers = NULL;
 
         json_add_str(o, "transport", h->transport);
         json_add_int(o, "timeout_ms", h->timeout_ms ? h->timeout_ms : 10000);
@@ -219,6 +219,8 @@ static char *request_text(const struct harness *h)
         }
         if (h->call && json_parse(&call, h->call, strlen(h->call), "call", NULL, NULL) == 0)
                 json_add(o, "call", call);
+        if (h->headers && json_parse(&headers, h->headers, strlen(h->headers), "headers", NULL, NULL) == 0)
+                json_add(o, "headers", headers);
         return json_canonical(o);
 }
 

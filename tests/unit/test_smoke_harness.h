@@ -13,6 +13,7 @@ struct harness {
         const char *const *server; /* argv of the server, path relative to the build directory; NULL: it listens already on `port` */
         uint16_t port;
         const char *call;                         /* JSON or NULL */
+        const char *headers;                      /* JSON or NULL */
         unsigned timeout_ms, probe_ms, max_bytes; /* 0 = 10 s, 2 s, 4 MiB */
         size_t address_space;                     /* of the helper; 0 = unlimited */
         bool may_die;                             /* nothing is printed when the helper does */

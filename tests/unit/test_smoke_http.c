@@ -143,6 +143,15 @@ static bool legacy(_unused_ struct script *s, int fd, const char *request, const
         return false;
 }
 
+/* Each request of its own tenant, whatever else it is. */
+static bool tenant(struct script *s, int fd, const char *request, const char *body)
+{
+        if (strstr(request, "\r\nX-Tenant: one\r\n") && strstr(request, "\r\nHost: tools.example\r\n"))
+                return legacy(s, fd, request, body);
+        respond(fd, "403 Forbidden", "");
+        return false;
+}
+
 static bool sse(struct script *s, int fd, const char *request, const char *body)
 {
         _cleanup_free_ char *answer = NULL, *event = NULL;
@@ -293,6 +302,24 @@ static void test_legacy(_unused_ void **state)
         assert_string_equal(json_str(o, "manifest"), json_str(p, "manifest"));
 }
 
+static void test_headers(_unused_ void **state)
+{
+        static const char *const headers[] = {NULL, "[\"X-Tenant: one\", \"Host: tools.example\"]"};
+
+        for (size_t i = 0; i < ELEMENTSOF(headers); i++) {
+                struct script s = {.listener = -1, .events = -1};
+                pid_t pid = start_script(&s, tenant);
+                const struct harness h = {.transport = "streamable-http", .port = s.port, .timeout_ms = 2000, .headers = headers[i]};
+                _cleanup_json_ json_object *o = harness_run(&h, NULL);
+
+                harness_stop(pid);
+                if (headers[i])
+                        assert_passed(o, "2025-03-26");
+                else
+                        assert_false(json_flag(o, "passed", false));
+        }
+}
+
 static void test_hostile(_unused_ void **state)
 {
         static const struct {
@@ -363,8 +390,8 @@ static void test_nobody_listens(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_echo),           cmocka_unit_test(test_legacy),        cmocka_unit_test(test_hostile),
-                cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_param_headers),
+                cmocka_unit_test(test_echo),    cmocka_unit_test(test_legacy),         cmocka_unit_test(test_headers),
+                cmocka_unit_test(test_hostile), cmocka_unit_test(test_nobody_listens), cmocka_unit_test(test_param_headers),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }
