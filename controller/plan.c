@@ -429,7 +429,7 @@ static void plan_external(struct plan_server *p, const struct plan_input *in)
                 conclude(p, SERVER_STARTING, "not asked yet what it offers");
         else
                 conclude(p, SERVER_REFUSED, s->why);
-        if (p->state == SERVER_QUARANTINED && in->facts.rules_ok)
+        if (p->state == SERVER_QUARANTINED && in->facts.rules_there)
                 act(p, ACTION_EGRESS_REMOVE, s->names.bridge, s->names.bridge, "manifest-mismatch");
         else if (p->state != SERVER_QUARANTINED && !in->facts.rules_ok && in->facts.egress_ok)
                 act(p, ACTION_EGRESS, s->names.bridge, NULL, "the broker may not connect to it yet");

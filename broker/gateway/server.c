@@ -341,13 +341,16 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
 
 void server_down(struct server *s, const char *why)
 {
-        struct channel_entry e = s->entry;
+        struct channel_entry e;
 
+        channel_entry_copy(&e, &s->entry);
         e.readiness = READINESS_DOWN;
-        e.why = (char *)(uintptr_t)why;
-        e.instance = e.address = NULL;
+        mem_replace(&e.why, mem_strdup(why));
+        mem_replace(&e.instance, NULL);
+        mem_replace(&e.address, NULL);
         instances_free(s);
         server_update(s->g, &e);
+        channel_entry_deinit(&e);
 }
 
 static struct call *call_of(const struct server *s)

@@ -258,6 +258,11 @@ bool egress_in_force(const struct egress *e, const char *bridge)
         return i && e->sound && i->in_force && !i->adopted;
 }
 
+bool egress_has(const struct egress *e, const char *bridge)
+{
+        return egress_find(e, bridge);
+}
+
 static int entry_address_cmp(const void *key, const void *entry)
 {
         uint32_t x = *(const uint32_t *)key, y = ((const struct entry *)entry)->address;

@@ -53,6 +53,8 @@ void egress_keep_only(struct egress *e, char *const *bridges, egress_done_fn don
 void egress_verify(struct egress *e, egress_done_fn done, void *user);
 /* Is this instance in force as of the last read-back? Cheap, from memory. */
 bool egress_in_force(const struct egress *e, const char *bridge);
+/* Is there anything of this instance, be it only what a former process left? Cheap, from memory. */
+bool egress_has(const struct egress *e, const char *bridge);
 /* For `egress show`: counters and rules as JSON, read from the kernel. Calls back with an owned object. */
 typedef void (*egress_show_fn)(json_object *show, struct err *err, void *user);
 void egress_show(struct egress *e, const char *server, egress_show_fn done, void *user);

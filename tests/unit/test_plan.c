@@ -473,8 +473,12 @@ static void test_external(_unused_ void **state)
         w.in.facts.ask = true;
         expect(&w, SERVER_RUNNING, "smoke-test s");
         w.in.facts.smoked = "2222222222222222222222222222222222222222222222222222222222222222";
+        w.in.facts.rules_there = true;
         expect(&w, SERVER_QUARANTINED, "deny bh00000001, smoke-test s");
+        /* So does a permission that only the kernel knows of, from a controller before this one. */
         w.in.facts.ask = w.in.facts.rules_ok = false;
+        expect(&w, SERVER_QUARANTINED, "deny bh00000001");
+        w.in.facts.rules_there = false;
         expect(&w, SERVER_QUARANTINED, "");
         w.in.facts.smoked = NULL;
         expect(&w, SERVER_STARTING, "allow bh00000001");
