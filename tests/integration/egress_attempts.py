@@ -267,8 +267,18 @@ class Prober:
         return json.loads(self.child.stdout.readline())
 
 
+def quiet(world):
+    """What is counted when nothing is under way any more: the end of an allowed flow before this is none of the next attempt's."""
+    before, now = None, world.seen()
+    until = time.monotonic() + 2
+    while now != before and time.monotonic() < until:
+        time.sleep(0.03)
+        before, now = now, world.seen()
+    return now
+
+
 def attempt(world, prober, name):
-    before = world.seen()
+    before = quiet(world)
     result = prober.run(name)
     time.sleep(0.03)
     after = world.seen()
