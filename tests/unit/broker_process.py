@@ -2,6 +2,7 @@
 """bulkhead-broker as a process: who may start it, what it says of itself, what it gives up, how it ends, and what it does while the controller is away.
 
 The controller is tests/rig/link_host, the server behind it the rig's echo server. Needs no root; as root the broker is started as another user."""
+import contextlib
 import hashlib
 import http.client
 import http.server
@@ -9,6 +10,7 @@ import json
 import os
 import pathlib
 import pwd
+import random
 import re
 import shutil
 import signal
@@ -37,9 +39,12 @@ def eventually(what, seconds=10):
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that the kernel gives away by itself: nothing else takes it before it is listened on."""
+    while True:
+        port = random.randrange(20000, 32768)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind(("127.0.0.1", port))
+            return port
 
 
 class BrokerTest(unittest.TestCase):
