@@ -115,6 +115,7 @@ static int make_gateway(struct broker *b, struct err **err)
                 .max_sessions = c->gateway_max_sessions,
                 .session_idle_ms = SESSION_IDLE_MS,
                 .max_waiting = 256,
+                .ca_file = c->ca_file,
                 .cache = b->cache,
         };
         const struct passwd *controller = getpwnam(c->service_user);
@@ -219,6 +220,7 @@ static int confine(const struct broker *b, struct err **err)
         _cleanup_strv_ char **directories = NULL;
         int r;
 
+        directories = add_directory(directories, c->ca_file);
         if (c->gateway_auth)
                 directories = add_directory(directories, c->gateway_token);
         if (b->door)

@@ -122,7 +122,7 @@ int candidates_add_editor(struct candidates *c, json_object *file, struct err **
                         add_program(c, name, server);
                 if (url && c->n && json_get(server, "headers"))
                         mem_replace(&c->items[c->n - 1].why,
-                                    mem_strdup("it wants headers, which are not supported for an external server yet"));
+                                    mem_strdup("it wants headers: write those that are no credentials into its entry by hand"));
         }
         return 0;
 }

@@ -50,7 +50,7 @@ static size_t on_data(char *data, size_t size, size_t n, void *user)
 }
 
 /* No name is looked up, no proxy asked, no redirection followed: url was read as an external server's, so it is an address. */
-static int get(const char *url, struct buf *answer, struct err **err)
+static int get(const char *url, const char *ca_file, struct buf *answer, struct err **err)
 {
         CURL *curl = curl_easy_init();
         CURLcode r = CURLE_FAILED_INIT;
@@ -61,7 +61,9 @@ static int get(const char *url, struct buf *answer, struct err **err)
                 curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, on_data);
                 curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
                 curl_easy_setopt(curl, CURLOPT_PROXY, "");
-                curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http");
+                curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
+                curl_easy_setopt(curl, CURLOPT_CAINFO, ca_file);
+                curl_easy_setopt(curl, CURLOPT_CAPATH, NULL);
                 curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
                 curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, TIMEOUT_MS);
                 curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
@@ -87,8 +89,10 @@ static int ask_toolhive(struct search *s, const char *url, struct err **err)
         if (registry_entry_parse(&e, "toolhive", entry, "TOOLHIVE_GATEWAY_URL", s->conf, err) < 0)
                 return -1;
         candidates_add_gateway(&s->found, url);
-        _cleanup_free_ char *where = mem_printf("http://%s:%u" LIST_PATH, e->address, (unsigned)e->port);
-        if (get(where, &answer, err) < 0 || json_parse(&list, answer.data ? answer.data : "", answer.len, where, &limits, err) < 0)
+        _cleanup_free_ char *where = mem_printf("%s://%s:%u" LIST_PATH, e->tls_host ? "https" : "http",
+                                                e->tls_host ? e->tls_host : e->address, (unsigned)e->port);
+        if (get(where, s->conf->ca_file, &answer, err) < 0 ||
+            json_parse(&list, answer.data ? answer.data : "", answer.len, where, &limits, err) < 0)
                 return -1;
         return candidates_add_workloads(&s->found, list, err);
 }

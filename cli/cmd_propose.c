@@ -104,6 +104,8 @@ int cmd_propose(struct cli *c, int argc, char **argv, struct err **err)
                 {"image", OPT_STRING, &e.image, "REF@DIGEST", "the image, pinned by digest; the options below complete the entry"},
                 {"url", OPT_STRING, &e.url, "URL",
                  "an external MCP server or gateway instead of an image, such as http://127.0.0.1:4483/mcp"},
+                {"address", OPT_STRING, &e.address, "ADDRESS", "with a name in --url: the IPv4 address at which it is"},
+                {"tls-pin", OPT_LIST, &e.tls_pins, "PIN", "with https: a public key that is trusted, sha256//BASE64; again for each"},
                 {"description", OPT_STRING, &e.description, "TEXT", "what it is"},
                 {"transport", OPT_STRING, &e.transport, "NAME", "stdio (default), streamable-http (default with --url) or sse"},
                 {"port", OPT_STRING, &e.port, "N", "port of an HTTP transport"},

@@ -16,7 +16,7 @@ _bulkhead_options() {
         case $1 in
         init) echo "--audience --var" ;;
         apply) echo "--once" ;;
-        propose) echo "--entry --image --url --description --transport --port --path --entrypoint --arg --env --secret --egress --memory --cpus --pids" \
+        propose) echo "--entry --image --url --address --tls-pin --description --transport --port --path --entrypoint --arg --env --secret --egress --memory --cpus --pids" \
                 "--tmpfs --user --runtime --lifecycle --idle-timeout --smoke-tool --by --reason" ;;
         discover) echo "--propose --cursor --reason" ;;
         smoke) echo "--ci --junit --engine --registry" ;;

@@ -113,6 +113,9 @@ int entry_options_build(const struct entry_options *o, json_object **ret, struct
         json_add_str(e, "source", o->url ? NULL : "docker_image");
         json_add_str(e, "image", o->image);
         json_add_str(e, "url", o->url);
+        json_add_str(e, "address", o->address);
+        if (o->tls_pins)
+                json_add(e, "tls_pins", json_from_strv(o->tls_pins));
         json_add_str(e, "transport", o->transport ? o->transport : o->url ? "streamable-http" : "stdio");
         json_add_str(e, "path", o->path);
         json_add_str(e, "user", o->user);
@@ -146,4 +149,5 @@ void entry_options_deinit(struct entry_options *o)
         strv_free(o->env);
         strv_free(o->secrets);
         strv_free(o->egress);
+        strv_free(o->tls_pins);
 }

@@ -7,10 +7,10 @@
 #include "cli/cli.h"
 
 struct entry_options {
-        const char *image, *url, *description, *transport, *port, *path, *user, *runtime, *lifecycle, *idle_timeout, *memory, *cpus, *pids,
-                *tmpfs;
+        const char *image, *url, *address, *description, *transport, *port, *path, *user, *runtime, *lifecycle, *idle_timeout, *memory,
+                *cpus, *pids, *tmpfs;
         const char *smoke_tool;
-        char **args, **entrypoint, **env, **secrets, **egress; /* owned lists */
+        char **args, **entrypoint, **env, **secrets, **egress, **tls_pins; /* owned lists */
 };
 /* "[tcp|udp] HOST|CIDR|ADDRESS:PORT[,PORT…]" -> {"host"|"cidr", "protocol", "ports"}; owned. */
 _must_check_ int entry_egress_parse(const char *text, json_object **ret, struct err **err);

@@ -65,6 +65,7 @@ struct conf {
         char **broker_hosts;               /* broker.hosts: as gateway.hosts, for agents */
         char *broker_state;                /* broker.state: /var/lib/bulkhead/broker: counters, pending calls, the decision log */
         char *policy_path;                 /* policy: /etc/bulkhead/security_policy.json */
+        char *ca_file;                     /* gateway.ca_file: /etc/ssl/certs/ca-certificates.crt, for external servers by https */
         uint64_t gateway_max_message;      /* gateway.max_message: 16m (64k..64m) */
         uint64_t gateway_call_timeout_ms;  /* gateway.call_timeout: 60s, without an answer or progress */
         uint64_t gateway_call_cap_ms;      /* gateway.call_cap: 1h, in all */

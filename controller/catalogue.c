@@ -86,6 +86,8 @@ bool catalogue_entry(struct channel_entry *ret, struct buf *text, const struct d
                                       .lifecycle = on_demand ? LIFECYCLE_ON_DEMAND : LIFECYCLE_ALWAYS_ON,
                                       .port = http ? e->port : 0,
                                       .path = http ? e->path : NULL,
+                                      .tls_host = e->tls_host,
+                                      .tls_pins = e->tls_pins,
                                       .headers = http ? e->headers : NULL,
                                       .prefix = e->prefix,
                                       .per_session = e->sharing == SHARING_PER_SESSION,

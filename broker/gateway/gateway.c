@@ -31,7 +31,7 @@ int gateway_new(struct gateway **ret, sd_event *loop, const struct gateway_confi
 
         if (sodium_init() < 0)
                 return err_set(err, ERR_INTERNAL, "libsodium does not start");
-        if (upstream_pool_new(&pool, loop, err) < 0)
+        if (upstream_pool_new(&pool, loop, config->ca_file, err) < 0)
                 return -1;
         g = NEW(struct gateway);
         g->pool = pool;

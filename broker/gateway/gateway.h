@@ -22,6 +22,7 @@ struct gateway_config {
         unsigned max_sessions;    /* of legacy clients */
         uint64_t session_idle_ms; /* without a request or an open stream, then they end */
         unsigned max_waiting;     /* calls that wait for one server to come up */
+        const char *ca_file;      /* PEM: the authorities whose certificates external servers may have; copied */
         struct tool_cache *cache; /* borrowed; NULL: nothing is remembered over a restart */
 };
 

@@ -82,7 +82,9 @@ struct gateway {
 struct server {
         struct gateway *g;
         struct channel_entry entry;
-        char *prefix; /* of names, where servers share an endpoint */
+        char *prefix;   /* of names, where servers share an endpoint */
+        char *last_why; /* why the last session never came about; NULL: it did */
+        bool denied;    /* and that it will not be otherwise soon: nobody waits for the next try */
         struct leg *shared;
         struct list legs;
         struct list instances;

@@ -107,6 +107,8 @@ int leg_new_http(struct server *s, struct session *owner, struct err **err)
         struct upstream_config config = {.fd = -1,
                                          .port = s->entry.port,
                                          .path = s->entry.path,
+                                         .tls_host = s->entry.tls_host,
+                                         .tls_pins = s->entry.tls_pins,
                                          .headers = s->entry.headers,
                                          .sse = s->entry.transport == TRANSPORT_SSE,
                                          .pool = s->g->pool};

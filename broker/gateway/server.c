@@ -99,6 +99,8 @@ void server_leg_ready(struct leg *l)
         s->asked = false;
         s->known = true;
         s->unreached_ms = 0;
+        s->denied = false;
+        mem_replace(&s->last_why, NULL);
         s->lacks = 0;
         s->announces = 0;
         for (size_t i = 0; i < ELEMENTSOF(kinds); i++) {
@@ -152,7 +154,8 @@ static int on_retry(_unused_ sd_event_source *source, _unused_ uint64_t now, voi
         return 0;
 }
 
-/* Calls that waited for the shared one keep waiting: a fresh session is on its way, and their deadline runs. */
+/* Calls that waited for the shared one keep waiting: a fresh session is on its way, and their deadline runs. But one that turned us down,
+ * or is not who it should be, will hardly have changed its mind by then. */
 void server_leg_ended(struct leg *l, const struct err *why)
 {
         struct server *s = l->server;
@@ -166,11 +169,16 @@ void server_leg_ended(struct leg *l, const struct err *why)
         }
         if (shared && !l->ready_ms)
                 hung_unreached(s, why);
+        mem_replace(&s->last_why, l->ready_ms ? NULL : mem_strdup(err_msg(why)));
+        if (shared)
+                s->denied = !l->ready_ms && err_code(why) == ERR_DENIED;
         leg_free(l);
         if (owner)
                 wait_failed_session(s, owner, err_msg(why));
         if (!shared || s->g->freeing)
                 return;
+        if (s->denied) /* shared, see above */
+                wait_failed(s, ERR_UNAVAILABLE, err_msg(why));
         if (healthy)
                 s->backoff_ms = 0;
         backoff_more(s);
@@ -302,7 +310,8 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                    !strv_equal(old.tools, entry->tools) || !strv_equal(old.actions, entry->actions) || !str_eq(old.prefix, entry->prefix);
         renamed |= !str_eq(old.prefix, entry->prefix);
         other = old.transport != entry->transport || !str_eq(old.address, entry->address) || old.port != entry->port ||
-                !str_eq(old.path, entry->path) || !strv_equal(old.headers, entry->headers) || old.per_session != entry->per_session;
+                !str_eq(old.path, entry->path) || !str_eq(old.tls_host, entry->tls_host) || !strv_equal(old.tls_pins, entry->tls_pins) ||
+                !strv_equal(old.headers, entry->headers) || old.per_session != entry->per_session;
         if (s->shared)
                 other |= !str_eq(s->shared->instance, entry->instance);
         else if (entry->transport != TRANSPORT_STDIO) /* what the one before made us wait for is no fault of this one */
@@ -324,6 +333,7 @@ void server_update(struct gateway *g, const struct channel_entry *entry)
                 legs_free(s);
                 s->backoff_ms = 0;
                 s->unreached_ms = 0;
+                s->denied = false;
                 timer_off(s->retry_timer);
         }
         if (entry->readiness != READINESS_ASLEEP)
@@ -412,6 +422,7 @@ struct server *server_free(struct server *s)
         sd_event_source_disable_unref(s->idle_timer);
         channel_entry_deinit(&s->entry);
         free(s->prefix);
+        free(s->last_why);
         free(s);
         return NULL;
 }

@@ -55,9 +55,11 @@ struct upstream_config {
         bool raw;               /* stdio: no frames towards us (tests, plain pipes) */
         struct in_addr address; /* HTTP */
         uint16_t port;
-        const char *path;     /* copied */
-        bool sse;             /* HTTP: the older transport, one GET stream and an endpoint */
-        char *const *headers; /* HTTP: sent with every request (credentials); copied */
+        const char *path;      /* copied */
+        const char *tls_host;  /* HTTP over TLS: whose certificate is wanted, a name or an IPv4 address; copied. NULL = plain */
+        char *const *tls_pins; /* "sha256//BASE64": public keys that are trusted instead of certificates; copied. NULL = none */
+        bool sse;              /* HTTP: the older transport, one GET stream and an endpoint */
+        char *const *headers;  /* HTTP: sent with every request (credentials); copied */
         /* HTTP: whose connections are used and kept; NULL = its own, which closes without a word. Borrowed. */
         struct upstream_pool *pool;
         bool legacy_only; /* begin with initialize: this server took server/discover badly before (upstream_probe_failed()) */
@@ -66,7 +68,8 @@ struct upstream_config {
 };
 
 /* Connections to HTTP servers, shared by the sessions of a loop. Freed after all of them. */
-_must_check_ int upstream_pool_new(struct upstream_pool **ret, sd_event *loop, struct err **err);
+/* ca_file: PEM, the authorities whose certificates are good, read when one is needed; copied. NULL: none is. */
+_must_check_ int upstream_pool_new(struct upstream_pool **ret, sd_event *loop, const char *ca_file, struct err **err);
 struct upstream_pool *upstream_pool_free(struct upstream_pool *p);
 DEFINE_FREEP(struct upstream_pool *, upstream_pool_free)
 

@@ -217,6 +217,7 @@ static void http_destroy(struct upstream *u)
         upstream_pool_free(h->own_pool);
         strv_free(h->extra);
         free(h->authority);
+        free(h->origin);
         free(h->path);
         free(h->endpoint);
         free(h->session);
@@ -272,7 +273,13 @@ static struct http *http_new(struct upstream *u, const struct upstream_config *c
         list_init(&h->streams);
         h->upstream = u;
         h->pool = config->pool;
-        h->authority = mem_printf("%s:%u", inet_ntop(AF_INET, &config->address, text, sizeof(text)), config->port);
+        if (config->tls_host && config->port == 443)
+                h->authority = mem_strdup(config->tls_host);
+        else
+                h->authority =
+                        mem_printf("%s:%u", config->tls_host ? config->tls_host : inet_ntop(AF_INET, &config->address, text, sizeof(text)),
+                                   config->port);
+        h->origin = mem_printf("%s://%s", config->tls_host ? "https" : "http", h->authority);
         h->path = mem_strdup(config->path);
         h->sse = config->sse;
         h->extra = strv_dup(config->headers);
@@ -283,7 +290,6 @@ int upstream_http_new(struct upstream **ret, sd_event *loop, const struct upstre
                       void *user, struct err **err)
 {
         _cleanup_(upstream_freep) struct upstream *u = NULL;
-        const struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = config->address, .sin_port = htons(config->port)};
         struct http *h;
 
         if (check_config(config, err) < 0 || upstream_new(&u, loop, config, events, user, err) < 0)
@@ -292,10 +298,11 @@ int upstream_http_new(struct upstream **ret, sd_event *loop, const struct upstre
         u->ops = &http_ops;
         u->transport = h;
         u->legacy_only |= h->sse; /* no modern server speaks the older transport */
-        if (!h->pool && upstream_pool_new(&h->own_pool, loop, err) < 0)
+        if (!h->pool && upstream_pool_new(&h->own_pool, loop, NULL, err) < 0)
                 return -1;
         h->pool = h->pool ? h->pool : h->own_pool;
-        h->peer = pool_peer(h->pool, &address);
+        if (pool_peer(&h->peer, h->pool, config, err) < 0)
+                return err_wrap(err, "server %s", config->name);
         if (handshake_start(u, err) < 0)
                 return -1;
         if (h->sse)

@@ -12,6 +12,7 @@
 
 #include "broker/gateway/list.h"
 #include "broker/gateway/upstream_internal.h"
+#include "broker/gateway/upstream_tls.h"
 #include "common/http/chunked.h"
 #include "common/mcp/sse.h"
 
@@ -46,6 +47,7 @@ enum stream_kind {
 enum stream_outcome {
         STREAM_WHOLE,       /* the answer is complete */
         STREAM_UNREACHABLE, /* there was no connection */
+        STREAM_UNTRUSTED,   /* there was one, and who is at its end is not the server, or speaks no TLS */
         STREAM_LOST,        /* the connection ended before the answer began */
         STREAM_BROKEN,      /* the answer is no HTTP, ends too early, or breaks a limit */
 };
@@ -55,7 +57,8 @@ struct http_peer {
         struct upstream_pool *pool;
         struct list in_pool;
         struct sockaddr_in address;
-        struct list idle; /* connections that nobody uses, longest idle first */
+        struct tls_trust *trust; /* NULL: plain */
+        struct list idle;        /* connections that nobody uses, longest idle first */
         unsigned n_idle;
         size_t partial; /* bytes of answers that are not complete */
         unsigned refs;  /* of sessions, goodbyes and connections */
@@ -66,6 +69,7 @@ struct http_connection {
         struct list in_list;        /* peer->idle, pool->connecting or pool->closed */
         struct http_stream *stream; /* NULL: idle */
         int fd;                     /* -1: closed */
+        struct tls *tls;            /* NULL: plain, or not connected yet */
         unsigned since;             /* tick: idle, or connecting */
         bool connecting, idle;
         bool kept;       /* it was idle before */
@@ -127,6 +131,7 @@ struct http {
         struct upstream_pool *own_pool;
         struct http_peer *peer;
         char *authority; /* "10.0.0.2:8080" */
+        char *origin;    /* "http://10.0.0.2:8080" */
         char *path;
         char *endpoint; /* the older transport: the path to POST to; NULL = not told yet */
         bool sse;
@@ -161,13 +166,14 @@ struct upstream_pool {
         unsigned n_connections, n_idle, n_byes;
         size_t partial;     /* bytes of answers that are not complete */
         struct buf scratch; /* of whoever makes a request */
+        struct tls_authorities *authorities;
         unsigned held;
         bool dead;
 };
 
 /* upstream_pool.c */
 /* Counted: peer_unref() gives it back. */
-struct http_peer *pool_peer(struct upstream_pool *p, const struct sockaddr_in *address);
+_must_check_ int pool_peer(struct http_peer **ret, struct upstream_pool *p, const struct upstream_config *config, struct err **err);
 void peer_unref(struct http_peer *peer);
 /* The connection that was used last; NULL: there is none. It may be gone all the same. */
 struct http_connection *pool_take(struct http_peer *peer);

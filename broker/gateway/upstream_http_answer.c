@@ -36,8 +36,7 @@ static int take_endpoint(struct http *h, const char *data)
         if (h->endpoint) {
                 err_set(&err, ERR_INVALID, "the server named a second endpoint");
         } else {
-                _cleanup_free_ char *origin = mem_printf("http://%s", h->authority);
-                h->endpoint = sse_endpoint(data, origin, &err);
+                h->endpoint = sse_endpoint(data, h->origin, &err);
                 if (h->endpoint) {
                         handshake_go(h->upstream);
                         return 0;
@@ -86,6 +85,8 @@ static struct err *broken(const struct http_stream *s)
                 err_set(&err, ERR_LIMIT, "too many large answers come in at once: try again");
         else if (s->over_limit)
                 err_set(&err, ERR_LIMIT, "its answer is over %zu bytes (gateway.max_message)", s->http->upstream->limits.max_message);
+        else if (s->outcome == STREAM_UNTRUSTED)
+                err_set(&err, ERR_DENIED, "%s", s->error);
         else if (s->outcome == STREAM_LOST && !s->repeatable)
                 err_set(&err, ERR_UNAVAILABLE, "the connection was lost before the answer; whether the call was carried out is not known");
         else

@@ -12,6 +12,7 @@
  * asked for, is not asked on it any more.
  */
 #define READ_SIZE    (64U << 10) /* at once; then others have their turn */
+#define REST_SIZE    (16U << 10) /* of a TLS record, at most */
 #define KEEP_ALIVE_S 60          /* a stream can be silent for hours */
 
 /* -- sockets ------------------------------------------------------------------------------------------------------------------- */
@@ -30,6 +31,7 @@ void connection_close(struct http_connection *c)
 {
         if (c->fd < 0)
                 return;
+        c->tls = tls_free(c->tls);
         close(TAKE_FD(c->fd));
         free(TAKE_PTR(c->head));
         buf_deinit(&c->in);
@@ -44,9 +46,12 @@ static ssize_t write_parts(struct http_connection *c, const struct iovec *parts,
         struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)parts, .msg_iovlen = n_parts};
         ssize_t n;
 
-        do
-                n = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
-        while (n < 0 && errno == EINTR);
+        if (c->tls)
+                n = tls_write(c->tls, parts, n_parts);
+        else
+                do
+                        n = sendmsg(c->fd, &m, MSG_DONTWAIT | MSG_NOSIGNAL);
+                while (n < 0 && errno == EINTR);
         return n < 0 && errno == EAGAIN ? 0 : n;
 }
 
@@ -55,6 +60,8 @@ static bool is_stale(const struct http_connection *c)
 {
         char byte;
 
+        if (c->tls && tls_pending(c->tls))
+                return true;
         return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) >= 0 || errno != EAGAIN;
 }
 
@@ -68,13 +75,13 @@ static void fail(struct http_connection *c, enum stream_outcome outcome, char *e
         stream_over(s, outcome, error);
 }
 
-static void fail_connect(struct http_stream *s, int errnum)
+static void fail_connect(struct http_stream *s, enum stream_outcome outcome, const char *why)
 {
         char text[INET_ADDRSTRLEN];
         const struct sockaddr_in *a = &s->peer->address;
 
         inet_ntop(AF_INET, &a->sin_addr, text, sizeof(text));
-        stream_over(s, STREAM_UNREACHABLE, mem_printf("Failed to connect to %s:%u: %s", text, ntohs(a->sin_port), strerror(errnum)));
+        stream_over(s, outcome, mem_printf("Failed to connect to %s:%u: %s", text, ntohs(a->sin_port), why));
 }
 
 /* The answer is whole; left: bytes behind it. */
@@ -252,11 +259,11 @@ static void take(struct http_connection *c, const char *p, size_t n)
                 take_body(c, p, n);
 }
 
-static void readable(struct http_connection *c)
+static void read_some(struct http_connection *c, size_t size)
 {
         struct http_stream *s = c->stream;
         char chunk[READ_SIZE];
-        ssize_t n = recv(c->fd, chunk, sizeof(chunk), MSG_DONTWAIT);
+        ssize_t n = c->tls ? tls_read(c->tls, chunk, size) : recv(c->fd, chunk, size, MSG_DONTWAIT);
 
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
                 return;
@@ -268,6 +275,16 @@ static void readable(struct http_connection *c)
         stream_deliver(s);
         stream_keep(s);
         stream_release(s);
+}
+
+static void readable(struct http_connection *c)
+{
+        const struct http_stream *s = c->stream;
+
+        read_some(c, READ_SIZE);
+        /* What is left of a record will not be told of again. It is less than a record, so that others have their turn soon. */
+        while (c->stream == s && c->tls && tls_pending(c->tls))
+                read_some(c, REST_SIZE);
 }
 
 /* -- writing -------------------------------------------------------------------------------------------------------------------- */
@@ -340,6 +357,33 @@ static struct http_connection *connection_new(struct http_peer *peer)
         return c;
 }
 
+static void ready(struct http_connection *c)
+{
+        c->connecting = false;
+        list_del(&c->in_list);
+}
+
+/* The handshake, as far as it goes now. */
+static void secure(struct http_connection *c)
+{
+        struct http_stream *s = c->stream;
+        _cleanup_err_ struct err *err = NULL;
+        enum tls_step step = TLS_DONE;
+
+        if (c->peer->trust && !c->tls && tls_new(&c->tls, c->peer->trust, c->fd, &err) < 0)
+                step = TLS_FAILED;
+        if (c->tls)
+                step = tls_handshake(c->tls, &err);
+        if ((step == TLS_WANTS_IN || step == TLS_WANTS_OUT) && watch(c, step == TLS_WANTS_OUT) < 0)
+                step = TLS_FAILED;
+        if (step == TLS_DONE) {
+                ready(c);
+        } else if (step == TLS_FAILED) {
+                connection_close(c);
+                fail_connect(s, err_code(err) == ERR_DENIED ? STREAM_UNTRUSTED : STREAM_UNREACHABLE, err ? err_msg(err) : strerror(ENOMEM));
+        }
+}
+
 static void connected(struct http_connection *c)
 {
         struct http_stream *s = c->stream;
@@ -349,12 +393,11 @@ static void connected(struct http_connection *c)
         if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &errnum, &n) < 0)
                 errnum = errno;
         if (errnum == 0) {
-                c->connecting = false;
-                list_del(&c->in_list);
+                secure(c);
                 return;
         }
         connection_close(c);
-        fail_connect(s, errnum);
+        fail_connect(s, STREAM_UNREACHABLE, strerror(errnum));
 }
 
 void connection_timed_out(struct http_connection *c)
@@ -362,7 +405,7 @@ void connection_timed_out(struct http_connection *c)
         struct http_stream *s = c->stream;
 
         connection_close(c);
-        fail_connect(s, ETIMEDOUT);
+        fail_connect(s, STREAM_UNREACHABLE, strerror(ETIMEDOUT));
         pool_due(s);
 }
 
@@ -408,7 +451,7 @@ void connection_start(struct http_stream *s, const struct iovec *parts, size_t n
         if (borrowed && (s->repeatable || s->sent < s->request_size))
                 keep_request(s, parts, n_parts);
         if (!c) {
-                fail_connect(s, errnum);
+                fail_connect(s, STREAM_UNREACHABLE, strerror(errnum));
                 pool_due(s);
                 return;
         }
@@ -421,19 +464,22 @@ void connection_start(struct http_stream *s, const struct iovec *parts, size_t n
 void connection_event(struct http_connection *c, uint32_t events)
 {
         struct http_stream *s = c->stream;
+        bool fresh = c->connecting;
 
         if (!s) {
                 connection_close(c);
                 return;
         }
-        if (c->connecting) {
+        if (fresh) {
                 connected(c);
                 if (c->stream != s) {
                         stream_deliver(s);
                         return;
                 }
+                if (c->connecting)
+                        return;
         }
-        if (events & EPOLLOUT)
+        if (fresh || events & EPOLLOUT)
                 writable(c);
         if (events & (EPOLLIN | EPOLLERR | EPOLLHUP))
                 readable(c);

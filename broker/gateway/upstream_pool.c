@@ -25,20 +25,28 @@ static void pool_release(struct upstream_pool *p);
 
 /* -- servers ------------------------------------------------------------------------------------------------------------------- */
 
-struct http_peer *pool_peer(struct upstream_pool *p, const struct sockaddr_in *address)
+int pool_peer(struct http_peer **ret, struct upstream_pool *p, const struct upstream_config *config, struct err **err)
 {
+        const struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = config->address, .sin_port = htons(config->port)};
         struct http_peer *peer;
 
         LIST_FOREACH (peer, &p->peers, struct http_peer, in_pool)
-                if (peer->address.sin_addr.s_addr == address->sin_addr.s_addr && peer->address.sin_port == address->sin_port) {
+                if (peer->address.sin_addr.s_addr == address.sin_addr.s_addr && peer->address.sin_port == address.sin_port &&
+                    tls_trust_is(peer->trust, config->tls_host, config->tls_pins)) {
                         peer->refs++;
-                        return peer;
+                        *ret = peer;
+                        return 0;
                 }
         peer = NEW(struct http_peer);
-        *peer = (struct http_peer){.pool = p, .address = *address, .refs = 1};
+        *peer = (struct http_peer){.pool = p, .address = address, .refs = 1};
+        if (config->tls_host && tls_trust_new(&peer->trust, config->tls_host, config->tls_pins, p->authorities, err) < 0) {
+                free(peer);
+                return -1;
+        }
         list_init(&peer->idle);
         list_add(&p->peers, &peer->in_pool);
-        return peer;
+        *ret = peer;
+        return 0;
 }
 
 void peer_unref(struct http_peer *peer)
@@ -46,6 +54,7 @@ void peer_unref(struct http_peer *peer)
         if (!peer || --peer->refs > 0)
                 return;
         list_del(&peer->in_pool);
+        tls_trust_free(peer->trust);
         free(peer);
 }
 
@@ -234,6 +243,7 @@ static void pool_destroy(struct upstream_pool *p)
                 close(p->epoll);
         sd_event_unref(p->loop);
         buf_deinit(&p->scratch);
+        tls_authorities_free(p->authorities);
         free(p);
 }
 
@@ -265,12 +275,13 @@ static int set_up_sources(struct upstream_pool *p, struct err **err)
         return r < 0 ? err_sys(err, r, "event loop for HTTP") : 0;
 }
 
-int upstream_pool_new(struct upstream_pool **ret, sd_event *loop, struct err **err)
+int upstream_pool_new(struct upstream_pool **ret, sd_event *loop, const char *ca_file, struct err **err)
 {
         _cleanup_(upstream_pool_freep) struct upstream_pool *p = NEW(struct upstream_pool);
 
         p->loop = sd_event_ref(loop);
         p->epoll = -1;
+        p->authorities = ca_file ? tls_authorities_new(ca_file) : NULL;
         list_init(&p->peers);
         list_init(&p->connecting);
         list_init(&p->closed);

@@ -24,13 +24,23 @@ static void waiting_leave(struct call *c)
         c->server->n_waiting--;
 }
 
+/* What a session says of its end begins with the server's name, too. */
+static const char *reason_of(const struct server *s, const char *why)
+{
+        _cleanup_free_ char *who = mem_printf("server %s: ", s->entry.name);
+
+        while (str_has_prefix(why, who))
+                why += strlen(who);
+        return why;
+}
+
 void wait_fail(struct call *c, enum err_code code, const char *why)
 {
         _cleanup_err_ struct err *err = NULL;
 
         c->server->failed++;
         c->g->counts.failed++;
-        (void)err_set(&err, code, "server %s: %s", c->server->entry.name, why);
+        (void)err_set(&err, code, "server %s: %s", c->server->entry.name, reason_of(c->server, why));
         call_fail(c, err);
 }
 
@@ -82,7 +92,9 @@ static int on_wait_timer(_unused_ sd_event_source *source, _unused_ uint64_t now
                 if (c->deadline_ms > now_ms(s->g->loop))
                         break;
                 waiting_leave(c);
-                wait_fail(c, ERR_UNAVAILABLE, "it did not come up in time: try again");
+                const char *last = s->last_why ? reason_of(s, s->last_why) : NULL;
+                _cleanup_free_ char *why = mem_printf("it did not come up in time%s%s: try again", last ? ": " : "", last ? last : "");
+                wait_fail(c, ERR_UNAVAILABLE, why);
                 s->asked = false; /* whoever comes next asks again */
         }
         waiting_arm(s);
@@ -121,8 +133,10 @@ void wait_wake(struct server *s)
         case READINESS_UP:
                 if (s->shared || (s->retry_timer && s->backoff_ms))
                         break;
-                if (s->entry.transport != TRANSPORT_STDIO && leg_new_http(s, NULL, &err) < 0)
+                if (s->entry.transport != TRANSPORT_STDIO && leg_new_http(s, NULL, &err) < 0) {
                         log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
+                        wait_failed(s, ERR_UNAVAILABLE, err_msg(err));
+                }
                 break;
         case READINESS_COMING:
         case READINESS_DOWN:
@@ -140,8 +154,10 @@ static void wake_own(struct server *s, struct session *session)
         LIST_FOREACH (own, &session->legs, struct leg, in_session)
                 if (own->server == s)
                         return;
-        if (leg_new_http(s, session, &err) < 0)
+        if (leg_new_http(s, session, &err) < 0) {
                 log_warning("server cannot be connected", "server", s->entry.name, "why", err_msg(err));
+                wait_failed_session(s, session, err_msg(err));
+        }
 }
 
 void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
@@ -154,6 +170,10 @@ void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
         }
         if (s->entry.readiness == READINESS_DOWN) {
                 wait_fail(c, ERR_UNAVAILABLE, s->entry.why ? s->entry.why : "it is down");
+                return;
+        }
+        if (s->denied && !s->shared && s->entry.readiness == READINESS_UP) {
+                wait_fail(c, ERR_UNAVAILABLE, s->last_why);
                 return;
         }
         if (s->entry.readiness == READINESS_ASLEEP && !s->g->link_up) {

@@ -12,13 +12,14 @@
 #include "common/err.h"
 #include "common/registry/registry.h"
 
-#define CHANNEL_VERSION      5
+#define CHANNEL_VERSION      6
 #define CHANNEL_MAX_TEXT     (24U << 10)
 #define CHANNEL_MAX_PACKET   (64U << 10)
 #define CHANNEL_MAX_QUEUED   (4U << 20) /* bytes that wait for a peer that does not read; then it is closed */
 #define CHANNEL_STALL_MS     30000U     /* and so is one that takes nothing for this long */
 #define CHANNEL_MAX_TROUBLES 8U
 #define CHANNEL_MAX_HEADERS  16U
+#define CHANNEL_MAX_TLS_PINS 8U
 #define CHANNEL_MAX_DIFFERS  32U /* items of one server that are named */
 #define CHANNEL_INSTANCE_HEX 12U
 
@@ -61,6 +62,8 @@ struct channel_entry {
         char *address;  /* HTTP: dotted IPv4 */
         uint16_t port;
         char *path;
+        char *tls_host;   /* HTTP over TLS: what its certificate is for; NULL = plain */
+        char **tls_pins;  /* over TLS: "sha256//BASE64" of the public keys that are trusted; NULL = whose certificate is good */
         char **headers;   /* HTTP: "Name: value", sent with every request; NULL = none */
         char *prefix;     /* of its tools' names where several servers share an endpoint; NULL = "name__"; "" = none */
         bool per_session; /* a session of its own for every client, else one for all; a stdio server then has an instance for each */

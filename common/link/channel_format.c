@@ -98,6 +98,17 @@ static bool is_difference(const char *s)
         return is_clean(s, MAX_DIFFERENCE);
 }
 
+static bool is_tls_host(const char *s)
+{
+        return strlen(s) <= 253 && str_in_charset(s, "abcdefghijklmnopqrstuvwxyz0123456789.-") && *s;
+}
+
+static bool is_tls_pin(const char *s)
+{
+        return str_has_prefix(s, "sha256//") && strlen(s) == 8 + 44 &&
+               str_in_charset(s + 8, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=");
+}
+
 /* "Name: value" */
 static bool is_header(const char *s)
 {
@@ -157,6 +168,8 @@ static const struct member members[] = {
         {"address", SHAPE_TEXT, AT(entry.address), 0, IN(CHANNEL_SERVER), is_address},
         {"port", SHAPE_NUMBER16, AT(entry.port), 0, IN(CHANNEL_SERVER), .min = 1, .max = 65535},
         {"path", SHAPE_TEXT, AT(entry.path), 0, IN(CHANNEL_SERVER), is_path},
+        {"tls_host", SHAPE_TEXT, AT(entry.tls_host), 0, IN(CHANNEL_SERVER), is_tls_host},
+        {"tls_pins", SHAPE_LIST, AT(entry.tls_pins), 0, IN(CHANNEL_SERVER), is_tls_pin, .max = CHANNEL_MAX_TLS_PINS},
         {"headers", SHAPE_LIST, AT(entry.headers), 0, IN(CHANNEL_SERVER), is_header, .max = CHANNEL_MAX_HEADERS},
         {"prefix", SHAPE_TEXT, AT(entry.prefix), 0, IN(CHANNEL_SERVER), registry_prefix_valid},
         {"per_session", SHAPE_FLAG, AT(entry.per_session), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER)},
@@ -263,6 +276,8 @@ static int check_entry(const struct channel_entry *e, struct err **err)
                 return err_set(err, ERR_INVALID, "link message: \"down_why\" goes with readiness \"down\", and only with it");
         if (!http && (e->address || e->port || e->path))
                 return err_set(err, ERR_INVALID, "link message: \"address\", \"port\" and \"path\" go with an HTTP server only");
+        if ((e->tls_host && !http) || (e->tls_pins && !e->tls_host))
+                return err_set(err, ERR_INVALID, "link message: \"tls_host\" goes with an HTTP server, and \"tls_pins\" with it");
         if (e->readiness != READINESS_UP)
                 return 0;
         if (channel_entry_has_instances(e))
@@ -376,6 +391,8 @@ void channel_entry_deinit(struct channel_entry *e)
         free(e->instance);
         free(e->address);
         free(e->path);
+        free(e->tls_host);
+        strv_free(e->tls_pins);
         strv_free(e->headers);
         free(e->prefix);
         free(e->manifest);
@@ -406,6 +423,8 @@ void channel_entry_copy(struct channel_entry *ret, const struct channel_entry *e
         ret->instance = mem_strdup(e->instance);
         ret->address = mem_strdup(e->address);
         ret->path = mem_strdup(e->path);
+        ret->tls_host = mem_strdup(e->tls_host);
+        ret->tls_pins = copy_list(e->tls_pins);
         ret->headers = copy_list(e->headers);
         ret->prefix = mem_strdup(e->prefix);
         ret->manifest = mem_strdup(e->manifest);
@@ -418,10 +437,10 @@ bool channel_entry_equal(const struct channel_entry *a, const struct channel_ent
 {
         return str_eq(a->name, b->name) && a->transport == b->transport && a->lifecycle == b->lifecycle && a->readiness == b->readiness &&
                str_eq(a->why, b->why) && str_eq(a->instance, b->instance) && str_eq(a->address, b->address) && a->port == b->port &&
-               str_eq(a->path, b->path) && strv_equal(a->headers, b->headers) && str_eq(a->prefix, b->prefix) &&
-               a->per_session == b->per_session && str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) &&
-               strv_equal(a->actions, b->actions) && a->pinned == b->pinned && strv_equal(a->pins, b->pins) && a->idle_ms == b->idle_ms &&
-               a->expires_at == b->expires_at;
+               str_eq(a->path, b->path) && str_eq(a->tls_host, b->tls_host) && strv_equal(a->tls_pins, b->tls_pins) &&
+               strv_equal(a->headers, b->headers) && str_eq(a->prefix, b->prefix) && a->per_session == b->per_session &&
+               str_eq(a->manifest, b->manifest) && strv_equal(a->tools, b->tools) && strv_equal(a->actions, b->actions) &&
+               a->pinned == b->pinned && strv_equal(a->pins, b->pins) && a->idle_ms == b->idle_ms && a->expires_at == b->expires_at;
 }
 
 void channel_message_deinit(struct channel_message *m)

@@ -192,6 +192,8 @@ static const struct key entry_keys[] = {
         {.name = "source", .parse = parse_source},
         {.name = "image", .parse = parse_image},
         {.name = "url", .parse = parse_source_text},
+        {.name = "address", .parse = parse_address},
+        {.name = "tls_pins", .parse = parse_tls_pins},
         {.name = "commit", .parse = parse_source_text},
         {.name = "dockerfile", .parse = parse_source_text},
         {.name = "package", .parse = parse_source_text},
@@ -273,6 +275,17 @@ static int check_source(const struct reader *r, const struct place *at, struct r
         return 0;
 }
 
+/* Of keys that say where an external server is, one of our own has none. */
+static int check_place(const struct reader *r, const struct place *at, const struct registry_entry *e, json_object *o, struct err **err)
+{
+        static const char *const keys[] = {"address", "tls_pins"};
+
+        for (size_t i = 0; i < ELEMENTSOF(keys) && e->source != SOURCE_URL; i++)
+                if (json_get(o, keys[i]))
+                        return reader_fail(r, PLACE_KEY(at, keys[i]), err, "goes with an external server (\"url\") only; remove it");
+        return 0;
+}
+
 static int check_transport(const struct reader *r, const struct place *at, struct registry_entry *e, json_object *o, struct err **err)
 {
         static const char *const http_keys[] = {"port", "path", "headers"};
@@ -301,7 +314,7 @@ static int check_transport(const struct reader *r, const struct place *at, struc
 
 static int check_together(const struct reader *r, const struct place *at, struct registry_entry *e, json_object *o, struct err **err)
 {
-        if (check_source(r, at, e, o, err) < 0 || check_transport(r, at, e, o, err) < 0)
+        if (check_source(r, at, e, o, err) < 0 || check_place(r, at, e, o, err) < 0 || check_transport(r, at, e, o, err) < 0)
                 return -1;
         for (size_t i = 0; i < e->n_env; i++)
                 if (strv_contains(e->secrets, e->env[i].name))
@@ -424,6 +437,8 @@ struct registry_entry *registry_entry_free(struct registry_entry *e)
         free(e->path);
         free(e->url);
         free(e->address);
+        free(e->tls_host);
+        strv_free(e->tls_pins);
         free(e->user);
         free(e->runtime);
         free(e->prefix);

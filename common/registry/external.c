@@ -5,12 +5,24 @@
 
 #include "common/text.h"
 
-#define SCHEME "http://"
+#define PLAIN      "http://"
+#define TLS        "https://"
+#define MAX_HOST   253U /* RFC 1035, section 2.3.4 */
+#define MAX_LABEL  63U
+#define PIN        "sha256//" /* then 32 bytes in base64: the spelling of curl and of RFC 7469 */
+#define PIN_BASE64 44U
+#define MAX_PIN    128U /* before it is looked at closer */
+#define MAX_PINS   8U
 
 /* What of an entry says something about a server that we do not start. `prefix` and the like are about how it is offered. */
-static const char *const external_keys[] = {"description", "enabled", "url", "transport", "tools", "prefix", "sharing", "smoke_test"};
+static const char *const external_keys[] = {"description", "enabled", "url",    "address", "tls_pins",  "transport",
+                                            "headers",     "tools",   "prefix", "sharing", "smoke_test"};
 
 struct url {
+        bool tls;
+        const char *host; /* in the text, which must stay */
+        size_t n_host;
+        bool named;       /* the host is a name, and who is connected to is told by `address` */
         uint32_t address; /* host byte order */
         uint16_t port;
         const char *path; /* in the text */
@@ -44,33 +56,125 @@ static int url_fail(const struct reader *r, const struct place *at, const char *
         return reader_fail(r, at, err, "\"%s\" %s", shown, why);
 }
 
-static int url_parse(const struct reader *r, const struct place *at, const char *s, struct url *ret, struct err **err)
+/* In lower case, as it stands in a certificate; its last label is no number, so that nobody takes it for an address. */
+static bool is_host_name(const char *s, size_t n)
 {
-        if (str_has_prefix(s, "https://"))
+        size_t label = 0;
+        bool digits = true;
+
+        for (size_t i = 0; i < n; i++) {
+                if (s[i] == '.') {
+                        if (label == 0 || s[i - 1] == '-')
+                                return false;
+                        label = 0;
+                        digits = true;
+                        continue;
+                }
+                if (!strchr("abcdefghijklmnopqrstuvwxyz0123456789-", s[i]) || (label == 0 && s[i] == '-') || ++label > MAX_LABEL)
+                        return false;
+                digits &= s[i] >= '0' && s[i] <= '9';
+        }
+        return n > 0 && n <= MAX_HOST && label > 0 && s[n - 1] != '-' && !digits;
+}
+
+static int host_parse(const struct reader *r, const struct place *at, const char *s, struct url *ret, struct err **err)
+{
+        if (ipv4_parse(&ret->address, ret->host, ret->n_host))
+                return 0;
+        ret->named = true;
+        if (!ret->tls)
                 return url_fail(
                         r, at, s,
-                        "is https, which is not supported yet; have a TLS client on this host (stunnel, or a reverse proxy) listen on "
-                        "127.0.0.1 and write its address",
+                        "has no IPv4 address in numbers, and a name proves nothing without TLS; write https, or 127.0.0.1 for this host",
                         err);
-        if (!str_has_prefix(s, SCHEME))
+        if (!is_host_name(ret->host, ret->n_host))
+                return url_fail(r, at, s, "has no host name in lower case, such as mcp.example.com, and no IPv4 address in numbers", err);
+        return 0;
+}
+
+static int url_parse(const struct reader *r, const struct place *at, const char *s, struct url *ret, struct err **err)
+{
+        ret->tls = str_has_prefix(s, TLS);
+        if (!ret->tls && !str_has_prefix(s, PLAIN))
                 return url_fail(r, at, s,
-                                "is not a URL of an external server; write http://ADDRESS:PORT/PATH, such as http://127.0.0.1:4483/mcp",
+                                "is not a URL of an external server; write https://HOST/PATH, or http://ADDRESS:PORT/PATH such as "
+                                "http://127.0.0.1:4483/mcp",
                                 err);
-        const char *host = s + strlen(SCHEME), *path = strchr(host, '/');
+        const char *host = s + strlen(ret->tls ? TLS : PLAIN), *path = strchr(host, '/');
         if (!path)
                 return url_fail(r, at, s, "has no path; write that of its MCP endpoint, such as /mcp", err);
         if (memchr(host, '@', (size_t)(path - host)))
                 return url_fail(r, at, s, "holds a user or a password, which does not belong in this file; remove it", err);
-        const char *colon = memchr(host, ':', (size_t)(path - host)), *end = colon ? colon : path;
-        if (!ipv4_parse(&ret->address, host, (size_t)(end - host)))
-                return url_fail(r, at, s, "has no IPv4 address in numbers; names are not supported yet, write 127.0.0.1 for this host",
-                                err);
-        ret->port = colon ? port_parse(colon + 1, (size_t)(path - colon - 1)) : 80;
+        const char *colon = memchr(host, ':', (size_t)(path - host));
+        ret->host = host;
+        ret->n_host = (size_t)((colon ? colon : path) - host);
+        if (host_parse(r, at, s, ret, err) < 0)
+                return -1;
+        ret->port = colon ? port_parse(colon + 1, (size_t)(path - colon - 1)) : ret->tls ? 443 : 80;
         if (!ret->port)
                 return url_fail(r, at, s, "has no port from 1 to 65535 after its colon", err);
         if (!url_path_valid(path))
                 return url_fail(r, at, s, "has a path that is not plain; use letters, digits and . _ ~ - /, no query and no fragment", err);
         ret->path = path;
+        return 0;
+}
+
+/* -- beside the URL ------------------------------------------------------------------------------------------------------------ */
+
+int parse_address(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err)
+{
+        const char *s = NULL;
+        uint32_t address;
+
+        if (read_string(r, at, value, INET_ADDRSTRLEN, &s, err) < 0)
+                return -1;
+        if (!ipv4_parse(&address, s, strlen(s)))
+                return reader_fail(r, at, err, "is not an IPv4 address in numbers, such as 203.0.113.5");
+        ((struct registry_entry *)entry)->address = mem_strdup(s);
+        return 0;
+}
+
+static int check_pin(const struct reader *r, const struct place *at, const char *s, struct err **err)
+{
+        static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        const char *hash = s + strlen(PIN);
+
+        if (str_has_prefix(s, PIN) && strlen(hash) == PIN_BASE64 && strspn(hash, base64) == PIN_BASE64 - 1 && hash[PIN_BASE64 - 1] == '=' &&
+            strchr("AEIMQUYcgkosw048", hash[PIN_BASE64 - 2]))
+                return 0;
+        _cleanup_free_ char *shown = text_escape(s);
+        return reader_fail(r, at, err,
+                           "\"%s\" is not the hash of a public key; write " PIN "… with the base64 of the SHA-256 of its "
+                           "SubjectPublicKeyInfo",
+                           shown);
+}
+
+int parse_tls_pins(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err)
+{
+        struct registry_entry *e = entry;
+
+        if (read_strings(r, at, value, MAX_PINS, MAX_PIN, check_pin, &e->tls_pins, err) < 0)
+                return -1;
+        strv_sort(e->tls_pins);
+        return 0;
+}
+
+/* Names are resolved by nobody here: who answers them could choose whom the broker talks to, and what the kernel lets it reach. */
+static int take_address(const struct reader *r, const struct place *at, struct registry_entry *e, struct url *u, struct err **err)
+{
+        const char *s = e->address;
+
+        if (u->named && !s)
+                return reader_fail(r, at, err,
+                                   "the key \"address\" is missing; write the IPv4 address at which %.*s is to be reached (nobody here "
+                                   "resolves names)",
+                                   (int)u->n_host, u->host);
+        if (!u->named && s)
+                return reader_fail(r, PLACE_KEY(at, "address"), err, "goes with a name in the URL only, which has an address; remove it");
+        if (e->tls_pins && !u->tls)
+                return reader_fail(r, PLACE_KEY(at, "tls_pins"), err, "goes with https only; remove it");
+        if (s)
+                (void)ipv4_parse(&u->address, s, strlen(s)); /* parse_address() took it */
         return 0;
 }
 
@@ -91,11 +195,13 @@ static int check_reach(const struct reader *r, const struct place *at, const cha
         unsigned prefix = 0;
         bool ours = is_listener(&conf->gateway_listen, u);
 
-        if (!is_private(u->address))
+        if (u->address >> 24 == 0 || u->address >> 16 == (169U << 8 | 254) || u->address >> 28 >= 14)
+                return url_fail(r, at, s, "leads to an address that is no server's (0/8, 169.254/16, or from 224.0.0.0 on)", err);
+        if (!u->tls && !is_private(u->address))
                 return url_fail(
                         r, at, s,
                         "is plain http to an address that is not this host's nor private (10/8, 172.16/12, 192.168/16): whoever is on "
-                        "the way could read and change all of it; reach it through a tunnel",
+                        "the way could read and change all of it; write https",
                         err);
         for (size_t i = 0; i < conf->broker_listen.n; i++)
                 ours |= is_listener(&conf->broker_listen.items[i], u);
@@ -120,7 +226,7 @@ static int check_keys(const struct reader *r, const struct place *at, json_objec
                 (void)value;
                 if (is_external_key(key))
                         continue;
-                if (str_eq(key, "headers") || str_eq(key, "secrets"))
+                if (str_eq(key, "secrets"))
                         return reader_fail(r, PLACE_KEY(at, key), err,
                                            "is not supported for an external server yet; remove it, and use one that needs no credential");
                 return reader_fail(r, PLACE_KEY(at, key), err,
@@ -136,16 +242,19 @@ int external_read(const struct reader *r, const struct place *at, struct registr
         struct url u = {0};
         char text[INET_ADDRSTRLEN];
 
-        if (check_keys(r, at, o, err) < 0 || url_parse(r, here, s, &u, err) < 0 || check_reach(r, here, s, &u, err) < 0)
+        if (check_keys(r, at, o, err) < 0 || url_parse(r, here, s, &u, err) < 0 || take_address(r, at, e, &u, err) < 0 ||
+            check_reach(r, here, s, &u, err) < 0)
                 return -1;
         if (e->prefix && !e->prefix[0])
                 return reader_fail(
                         r, PLACE_KEY(at, "prefix"), err,
                         "is empty: an external server could take the names of other servers' tools; write one, or remove the key");
         const struct in_addr a = {.s_addr = htonl(u.address)};
-        e->address = mem_strdup(inet_ntop(AF_INET, &a, text, sizeof(text)));
+        mem_replace(&e->address, mem_strdup(inet_ntop(AF_INET, &a, text, sizeof(text))));
+        if (u.tls)
+                e->tls_host = mem_strndup(u.host, u.n_host);
         e->port = u.port;
         mem_replace(&e->path, mem_strdup(u.path));
-        e->url = mem_printf(SCHEME "%s:%u%s", e->address, (unsigned)e->port, e->path);
+        e->url = mem_printf("%s%s:%u%s", u.tls ? TLS : PLAIN, u.tls ? e->tls_host : e->address, (unsigned)e->port, e->path);
         return 0;
 }

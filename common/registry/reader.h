@@ -15,6 +15,8 @@ int parse_env(const struct reader *r, const struct place *at, json_object *value
 int parse_sysctls(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
 int parse_secrets(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
 int parse_tools(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
+int parse_address(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
+int parse_tls_pins(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
 int parse_headers(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
 int parse_resources(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);
 int parse_smoke_test(const struct reader *r, const struct place *at, json_object *value, void *entry, struct err **err);

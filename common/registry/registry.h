@@ -47,6 +47,8 @@ struct registry_entry {
         enum transport transport;
         char *url;           /* of an external server, in one spelling; NULL for others */
         char *address;       /* of an external server, dotted IPv4 */
+        char *tls_host;      /* of an external server by https: what its certificate is for, a name or an IPv4 address; NULL = plain http */
+        char **tls_pins;     /* "sha256//BASE64" of public keys, sorted: these are trusted and no other; NULL = certificates are checked */
         uint16_t port;       /* HTTP transports */
         char *path;          /* HTTP transports, "/mcp" by default */
         char **entrypoint;   /* NULL = the image's */

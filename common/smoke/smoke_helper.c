@@ -31,6 +31,11 @@ static json_object *request_of(const struct smoke *s)
                 json_add_bool(o, "external", e->source == SOURCE_URL);
                 json_add_int(o, "port", e->port);
                 json_add_str(o, "path", e->path ? e->path : "/mcp");
+                json_add_str(o, "tls_host", e->tls_host);
+                if (e->tls_pins)
+                        json_add(o, "tls_pins", json_from_strv(e->tls_pins));
+                if (e->tls_host)
+                        json_add_str(o, "ca_file", s->conf->ca_file);
                 json_add(o, "headers", json_from_strv(e->headers));
         }
         if (e->smoke_call)

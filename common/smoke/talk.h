@@ -9,10 +9,11 @@
 #include "common/json.h"
 #include "common/smoke/talk_manifest.h"
 
-#define TALK_MODERN      "2026-07-28"
-#define TALK_LEGACY      "2025-11-25" /* the newest revision with a handshake: what we offer */
-#define TALK_STDERR_TAIL 4096U
-#define TALK_MAX_NOISE   200U /* lines on standard output that are no messages */
+#define TALK_MODERN          "2026-07-28"
+#define TALK_LEGACY          "2025-11-25" /* the newest revision with a handshake: what we offer */
+#define TALK_STDERR_TAIL     4096U
+#define TALK_MAX_AUTHORITIES (4U << 20)
+#define TALK_MAX_NOISE       200U /* lines on standard output that are no messages */
 
 enum talk_transport { TALK_STDIO, TALK_HTTP, TALK_SSE };
 
@@ -21,6 +22,10 @@ struct talk_config {
         char *address; /* HTTP: dotted IPv4 of the container, for the Host header; who is really connected to is the parent's business */
         uint16_t port;
         char *path;
+        char *tls_host;    /* HTTP over TLS: whose certificate is wanted; NULL = plain */
+        char **tls_pins;   /* "sha256//BASE64" of public keys that are trusted instead; NULL = none */
+        char *authorities; /* HTTP over TLS without pins: PEM, those who may vouch for the host */
+        size_t n_authorities;
         char **headers;      /* HTTP: "Name: value", sent with every request; NULL = none */
         json_object *call;   /* {"tool", "arguments"} or NULL */
         uint64_t timeout_ms; /* of everything */

@@ -1,8 +1,25 @@
 #include <arpa/inet.h>
 
+#include "common/file.h"
 #include "common/smoke/talk.h"
 
 static const char *const names[] = {[TALK_STDIO] = "stdio", [TALK_HTTP] = "streamable-http", [TALK_SSE] = "sse"};
+
+static int take_tls(struct talk_config *c, json_object *o, struct err **err)
+{
+        const char *ca_file = json_str(o, "ca_file");
+
+        c->tls_host = mem_strdup(json_str(o, "tls_host"));
+        if (json_get(o, "tls_pins") && !json_to_strv(&c->tls_pins, json_get(o, "tls_pins")))
+                return err_set(err, ERR_INVALID, "\"tls_pins\" is not a list of strings");
+        if (!c->tls_host || c->tls_pins)
+                return 0;
+        if (!ca_file)
+                return err_set(err, ERR_INVALID, "\"ca_file\" is missing");
+        if (file_read(&c->authorities, &c->n_authorities, ca_file, TALK_MAX_AUTHORITIES, FILE_TRUSTED, err) < 0)
+                return err_wrap(err, "gateway.ca_file");
+        return 0;
+}
 
 static int take_http(struct talk_config *c, json_object *o, struct err **err)
 {
@@ -20,7 +37,7 @@ static int take_http(struct talk_config *c, json_object *o, struct err **err)
         if (json_get(o, "headers") && !json_to_strv(&c->headers, json_get(o, "headers")))
                 return err_set(err, ERR_INVALID, "\"headers\" is not a list of strings");
         c->port = (uint16_t)port;
-        return 0;
+        return take_tls(c, o, err);
 }
 
 static int take_number(uint64_t *ret, json_object *o, const char *key, int64_t max, struct err **err)
@@ -67,6 +84,9 @@ void talk_config_deinit(struct talk_config *c)
 {
         mem_freep(&c->address);
         mem_freep(&c->path);
+        mem_freep(&c->tls_host);
+        c->tls_pins = strv_free(c->tls_pins);
+        mem_freep(&c->authorities);
         c->headers = strv_free(c->headers);
         json_freep(&c->call);
 }

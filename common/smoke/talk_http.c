@@ -3,6 +3,7 @@
 
 #include "common/mcp/sse.h"
 #include "common/smoke/talk.h"
+#include "common/text.h"
 
 #define MAX_STREAMS 16U
 #define MAX_SESSION 256U
@@ -39,8 +40,12 @@ struct talk_http {
         size_t n_streams;
         struct message *first, **last;
         size_t total;
-        char *session;  /* Mcp-Session-Id the server gave */
-        char *endpoint; /* SSE: path to POST to */
+        char *session;               /* Mcp-Session-Id the server gave */
+        char *endpoint;              /* SSE: path to POST to */
+        char *origin;                /* "http://10.0.0.2:8080" */
+        struct curl_slist *resolved; /* TLS: "HOST:PORT:ADDRESS", so that nobody is asked */
+        char curl_error[CURL_ERROR_SIZE];
+        char *pin; /* of the key that the server has */
         bool ever_connected, refused;
         bool rejected; /* a request ended without a message */
         long status;
@@ -127,11 +132,9 @@ static int count(struct talk_http *t, size_t n)
 /* The SSE transport's first event names where to POST. */
 static int take_endpoint(struct talk_http *t, const char *data, struct err **err)
 {
-        _cleanup_free_ char *origin = mem_printf("http://%s:%u", t->config->address, t->config->port);
-
         if (t->endpoint)
                 return err_set(err, ERR_INVALID, "the server named a second endpoint");
-        t->endpoint = sse_endpoint(data, origin, err);
+        t->endpoint = sse_endpoint(data, t->origin, err);
         return t->endpoint ? 0 : -1;
 }
 
@@ -222,16 +225,60 @@ static void add_header(struct stream *s, const char *name, const char *value)
         s->headers = curl_slist_append(s->headers, line);
 }
 
+/* libcurl says in passing which key it saw: what somebody who pins one wants to know. */
+static int on_remark(_unused_ CURL *easy, curl_infotype type, char *bytes, size_t n, void *user)
+{
+        static const char before[] = "public key hash: sha256//";
+        struct talk_http *t = user;
+        char *at = type == CURLINFO_TEXT ? memmem(bytes, n, before, sizeof(before) - 1) : NULL;
+
+        if (!at)
+                return 0;
+        at += strlen("public key hash: ");
+        n -= (size_t)(at - bytes);
+        while (n > 0 && at[n - 1] <= ' ')
+                n--;
+        mem_replace(&t->pin, mem_strndup(at, n));
+        return 0;
+}
+
+/* The same trust as the broker's (broker/gateway/upstream_tls.h): pins, or else authorities, which are read before files are out of reach.
+ */
+static void set_tls(struct stream *s)
+{
+        const struct talk_config *c = s->http->config;
+        struct curl_blob authorities = {.data = c->authorities, .len = c->n_authorities, .flags = CURL_BLOB_NOCOPY};
+        _cleanup_free_ char *pins = c->tls_pins ? strv_join(c->tls_pins, ";") : NULL;
+
+        curl_easy_setopt(s->easy, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+        curl_easy_setopt(s->easy, CURLOPT_RESOLVE, s->http->resolved);
+        curl_easy_setopt(s->easy, CURLOPT_ERRORBUFFER, s->http->curl_error);
+        curl_easy_setopt(s->easy, CURLOPT_CAINFO, NULL);
+        curl_easy_setopt(s->easy, CURLOPT_CAPATH, NULL);
+        if (pins) {
+                curl_easy_setopt(s->easy, CURLOPT_PINNEDPUBLICKEY, pins);
+                curl_easy_setopt(s->easy, CURLOPT_SSL_VERIFYPEER, 0L);
+                curl_easy_setopt(s->easy, CURLOPT_SSL_VERIFYHOST, 0L);
+                curl_easy_setopt(s->easy, CURLOPT_VERBOSE, 1L);
+                curl_easy_setopt(s->easy, CURLOPT_DEBUGFUNCTION, on_remark);
+                curl_easy_setopt(s->easy, CURLOPT_DEBUGDATA, s->http);
+        } else {
+                curl_easy_setopt(s->easy, CURLOPT_CAINFO_BLOB, &authorities);
+        }
+}
+
 static void set_common(struct stream *s, const char *path)
 {
         const struct talk_config *c = s->http->config;
-        _cleanup_free_ char *url = mem_printf("http://%s:%u%s", c->address, c->port, path);
+        _cleanup_free_ char *url = mem_printf("%s%s", s->http->origin, path);
 
         for (char *const *p = c->headers; p && *p; p++)
                 s->headers = curl_slist_append(s->headers, *p);
         curl_easy_setopt(s->easy, CURLOPT_URL, url);
         curl_easy_setopt(s->easy, CURLOPT_PATH_AS_IS, 1L);
-        curl_easy_setopt(s->easy, CURLOPT_PROTOCOLS_STR, "http");
+        curl_easy_setopt(s->easy, CURLOPT_PROTOCOLS_STR, c->tls_host ? "https" : "http");
+        if (c->tls_host)
+                set_tls(s);
         curl_easy_setopt(s->easy, CURLOPT_FOLLOWLOCATION, 0L);
         curl_easy_setopt(s->easy, CURLOPT_PROXY, "");
         curl_easy_setopt(s->easy, CURLOPT_NOPROXY, "*");
@@ -316,8 +363,18 @@ static void unlink_stream(struct talk_http *t, struct stream *s)
                 }
 }
 
+static char *why_not(const struct talk_http *t, CURLcode code)
+{
+        _cleanup_free_ char *pin = t->pin ? text_escape(t->pin) : NULL, *said = text_escape(t->curl_error);
+
+        if (code == CURLE_SSL_PINNEDPUBKEYNOTMATCH && pin)
+                return mem_printf("the server's key is %s, which is none of \"tls_pins\"", pin);
+        return mem_strdup(*said && t->config->tls_host ? said : curl_easy_strerror(code));
+}
+
 static int ended_badly(struct talk_http *t, struct stream *s, CURLcode code)
 {
+        _cleanup_free_ char *why = why_not(t, code);
         struct err *err = NULL;
 
         /* A server that needs a moment before it listens: its first request is sent again, until the deadline. */
@@ -329,7 +386,7 @@ static int ended_badly(struct talk_http *t, struct stream *s, CURLcode code)
         if (t->broken)
                 return -1;
         err_set(&err, ERR_UNAVAILABLE, "%s",
-                !t->refused         ? curl_easy_strerror(code)
+                !t->refused         ? why
                 : t->ever_connected ? "the server no longer accepts connections"
                                     : "nobody accepts connections there");
         err_wrap(&err, "HTTP to the server");
@@ -454,6 +511,21 @@ static int wait_endpoint(struct talk_http *t, struct err **err)
         return 0;
 }
 
+/* Where it is, as URLs have it. */
+static void place(struct talk_http *t)
+{
+        const struct talk_config *c = t->config;
+        _cleanup_free_ char *resolved = NULL;
+
+        if (!c->tls_host) {
+                t->origin = mem_printf("http://%s:%u", c->address, c->port);
+                return;
+        }
+        t->origin = c->port == 443 ? mem_printf("https://%s", c->tls_host) : mem_printf("https://%s:%u", c->tls_host, c->port);
+        resolved = mem_printf("%s:%u:%s", c->tls_host, c->port, c->address);
+        t->resolved = curl_slist_append(NULL, resolved);
+}
+
 int talk_http_new(struct talk_http **ret, int fd, struct talk_stdio *output, int output_fd, const struct talk_config *config,
                   struct talk_io *io, struct err **err)
 {
@@ -464,6 +536,7 @@ int talk_http_new(struct talk_http **ret, int fd, struct talk_stdio *output, int
         t->output = output;
         t->output_fd = output_fd;
         t->last = &t->first;
+        place(t);
         t->multi = curl_multi_init();
         curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, 4L);
         *io = (struct talk_io){http_send, http_receive, t};
@@ -490,6 +563,9 @@ struct talk_http *talk_http_free(struct talk_http *t)
         err_free(t->broken);
         free(t->session);
         free(t->endpoint);
+        free(t->origin);
+        free(t->pin);
+        curl_slist_free_all(t->resolved);
         free(t);
         return NULL;
 }

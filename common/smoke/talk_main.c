@@ -74,10 +74,10 @@ static int run(struct err **err)
         size_t n;
 
         /* Everything that wants files, threads or descriptors of its own happens before the door shuts. */
-        if (curl_global_init(CURL_GLOBAL_NOTHING) != 0)
-                return err_set(err, ERR_INTERNAL, "libcurl does not start");
         if (fd_read_all(&request, &n, STDIN_FILENO, MAX_REQUEST, err) < 0 || talk_config_parse(&config, request, n, err) < 0)
                 return -1;
+        if (curl_global_init(config.tls_host ? CURL_GLOBAL_SSL : CURL_GLOBAL_NOTHING) != 0)
+                return err_set(err, ERR_INTERNAL, "libcurl does not start");
         return talk(&config, err);
 }
 

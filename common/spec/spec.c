@@ -16,6 +16,12 @@ static json_object *spec_of_external(const char *version, const struct registry_
         json_add_str(o, "server", e->name);
         json_add_str(o, "url", e->url);
         json_add_str(o, "transport", e->transport == TRANSPORT_SSE ? "sse" : "streamable-http");
+        if (e->tls_host)
+                json_add_str(o, "address", e->address);
+        if (e->tls_pins)
+                json_add(o, "tls_pins", json_from_strv(e->tls_pins));
+        if (e->headers)
+                json_add(o, "headers", json_from_strv(e->headers));
         return o;
 }
 

@@ -15,7 +15,10 @@ static void check_external(const struct registry_entry *e)
 {
         check(registry_name_valid(e->name) && !e->image && !e->n_egress && !e->n_mounts && !e->secrets && !e->args);
         check(e->url && e->address && e->port && e->path && e->path[0] == '/' && e->transport != TRANSPORT_STDIO);
-        check(str_has_prefix(e->url, "http://") && str_has_prefix(e->url + 7, e->address) && str_has_suffix(e->url, e->path));
+        const char *scheme = e->tls_host ? "https://" : "http://", *host = e->tls_host ? e->tls_host : e->address;
+        check(str_has_prefix(e->url, scheme) && str_has_prefix(e->url + strlen(scheme), host) && str_has_suffix(e->url, e->path));
+        check(!e->tls_pins || e->tls_host);
+        check(!e->tls_host || str_in_charset(e->tls_host, "abcdefghijklmnopqrstuvwxyz0123456789.-"));
         check(str_in_charset(e->address, "0123456789.") && !strpbrk(e->path, "?#%@ ") && (!e->prefix || *e->prefix));
 }
 

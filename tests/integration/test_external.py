@@ -3,6 +3,8 @@ import json
 import pathlib
 import signal
 import subprocess
+import sys
+import tempfile
 import unittest
 
 from brokered import fixture, record
@@ -10,7 +12,12 @@ from callers import Refused
 from host import Host
 from rig import eventually, rig
 
+RIG = pathlib.Path(__file__).resolve().parents[1] / "rig"
+sys.path.insert(0, str(RIG))
+from tls_front import Authority, pin  # noqa: E402
+
 PORT, OTHER = 14483, 14484
+NAME = "mcp.tools.example"
 INITIALIZE = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "initialize",
                          "params": {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}})
 
@@ -134,6 +141,101 @@ class External(unittest.TestCase):
         self.host.wait_refused("outside", "revoked")
         eventually("it is no server any more", 20, lambda: self.gateway.request("POST", "/servers/outside/mcp", INITIALIZE)[0] == 404)
         eventually("the broker cannot reach it", 20, lambda: self.fetch(PORT, self.rig.env["RIG_BROKER"]) == 0)
+
+
+class ByHttps(unittest.TestCase):
+    """By name and with a certificate, or by the key alone; nobody resolves the name."""
+    limit = 180
+
+    @classmethod
+    def setUpClass(cls):
+        cls.rig = rig()
+        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="bulkhead-tls-"))
+        pathlib.Path(cls.folder).chmod(0o755)
+        cls.authority, stranger = Authority(cls.folder, "known"), Authority(cls.folder, "stranger")
+        cls.good, cls.foreign = cls.authority.issue("good", NAME), stranger.issue("foreign", NAME)
+        ca_file = pathlib.Path(cls.folder, "authorities.pem")
+        ca_file.write_bytes(cls.authority.certificate.read_bytes())
+        cls.host = Host(conf={"gateway.ca_file": str(ca_file), "gateway.start_timeout": "2s"})
+        cls.addClassCleanup(cls.end)
+        cls.processes = []
+        cls.run_beside("plain", fixture("mcp_echo"), "--http", str(OTHER))
+        cls.show(cls.good)
+        cls.host.start()
+        cls.host.start_broker()
+
+    @classmethod
+    def end(cls):
+        try:
+            for process in cls.processes:
+                process.kill()
+                process.wait(10)
+            cls.host.stop_broker()
+            cls.host.stop()
+        finally:
+            cls.host.close()
+
+    @classmethod
+    def run_beside(cls, name, *argv):
+        process = subprocess.Popen(cls.rig.in_host(*map(str, argv)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        record(pathlib.Path(cls.host.dir, f"{name}.pid"), process)
+        cls.processes.append(process)
+        return process
+
+    @classmethod
+    def show(cls, pair):
+        """Serves with that certificate from now on."""
+        front = getattr(cls, "front", None)
+        if front:
+            cls.processes.remove(front)
+            front.kill()
+            front.wait(10)
+        cls.front = cls.run_beside("front", sys.executable, "-B", RIG / "tls_front.py", PORT, OTHER, *pair)
+        eventually("it listens", 10, lambda: cls.rig.host("curl", "-sk", "-o", "/dev/null", f"https://127.0.0.1:{PORT}/mcp", check=False).returncode == 0)
+
+    def echoes(self, server, text):
+        return self.host.gateway.tool("/mcp", f"{server}__echo", text=text) == text
+
+    def test_by_name(self):
+        entry = {"url": f"https://{NAME}:{PORT}/mcp", "address": "127.0.0.1", "transport": "streamable-http", "headers": {"X-Tenant": "one"}}
+        self.host.approve("named", entry)
+        server = self.host.wait_state("named", "running")
+        self.assertEqual(server["url"], entry["url"])
+        eventually("it is called", 20, lambda: self.echoes("named", "hello"))
+        shown = self.host.json("egress", "show", "named")["instances"]
+        self.assertEqual(shown[0]["rules"][0]["rule"], f"broker: tcp 127.0.0.1/32:{PORT}")
+        # Another place is another thing to approve, and so is a key that is trusted.
+        for change in ({"address": "127.0.0.9"}, {"tls_pins": [pin(self.good[0])]}):
+            self.host.change_entry("named", **change)
+            self.host.wait_refused("named", "entry-mismatch")
+            servers = self.host.read_registry()
+            servers["named"] = entry
+            self.host.write_registry(servers)
+            self.host.wait_state("named", "running")
+        # Somebody else at its place: neither the controller nor the broker says a word of a request.
+        self.show(self.foreign)
+        with self.assertRaises(Refused) as raised:
+            self.host.gateway.tool("/servers/named/mcp", "echo", text="x")
+        self.assertRegex(str(raised.exception), f"not good for {NAME}: unable to get local issuer certificate")
+        self.host.stop()
+        self.host.start(init=False)
+        eventually("it says why", 20, lambda: "unable to get local issuer certificate" in self.host.server("named")["why"])
+        self.assertEqual(self.host.server("named")["state"], "waiting")
+        self.show(self.good)
+        self.host.wait_state("named", "running", 60)
+        eventually("it is called", 20, lambda: self.echoes("named", "again"))
+
+    def test_by_key(self):
+        entry = {"url": f"https://127.0.0.1:{PORT}/mcp", "transport": "streamable-http", "tls_pins": [pin(self.foreign[0])]}
+        proposal = self.host.propose("pinned", entry)
+        done = self.host.cli("smoke", proposal, check=False, timeout=120)
+        self.assertNotEqual(done.returncode, 0)
+        self.assertIn(pin(self.good[0]), done.stdout + done.stderr)  # what somebody who looks for the right one can compare
+        self.show(self.foreign)
+        self.host.approve("pinned", entry)
+        self.host.wait_state("pinned", "running")
+        eventually("it is called", 20, lambda: self.echoes("pinned", "hello"))
+        self.show(self.good)
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 """`bulkhead discover`: what it finds in ToolHive's list and in Cursor's files, in which order, whom it lets nobody shadow, and that nothing of it runs."""
 import http.server
 import json
+import pathlib
+import sys
 import threading
 import unittest
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "rig"))
 from cli_host import CliTest, digest
+from tls_front import Authority, Front
 
 NOWHERE = "http://127.0.0.1:1/mcp"
 
@@ -81,7 +85,7 @@ class Discover(CliTest):
         self.assertEqual(servers["fetch", "toolhive_gateway"]["entry"], {"url": "http://127.0.0.1:20001/mcp", "transport": "streamable-http"})
         self.assertEqual(servers["old", "toolhive_gateway"]["entry"], {"url": "http://127.0.0.1:20002/sse", "transport": "sse"})
         self.assertEqual(servers["mode", "toolhive_gateway"]["entry"]["transport"], "sse")
-        self.assertIn("https", servers["far", "toolhive_gateway"]["why"])
+        self.assertIn("resolves names", servers["far", "toolhive_gateway"]["why"])
         self.assertIn("the registry has a server of this name", servers["mine", "toolhive_gateway"]["why"])
         self.assertEqual(servers["mine", "mcp.servers.json"]["state"], "declared")
         self.assertIsNone(notes["toolhive_gateway"])
@@ -111,10 +115,23 @@ class Discover(CliTest):
         self.assertNotIn("/elsewhere", [p for p, _ in self.handler.asked])
         self.handler.answers[path] = (200, {}, b'{"workloads": null}')
         self.assertIsNone(self.found(url=self.url)[1]["toolhive_gateway"])
-        for url in ("https://127.0.0.1/mcp", "http://example.org/mcp", "http://192.0.2.1/mcp", "file:///etc/passwd", "http://127.0.0.1:8080/mcp", "nonsense"):
+        for url in ("https://example.org/mcp", "http://example.org/mcp", "http://192.0.2.1/mcp", "file:///etc/passwd", "http://127.0.0.1:8080/mcp", "nonsense"):
             servers, notes = self.found(url=url)
             self.assertIn("TOOLHIVE_GATEWAY_URL", notes["toolhive_gateway"])
             self.assertEqual(servers, {})
+
+    def test_https(self):
+        authority = Authority(self.dir, "known")
+        front = Front(0, int(self.url.split(":")[2].split("/")[0]), *authority.issue("good", "127.0.0.1"))
+        self.addCleanup(front.close)
+        self.workloads({"name": "fetch", "url": "http://127.0.0.1:20001/mcp"})
+        url = f"https://127.0.0.1:{front.port}/mcp"
+        self.write_conf(f"gateway:\n  ca_file: {authority.certificate}\n")
+        servers, notes = self.found(url=url)
+        self.assertEqual(sorted(name for name, _ in servers), ["fetch", "toolhive"])
+        self.assertIsNone(notes["toolhive_gateway"])
+        self.write_conf(f"gateway:\n  ca_file: {Authority(self.dir, 'other').certificate}\n")
+        self.assertIn("certificate", self.found(url=url)[1]["toolhive_gateway"])
 
     def test_too_many(self):
         self.workloads(*({"name": f"s{i}", "url": f"http://127.0.0.1:{i + 1}/mcp"} for i in range(1000)))
@@ -162,7 +179,7 @@ class Discover(CliTest):
         self.discover("--propose", code=64, url=self.url)
         self.discover("fetch", code=64, url=self.url)
         self.assertIn("no source", self.discover("--propose", "other", code=1, url=self.url).err)
-        self.assertIn("https", self.discover("--propose", "far", code=1, url=self.url).err)
+        self.assertIn("resolves names", self.discover("--propose", "far", code=1, url=self.url).err)
         self.assertEqual(self.files(), [])
         ids = [p["id"] for p in self.discover("--propose", "fetch", "toolhive", "--json", url=self.url).json()]
         self.assertEqual(sorted(self.files()), sorted([f"fetch/{ids[0]}.yaml", f"toolhive/{ids[1]}.yaml"]))

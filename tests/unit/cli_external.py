@@ -5,18 +5,16 @@ import os
 import pathlib
 import socket
 import subprocess
+import sys
 import time
 import unittest
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "rig"))
+from broker_process import free_port
 from cli_host import CliTest, digest
+from tls_front import Authority, Front, pin
 
 BUILD = pathlib.Path(os.environ.get("top_builddir", ".")).resolve()
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class External(CliTest):
@@ -118,11 +116,42 @@ class External(CliTest):
             self.assertIn(part, self.run_cli("validate", code=1).err.replace("/", "."))
 
     def test_refused_at_once(self):
-        for url in ("https://127.0.0.1/mcp", "http://example.org/mcp", "http://192.0.2.1/mcp", "http://127.0.0.1:8080/mcp"):
+        for url in ("https://169.254.169.254/mcp", "http://example.org/mcp", "http://192.0.2.1/mcp", "http://127.0.0.1:8080/mcp"):
             self.assertIn("outside.url", self.run_cli("propose", "outside", "--url", url, code=1).err)
         self.assertIn("goes with servers that run here", self.run_cli("propose", "outside", "--url", self.url, "--memory", "64m", code=1).err)
+        self.assertIn("address", self.run_cli("propose", "outside", "--url", "https://mcp.example.com/mcp", code=1).err)
+        self.assertIn("tls_pins", self.run_cli("propose", "outside", "--url", self.url, "--tls-pin", "a", code=1).err)
         self.run_cli("propose", "outside", "--url", self.url, "--image", "a", code=64)
         self.assertEqual(self.files(), [])
+
+    def test_smoke_by_https(self):
+        self.serve()
+        known, other = Authority(self.dir, "known"), Authority(self.dir, "other")
+        good, foreign = known.issue("good", "mcp.tools.example"), other.issue("foreign", "mcp.tools.example")
+        self.write_conf(f"helpers: {BUILD}\nsmoke:\n  timeout: 20s\ngateway:\n  ca_file: {known.certificate}\n")
+        cases = ((good, "mcp.tools.example", (), None), (good, "mcp.tools.example", (pin(good[0]), pin(foreign[0])), None), (foreign, "mcp.tools.example", (pin(foreign[0]),), None),
+                 (good, "www.tools.example", (), "certificate subject name"), (foreign, "mcp.tools.example", (), "certificate"),
+                 (good, "mcp.tools.example", (pin(foreign[0]),), f"key is {pin(good[0])}, which is none of"))
+        for i, (pair, host, pins, why) in enumerate(cases):
+            with self.subTest(i):
+                front = Front(0, self.port, *pair)
+                self.url = f"https://{host}:{front.port}/mcp"
+                proposal = self.propose_url("--address", "127.0.0.1", *(x for p in pins for x in ("--tls-pin", p)), name=f"outside-{i}")
+                answer = self.smoke(proposal, code=1 if why else 0)
+                if why:
+                    self.assertIn(why, answer.json()[0]["smoke"]["why"])
+                    self.assertEqual(front.bytes, 0)
+                else:
+                    self.assertIn("echo", answer.json()[0]["smoke"]["tools"])
+                    self.assertEqual(set(front.names), {host})
+                front.close()
+
+    def test_by_https(self):
+        key = "sha256//AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+        proposal = self.run_cli("propose", "outside", "--url", "https://mcp.example.com/mcp", "--address", "203.0.113.5", "--tls-pin", key).out.strip()
+        text = self.git("show", f"main:outside/{proposal}.yaml").decode()
+        for part in ("https://mcp.example.com:443/mcp", "203.0.113.5", key):
+            self.assertIn(part, text)
 
 
 if __name__ == "__main__":

@@ -205,7 +205,7 @@ int upstream_http_new(struct upstream **ret, _unused_ sd_event *loop, const stru
         return upstream_new(ret, config, events, user, true);
 }
 
-int upstream_pool_new(struct upstream_pool **ret, _unused_ sd_event *loop, _unused_ struct err **err)
+int upstream_pool_new(struct upstream_pool **ret, _unused_ sd_event *loop, _unused_ const char *ca_file, _unused_ struct err **err)
 {
         *ret = NULL;
         return 0;

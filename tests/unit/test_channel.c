@@ -40,7 +40,7 @@ static void refuse(const char *text, const char *part)
 static void test_roundtrip(_unused_ void **state)
 {
         char *tools[] = {"echo", "a \"quoted\" one", NULL}, *none[] = {NULL}, *actions[] = {"read echo", "exec a tool", NULL},
-             *headers[] = {"X-Tenant: one", "X-B: a: b", NULL};
+             *headers[] = {"X-Tenant: one", "X-B: a: b", NULL}, *pins[] = {"sha256//AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=", NULL};
         struct channel_message m = {.kind = CHANNEL_SERVER,
                                     .entry = {.name = "web",
                                               .transport = TRANSPORT_STREAMABLE_HTTP,
@@ -50,6 +50,8 @@ static void test_roundtrip(_unused_ void **state)
                                               .address = "10.213.0.10",
                                               .port = 3000,
                                               .path = "/mcp",
+                                              .tls_host = "mcp.example.com",
+                                              .tls_pins = pins,
                                               .headers = headers,
                                               .prefix = "",
                                               .per_session = true,
@@ -70,6 +72,12 @@ static void test_roundtrip(_unused_ void **state)
         m.entry.headers = NULL;
         assert_false(channel_entry_equal(&m.entry, &copy));
         m.entry.headers = headers;
+        m.entry.tls_pins = NULL;
+        assert_false(channel_entry_equal(&m.entry, &copy));
+        m.entry.tls_pins = pins;
+        m.entry.tls_host = "mcp.example.org";
+        assert_false(channel_entry_equal(&m.entry, &copy));
+        m.entry.tls_host = "mcp.example.com";
         m.entry.actions = NULL;
         assert_false(channel_entry_equal(&m.entry, &copy));
         m.entry.actions = actions;
@@ -184,6 +192,12 @@ static void test_refused_texts(_unused_ void **state)
         refuse(HTTP ",\"readiness\":\"coming\",\"port\":0}", "\"port\"");
         refuse(HTTP ",\"readiness\":\"coming\",\"headers\":[\"X-A\"]}", "\"headers\"");
         refuse(HTTP ",\"readiness\":\"coming\",\"headers\":[\"X-A: b\\r\\nX-B: c\"]}", "\"headers\"");
+        refuse(HTTP ",\"readiness\":\"coming\",\"tls_host\":\"a b\"}", "\"tls_host\"");
+        refuse(HTTP ",\"readiness\":\"coming\",\"tls_host\":\"\"}", "\"tls_host\"");
+        refuse(HTTP ",\"readiness\":\"coming\",\"tls_host\":\"a\",\"tls_pins\":[\"sha256//\"]}", "\"tls_pins\"");
+        refuse(HTTP ",\"readiness\":\"coming\",\"tls_pins\":[\"sha256//AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=\"]}",
+               "goes with an HTTP server");
+        refuse(STDIO ",\"readiness\":\"asleep\",\"tls_host\":\"a\"}", "goes with an HTTP server");
 }
 
 static void test_fits(_unused_ void **state)

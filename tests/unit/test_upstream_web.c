@@ -335,7 +335,7 @@ void web_session(struct rig *r, struct web *w)
 
         if (!w->port)
                 web_start(w, r);
-        assert_ok(upstream_pool_new(&r->pool, r->loop, &err));
+        assert_ok(upstream_pool_new(&r->pool, r->loop, NULL, &err));
         r->config.pool = r->pool;
         assert_ok(upstream_http_new(&r->u, r->loop, &r->config, &rig_events, r, &err));
         assert_false(r->ready);
