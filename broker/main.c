@@ -115,6 +115,7 @@ static int make_gateway(struct broker *b, struct err **err)
                 .max_sessions = c->gateway_max_sessions,
                 .session_idle_ms = SESSION_IDLE_MS,
                 .max_waiting = 256,
+                .max_agent_instances = (c->gateway_max_server_instances + 1) / 2,
                 .ca_file = c->ca_file,
                 .cache = b->cache,
         };

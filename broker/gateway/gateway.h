@@ -16,14 +16,15 @@ struct gateway;
 
 struct gateway_config {
         struct upstream_limits upstream;
-        uint64_t call_timeout_ms; /* without an answer or progress */
-        uint64_t call_cap_ms;     /* in all */
-        uint64_t start_ms;        /* how long a caller waits for a server that is being started */
-        unsigned max_sessions;    /* of legacy clients */
-        uint64_t session_idle_ms; /* without a request or an open stream, then they end */
-        unsigned max_waiting;     /* calls that wait for one server to come up */
-        const char *ca_file;      /* PEM: the authorities whose certificates external servers may have; copied */
-        struct tool_cache *cache; /* borrowed; NULL: nothing is remembered over a restart */
+        uint64_t call_timeout_ms;     /* without an answer or progress */
+        uint64_t call_cap_ms;         /* in all */
+        uint64_t start_ms;            /* how long a caller waits for a server that is being started */
+        unsigned max_sessions;        /* of legacy clients */
+        uint64_t session_idle_ms;     /* without a request or an open stream, then they end */
+        unsigned max_waiting;         /* calls that wait for one server to come up */
+        unsigned max_agent_instances; /* of one server that has an instance for every session; 0: as many as there may be */
+        const char *ca_file;          /* PEM: the authorities whose certificates external servers may have; copied */
+        struct tool_cache *cache;     /* borrowed; NULL: nothing is remembered over a restart */
 };
 
 /* What the gateway asks of the controller, the link's three words; and what it tells. serial: of one instance of a server that has many;

@@ -128,6 +128,26 @@ bool instance_was_lost(struct server *s, struct call *c)
         return true;
 }
 
+/* An agent that opens session after session is not to leave nothing for the others. Operators are not told apart. */
+bool instance_is_one_too_many(struct server *s, struct call *c)
+{
+        const char *agent = c->session && c->session->who ? guard_name(s->g, c->session->who) : NULL;
+        unsigned n = 0, most = s->g->config.max_agent_instances;
+        const struct instance *i;
+
+        if (!agent || !most || instance_of(s, c) || c->own || c->listing)
+                return false;
+        LIST_FOREACH (i, &s->instances, struct instance, in_server)
+                n += i->session && i->session->who && str_eq(guard_name(s->g, i->session->who), agent);
+        if (n < most)
+                return false;
+        _cleanup_free_ char *why = mem_printf("%u sessions of this agent have an instance of it, which is half of all there may be "
+                                              "(gateway.max_server_instances): end one, or try again later",
+                                              n);
+        wait_fail(c, ERR_LIMIT, why);
+        return true;
+}
+
 void instance_wake(struct server *s, struct call *c)
 {
         if (!instance_of(s, c))

@@ -184,6 +184,8 @@ struct instance *instance_of_client(const struct server *s, const struct session
 bool instance_client_has_one(const struct server *s, const struct call *c);
 /* The one of c's client is gone, and c was failed to say so. */
 bool instance_was_lost(struct server *s, struct call *c);
+/* Its client's would be more than one agent may have, and c was failed to say so. */
+bool instance_is_one_too_many(struct server *s, struct call *c);
 /* c waits for its client's: it is on its way from now on. */
 void instance_wake(struct server *s, struct call *c);
 void instance_ready(struct instance *i);

@@ -184,7 +184,7 @@ void server_want(struct server *s, struct call *c, void (*then)(struct call *c))
                 wait_fail(c, ERR_LIMIT, "too many calls wait for it: try again");
                 return;
         }
-        if (server_has_instances(s) && instance_was_lost(s, c))
+        if (server_has_instances(s) && (instance_was_lost(s, c) || instance_is_one_too_many(s, c)))
                 return;
         c->then = then;
         c->deadline_ms = now_ms(s->g->loop) + s->g->config.start_ms;

@@ -475,7 +475,8 @@ struct world *world_new(void)
                                                      .start_ms = 100,
                                                      .max_sessions = 8,
                                                      .session_idle_ms = 60000,
-                                                     .max_waiting = 4};
+                                                     .max_waiting = 4,
+                                                     .max_agent_instances = 2};
         struct world *w = NEW(struct world);
         struct gateway_controller controller = {.start = on_start, .stop = on_stop, .renew = on_renew, .differs = on_differs, .user = w};
 

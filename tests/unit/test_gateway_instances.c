@@ -422,6 +422,76 @@ static void test_idle(_unused_ void **state)
         world_free(w);
 }
 
+/* -- agents ------------------------------------------------------------------------------------------------------------------- */
+static struct principal *keep(struct principal *who)
+{
+        return who;
+}
+
+static void drop(_unused_ struct principal *who)
+{
+}
+
+static const char *name_of(const struct principal *who)
+{
+        return (const char *)who;
+}
+
+static bool sees(_unused_ const struct principal *who, _unused_ enum policy_kind kind, _unused_ const char *server,
+                 _unused_ const char *name, _unused_ void *user)
+{
+        return true;
+}
+
+static const struct gateway_guard guard = {.ref = keep, .unref = drop, .name = name_of, .visible = sees};
+
+static struct exchange *agent_begins(struct world *w, char *agent)
+{
+        struct exchange *x = fake_exchange("POST", ONE,
+                                           "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":"
+                                           "\"2025-11-25\",\"capabilities\":{}}}",
+                                           JSON, ACCEPT, NULL);
+
+        x->identity = agent;
+        return run(w, x);
+}
+
+/* One agent's sessions do not get all instances there are; others', and operators', are none of its. */
+static void test_one_agents_share(_unused_ void **state)
+{
+        char alice[] = "alice", bob[] = "bob";
+        struct world *w = start();
+        struct exchange *x, *first;
+
+        gateway_set_guard(w->g, &guard);
+        first = agent_begins(w, alice);
+        (void)comes_up(w);
+        x = agent_begins(w, alice);
+        (void)comes_up(w);
+        assert_non_null(fake_header(x, "Mcp-Session-Id"));
+        x = agent_begins(w, alice);
+        assert_int_equal(w->starts, 2);
+        assert_non_null(strstr(x->answer, "2 sessions of this agent"));
+        assert_non_null(strstr(x->answer, "\"retryable\":true"));
+        x = agent_begins(w, bob);
+        (void)comes_up(w);
+        assert_non_null(fake_header(x, "Mcp-Session-Id"));
+        for (int i = 0; i < 3; i++) {
+                x = begin(w, ONE, "{}");
+                (void)comes_up(w);
+                assert_non_null(fake_header(x, "Mcp-Session-Id"));
+        }
+        /* One that ends makes room for the next. */
+        _cleanup_free_ char *id = mem_printf("Mcp-Session-Id: %s", fake_header(first, "Mcp-Session-Id"));
+        x = fake_exchange("DELETE", ONE, NULL, id, NULL);
+        x->identity = alice;
+        (void)run(w, x);
+        x = agent_begins(w, alice);
+        (void)comes_up(w);
+        assert_non_null(fake_header(x, "Mcp-Session-Id"));
+        world_free(w);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -430,7 +500,7 @@ int main(void)
                 cmocka_unit_test(test_crash_behind_all), cmocka_unit_test(test_does_not_come),
                 cmocka_unit_test(test_principals),       cmocka_unit_test(test_lists),
                 cmocka_unit_test(test_changes),          cmocka_unit_test(test_idle),
-                cmocka_unit_test(test_subscriptions),
+                cmocka_unit_test(test_subscriptions),    cmocka_unit_test(test_one_agents_share),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
