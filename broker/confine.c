@@ -69,7 +69,7 @@ static int allow_writing(scmp_filter_ctx f)
 {
         static const int calls[] = {SCMP_SYS(rename), SCMP_SYS(renameat), SCMP_SYS(renameat2), SCMP_SYS(unlink), SCMP_SYS(unlinkat),
                                     SCMP_SYS(fsync), SCMP_SYS(fdatasync), SCMP_SYS(pread64), SCMP_SYS(pwrite64), SCMP_SYS(ftruncate),
-                                    SCMP_SYS(fchmod),
+                                    SCMP_SYS(fchmod), SCMP_SYS(fallocate),
                                     /* of the counters, which are synced without waiting; their context is made before */
                                     SCMP_SYS(io_submit), SCMP_SYS(io_getevents), SCMP_SYS(io_destroy)};
         int r = allow_more(f);

@@ -242,8 +242,7 @@ struct ledger *ledger_free(struct ledger *l)
         free(l->states);
         free(l->declared);
         ledger_sync_deinit(l);
-        if (l->journal >= 0)
-                close(l->journal);
+        ledger_close_journal(l);
         if (l->lock >= 0)
                 close(l->lock);
         free(l->dir);

@@ -4,11 +4,11 @@
  * rules: numbers in, numbers out. Used by broker/policy.
  *
  * Durability. A directory holds `counters` (a snapshot, replaced by tmp + fsync + rename) and `counters.N.journal` (what came after
- * snapshot N, fixed-size records with a checksum). ledger_take() has written its record before it returns, so whatever kills the process,
- * nothing that was admitted is forgotten; a record torn by the kill belongs to a call that never went out. No fsync stands in the way of a
- * call: only a crash of the kernel or of the power can lose records, and agents cause neither. ledger_sync(), called once a second, bounds
- * what such a crash forgets. A counter is never lower than what was admitted, but may be higher: what was reserved and not settled when
- * the process died counts as used.
+ * snapshot N, fixed-size records with a checksum, in memory that is the file's). ledger_take() has written its record before it returns,
+ * so whatever kills the process, nothing that was admitted is forgotten; a record torn by the kill belongs to a call that never went out.
+ * No fsync stands in the way of a call: only a crash of the kernel or of the power can lose records, and agents cause neither.
+ * ledger_sync(), called once a second, bounds what such a crash forgets. A counter is never lower than what was admitted, but may be
+ * higher: what was reserved and not settled when the process died counts as used.
  */
 #pragma once
 

@@ -1,15 +1,21 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sodium.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "broker/policy/ledger_internal.h"
 #include "common/file.h"
 
 /* Both files are for this machine alone: numbers stand in them as in memory. */
-#define MAGIC        "bulkhead counters 1\n"
+#define MAGIC        "bulkhead counters 2\n"
 #define MAGIC_SIZE   (sizeof(MAGIC) - 1)
-#define MAX_SNAPSHOT (64U << 20) /* more than LEDGER_MAX_AGENTS with all their windows */
+#define MAX_SNAPSHOT (64U << 20)  /* more than LEDGER_MAX_AGENTS with all their windows */
+#define GROWTH       (256U << 10) /* bytes by which the journal gets room on the disk */
+
+/* Records begin at multiples of it, so that none lies in two sectors of the disk: each is there whole, or not at all. */
+#define RECORD_ROOM 64U
+_Static_assert(sizeof(struct record) <= RECORD_ROOM && LEDGER_JOURNAL_BYTES % GROWTH == 0 && GROWTH % RECORD_ROOM == 0, "records fit");
 
 /* What a snapshot begins with, behind the magic, and each agent in it. A SHA-256 over all of it ends it. */
 struct header {
@@ -67,6 +73,31 @@ static void save_states(struct buf *b, const struct header *header, struct ledge
         buf_add(b, sum, sizeof(sum));
 }
 
+/* What is written into memory below has its place on the disk before, so that a full disk is an error here, and not a signal there. */
+static int give_room(int fd, size_t at)
+{
+        static const char zeros[4096];
+
+        if (fallocate(fd, 0, (off_t)at, GROWTH) == 0)
+                return 0;
+        if (errno != EOPNOTSUPP)
+                return -1;
+        for (size_t k = 0; k < GROWTH; k += sizeof(zeros))
+                if (pwrite(fd, zeros, sizeof(zeros), (off_t)(at + k)) != (ssize_t)sizeof(zeros))
+                        return -1;
+        return 0;
+}
+
+void ledger_close_journal(struct ledger *l)
+{
+        if (l->records)
+                munmap(l->records, LEDGER_JOURNAL_BYTES);
+        if (l->journal >= 0)
+                close(l->journal);
+        l->records = NULL;
+        l->journal = -1;
+}
+
 int ledger_write_snapshot(struct ledger *l, struct ledger_state *const *states, size_t n, struct err **err)
 {
         const struct header header = {l->generation + 1, l->now_ms, (uint32_t)n, sizeof(struct window)};
@@ -76,37 +107,51 @@ int ledger_write_snapshot(struct ledger *l, struct ledger_state *const *states, 
 
         /* First the journal, so that no snapshot is ever without one; one of a try that failed is overwritten. */
         _cleanup_fd_ int fd = open(journal, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0600);
-        if (fd < 0)
+        if (fd < 0 || give_room(fd, 0) < 0)
+                return err_sys(err, errno, "cannot make %s", journal);
+        char *records = mmap(NULL, LEDGER_JOURNAL_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+        if (records == MAP_FAILED)
                 return err_sys(err, errno, "cannot make %s", journal);
         save_states(&b, &header, states);
-        if (file_write_atomic(path, b.data, b.len, 0600, err) < 0)
+        if (file_write_atomic(path, b.data, b.len, 0600, err) < 0) {
+                munmap(records, LEDGER_JOURNAL_BYTES);
                 return err_wrap(err, "counters");
-        if (l->journal >= 0)
-                close(l->journal);
+        }
+        ledger_close_journal(l);
         unlink(old_journal);
         l->journal = TAKE_FD(fd);
+        l->records = records;
         l->journal_size = 0;
+        l->journal_room = GROWTH;
         l->unsynced = false;
         l->generation = header.generation;
         return 0;
 }
 
+/* For one record more. */
+static int make_room(struct ledger *l, struct err **err)
+{
+        if (l->journal_size == LEDGER_JOURNAL_BYTES)
+                return ledger_write_snapshot(l, l->states, l->n_states, err);
+        if (l->journal_size < l->journal_room)
+                return 0;
+        if (give_room(l->journal, l->journal_room) < 0)
+                return err_sys(err, errno, "cannot write the journal of the counters in %s", l->dir);
+        l->journal_room += GROWTH;
+        return 0;
+}
+
 int ledger_append(struct ledger *l, struct record *r, struct err **err)
 {
-        ssize_t n;
-
         if (!l->dir)
                 return 0;
-        if (l->journal_size + (off_t)sizeof(*r) > LEDGER_JOURNAL_BYTES && ledger_write_snapshot(l, l->states, l->n_states, err) < 0)
+        if (!l->records)
+                return err_set(err, ERR_INTERNAL, "no agent has been declared to the counters in %s", l->dir);
+        if (make_room(l, err) < 0)
                 return -1;
         r->check = record_check(r, l->generation);
-        do {
-                n = pwrite(l->journal, r, sizeof(*r), l->journal_size);
-        } while (n < 0 && errno == EINTR);
-        /* What was written of a torn record is overwritten by the next one. */
-        if (n != sizeof(*r))
-                return err_sys(err, n < 0 ? errno : ENOSPC, "cannot write the journal of the counters in %s", l->dir);
-        l->journal_size += n;
+        memcpy(l->records + l->journal_size, r, sizeof(*r));
+        l->journal_size += RECORD_ROOM;
         l->unsynced = true;
         return 0;
 }
@@ -181,19 +226,20 @@ static bool all_zero(const char *p, size_t n)
 }
 
 /*
- * A record that a kill or a full disk tore is the last one, and belongs to a call that was never let through. After a power failure the
- * file may end in zeros. Anything else is damage.
+ * A record that a kill tore is the last one, and belongs to a call that was never let through. Room for records is zero until they are
+ * written; after a power failure some of the last second may be so, in any order, and those that are there count. Anything else is damage.
  */
 static bool replay(struct ledger *l, const char *text, size_t n)
 {
         struct record r;
-        size_t at = 0;
 
-        for (; at + sizeof(r) <= n; at += sizeof(r)) {
+        for (size_t at = 0; at + RECORD_ROOM <= n; at += RECORD_ROOM) {
                 memcpy(&r, text + at, sizeof(r));
+                if (all_zero(text + at, RECORD_ROOM))
+                        continue;
                 if (r.check != record_check(&r, l->generation) || r.agent >= l->n_states ||
                     (r.type != RECORD_TAKE && r.type != RECORD_SETTLE))
-                        return all_zero(text + at, n - at) || at + sizeof(r) == n;
+                        return all_zero(text + at + RECORD_ROOM, n - at - RECORD_ROOM);
                 ledger_apply(l, &r);
         }
         return true;
@@ -211,7 +257,7 @@ int ledger_read(struct ledger *l, struct err **err)
         if (!read_snapshot(l, text, n))
                 return damaged(l, "counters", err);
         journal = journal_path(l, l->generation);
-        if (file_read(&records, &n, journal, LEDGER_JOURNAL_BYTES + sizeof(struct record), FILE_TRUSTED, err) < 0)
+        if (file_read(&records, &n, journal, LEDGER_JOURNAL_BYTES, FILE_TRUSTED, err) < 0)
                 return err_wrap(err, "counters");
         return replay(l, records, n) ? 0 : damaged(l, "its journal", err);
 }

@@ -29,11 +29,12 @@ struct ledger {
         char *dir; /* NULL: memory only */
         int lock;  /* the directory, locked: two processes would count past each other */
         uint64_t generation, now_ms;
-        int journal; /* -1: none yet */
-        off_t journal_size;
-        bool unsynced, syncing;       /* not on the disk yet; on its way there */
-        uint64_t aio;                 /* context of the kernel's asynchronous I/O; 0: none */
-        struct ledger_state **states; /* a place is kept as long as the process lives: tickets name it */
+        int journal;   /* -1: none yet */
+        char *records; /* its bytes, in memory that is the file's: a system call for each would cost more than all else here */
+        size_t journal_size, journal_room; /* bytes that hold records; that have a place on the disk */
+        bool unsynced, syncing;            /* not on the disk yet; on its way there */
+        uint64_t aio;                      /* context of the kernel's asynchronous I/O; 0: none */
+        struct ledger_state **states;      /* a place is kept as long as the process lives: tickets name it */
         size_t n_states;
         uint32_t *declared; /* places of the declared agents */
         size_t n_declared;
@@ -61,6 +62,7 @@ void ledger_sync_deinit(struct ledger *l);
 /* -- ledger_file.c ------------------------------------------------------------------------------------------------------------ */
 /* Snapshot of these states as the next generation, with an empty journal. On success l has the new generation and journal. */
 _must_check_ int ledger_write_snapshot(struct ledger *l, struct ledger_state *const *states, size_t n, struct err **err);
+void ledger_close_journal(struct ledger *l);
 /* Reads both files into a new ledger. Nothing there is a new beginning. */
 _must_check_ int ledger_read(struct ledger *l, struct err **err);
 /* Appends a record; fills in its check. */

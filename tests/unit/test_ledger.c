@@ -251,8 +251,28 @@ static void counters_survive_a_restart_and_a_new_policy(_unused_ void **state)
         remove_dir(dir);
 }
 
+#define RECORD 64 /* bytes that a record has in the journal */
+
+/* What is counted after these bytes were written into the journal; -1: it is damaged. */
+static int counted_after(const char *dir, const char *journal, const void *bytes, size_t n, off_t at)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct ledger *l = NULL;
+        int fd = open(journal, O_RDWR), calls = -1;
+
+        assert_int_equal(pwrite(fd, bytes, n, at), n);
+        close(fd);
+        if (ledger_open(&l, dir, &err) == 0)
+                calls = (int)l->states[0]->calls;
+        else
+                assert_non_null(strstr(err_msg(err), "damaged"));
+        ledger_free(l);
+        return calls;
+}
+
 static void damage_is_an_error_and_a_torn_end_is_not(_unused_ void **state)
 {
+        static const char zeros[4096];
         _cleanup_err_ struct err *err = NULL;
         struct ledger *l, *none = NULL;
         struct ledger_usage usage;
@@ -263,21 +283,20 @@ static void damage_is_an_error_and_a_torn_end_is_not(_unused_ void **state)
         l = open_ledger(dir, &alice, 1);
         assert_int_equal(take_many(l, 0, 1, NOW, 5), 5);
         ledger_free(l);
-        struct stat st;
-        assert_int_equal(stat(journal, &st), 0);
-        assert_int_equal(truncate(journal, st.st_size - 7), 0);
-        assert_ok(ledger_open(&l, dir, &err));
-        ledger_free(l);
-        assert_int_equal(truncate(journal, st.st_size + 4096), 0); /* the torn one and zeros behind it */
-        int fd = open(journal, O_RDWR);
-        assert_true(pwrite(fd, "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 40, st.st_size - 40) ==
-                    40);
-        assert_ok(ledger_open(&l, dir, &err));
-        ledger_free(l);
-        assert_true(pwrite(fd, "x", 1, 50) == 1); /* in the second record */
-        assert_fails(ledger_open(&none, dir, &err), "damaged");
-        close(fd);
-        fd = open(snapshot, O_RDWR);
+        assert_int_equal(counted_after(dir, journal, "", 0, 0), 5);
+        /* A kill in the middle of the last one. */
+        assert_int_equal(counted_after(dir, journal, zeros, 20, 4 * RECORD + 20), 4);
+        assert_int_equal(counted_after(dir, journal, zeros, RECORD, 4 * RECORD), 4);
+        /* What a power failure took from the middle: what is there counts. */
+        assert_int_equal(counted_after(dir, journal, zeros, RECORD, RECORD), 3);
+        assert_int_equal(counted_after(dir, journal, "x", 1, 2 * RECORD + 16), -1);
+        assert_int_equal(counted_after(dir, journal, zeros, RECORD, 2 * RECORD), 2);
+        /* The rest of the file may not be there at all. */
+        assert_int_equal(truncate(journal, 4 * RECORD), 0);
+        assert_int_equal(counted_after(dir, journal, "", 0, 0), 2);
+        assert_int_equal(truncate(journal, 4 * RECORD - 10), 0);
+        assert_int_equal(counted_after(dir, journal, "", 0, 0), 1);
+        int fd = open(snapshot, O_RDWR);
         assert_true(pwrite(fd, "x", 1, 30) == 1);
         close(fd);
         assert_fails(ledger_open(&none, dir, &err), "counters is damaged");
@@ -290,34 +309,37 @@ static void damage_is_an_error_and_a_torn_end_is_not(_unused_ void **state)
         remove_dir(dir);
 }
 
+/* A disk that is full when the journal needs more room. */
 static void what_cannot_be_written_is_not_admitted(_unused_ void **state)
 {
+        static const struct ledger_agent a = {"a", NULL, 0, LEDGER_DAY, UINT64_MAX, 5000, UINT64_MAX};
+        const unsigned room = (256 << 10) / RECORD;
         _cleanup_err_ struct err *err = NULL;
-        const struct ledger_ask ask = {0, 1, NOW, 0, 0};
+        const struct ledger_ask ask = {0, 0, NOW, 0, 0};
         struct ledger_answer answer;
         struct ledger_ticket ticket;
         struct ledger_usage usage;
         char dir[32];
 
         make_dir(dir);
-        _cleanup_(ledger_freep) struct ledger *l = open_ledger(dir, &alice, 1);
-        assert_int_equal(take_many(l, 0, 1, NOW, 2), 2);
-        struct rlimit old, small = {90, RLIM_INFINITY};
+        _cleanup_(ledger_freep) struct ledger *l = open_ledger(dir, &a, 1);
+        assert_int_equal(take_many(l, 0, 0, NOW, room), room);
+        struct rlimit old, small = {(256 << 10) + 100, RLIM_INFINITY};
         getrlimit(RLIMIT_FSIZE, &old);
         small.rlim_max = old.rlim_max;
         signal(SIGXFSZ, SIG_IGN);
-        setrlimit(RLIMIT_FSIZE, &small); /* in the middle of the third record */
+        setrlimit(RLIMIT_FSIZE, &small);
         int r = ledger_take(l, &ask, &answer, &ticket, &err);
         setrlimit(RLIMIT_FSIZE, &old);
         assert_int_equal(r, -1);
         assert_non_null(strstr(err_msg(err), "cannot write the journal"));
         assert_int_equal(ticket.agent, 0);
         ledger_usage(l, 0, NOW, &usage);
-        assert_true(usage.calls == 2);
-        assert_int_equal(take_many(l, 0, 1, NOW, 20), 8); /* over the torn one */
+        assert_true(usage.calls == room);
+        assert_int_equal(take_many(l, 0, 0, NOW, 2000), 5000 - room);
         ledger_freep(&l);
-        l = open_ledger(dir, &alice, 1);
-        assert_int_equal(take_many(l, 0, 1, NOW, 20), 0);
+        l = open_ledger(dir, &a, 1);
+        assert_int_equal(take_many(l, 0, 0, NOW, 20), 0);
         remove_dir(dir);
 }
 
@@ -339,7 +361,7 @@ static void two_processes_do_not_count_past_each_other(_unused_ void **state)
 static void journal_is_bounded(_unused_ void **state)
 {
         static const struct ledger_agent a = {"a", NULL, 0, LEDGER_DAY, UINT64_MAX, UINT64_MAX, UINT64_MAX};
-        const unsigned many = LEDGER_JOURNAL_BYTES / 40 + 1000;
+        const unsigned many = LEDGER_JOURNAL_BYTES / RECORD + 1000;
         struct ledger_usage usage;
         char dir[32];
 
@@ -351,7 +373,7 @@ static void journal_is_bounded(_unused_ void **state)
         _cleanup_free_ char *journal = mem_printf("%s/counters.2.journal", dir);
         struct stat st;
         assert_int_equal(stat(journal, &st), 0);
-        assert_true(st.st_size < 60000);
+        assert_int_equal(st.st_size, 256 << 10);
         l = open_ledger(dir, &a, 1);
         ledger_usage(l, 0, NOW, &usage);
         assert_true(usage.calls == many);
