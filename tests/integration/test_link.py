@@ -61,7 +61,7 @@ class Link(Case):
     def test_catalogue_and_stream(self):
         before, restarts = self.started("echo"), self.restarts("echo")
         with Broker(self.host) as broker:
-            self.assertEqual(broker.hello, {"version": 5})
+            self.assertEqual(broker.hello, {"version": 6})
             self.assertEqual(sorted(broker.servers), ["echo", "idle", "large", "lazy", "web"])
             # It ran, and nobody could talk to it: a session begins with the process.
             self.works(broker.stream("echo"))
