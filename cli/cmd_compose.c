@@ -55,6 +55,9 @@ static void note_rules(struct export *x, const struct registry_entry *entry)
 
                 note(x, entry->name, text);
         }
+        if (registry_entry_has_instances(entry))
+                note(x, entry->name,
+                     "ONE CONTAINER FOR ALL HERE, though its entry wants one for every session (\"sharing\": \"per-session\")");
 }
 
 /* 1: it may not run, and *why (owned) says why. */

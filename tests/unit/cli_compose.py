@@ -48,6 +48,16 @@ class Compose(CliTest):
         hosts = list(subnet.hosts())
         self.assertEqual((pool["gateway"], service["dns"], service["networks"]), (str(hosts[0]), [str(hosts[0])], {"echo": {"ipv4_address": str(hosts[1])}}))
 
+    def test_sharing(self):
+        """Here one container serves all; a reader has to be told where that is not what was approved."""
+        entry = self.dir / "entry.json"
+        for sharing in ("shared", "per-session"):
+            entry.write_text(json.dumps({"source": "docker_image", "image": "127.0.0.1:5000/mcp/echo:1.0@" + digest("echo"), "transport": "stdio", "sharing": sharing}))
+            proposal = self.run_cli("propose", "echo", "--entry", str(entry)).out.strip()
+            self.add_files({f"echo/{proposal}.smoke.json": self.evidence(proposal, ECHO)})
+            self.run_cli("promote", self.run_cli("--json", "approve", proposal, "--key", self.key, "--yes").json()["id"])
+            self.assertEqual("# echo: ONE CONTAINER FOR ALL HERE" in self.run_cli("compose", "export").out, sharing == "per-session")
+
     def test_what_a_server_has_besides(self):
         where = self.dir / "roots"
         where.mkdir()
