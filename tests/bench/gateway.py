@@ -232,9 +232,10 @@ def bench_calls(rounds, calls):
 
 def bench_throughput(rounds, calls):
     say("\n32 clients at once")
-    echo_port = free_port()
+    echo_port, relay_port = free_port(), free_port()
     with Processes() as p:
         wait_for(echo_port, p.start(ECHO, "--http", echo_port))
+        wait_for(relay_port, p.start(RELAY, "tcp", relay_port, "tcp", echo_port))
         g = p.enter_context(Gateway([stdio("echo", ECHO), over_http("web", echo_port)]))
         o = ["--in-flight", 32, "--calls", calls]
 
@@ -244,11 +245,16 @@ def bench_throughput(rounds, calls):
             r["cpu_us"] = (cpu_seconds(g.pid()) - before) * 1e6 / (32 * (calls + 50))
             return r
         for name, direct in (("echo", lambda: load([*o, "--framed"], "stdio", ECHO)), ("web", lambda: load(o, "http", f"127.0.0.1:{echo_port}/mcp"))):
-            got = interleave(rounds, direct=direct, gateway=lambda: through(name))
+            # Over stdio all are one stream directly, so that there is nothing like it for a relay.
+            relay = {} if name == "echo" else {"relay": lambda: load(o, "http", f"127.0.0.1:{relay_port}/mcp")}
+            got = interleave(rounds, direct=direct, gateway=lambda: through(name), **relay)
             title = "echo, stdio" if name == "echo" else "echo, HTTP"
             figure(f"{title}: direct / gateway", f"{median(got['direct'], 'per_second'):.0f} / {median(got['gateway'], 'per_second'):.0f}", "/s")
             each = [b["per_second"] / a["per_second"] for a, b in zip(got["direct"], got["gateway"])]
             figure(f"{title}: of direct throughput", f"{100 * statistics.median(each):.0f}", "%", ">= 50", f"worst {100 * min(each):.0f}")
+            if relay:
+                each = [b["per_second"] / a["per_second"] for a, b in zip(got["direct"], got["relay"])]
+                figure(f"{title}: of direct throughput, a relay that only copies", f"{100 * statistics.median(each):.0f}", "%")
             figure(f"{title}: CPU of the broker for a call", f"{median(got['gateway'], 'cpu_us'):.1f}", "us", "<= 30")
 
 
