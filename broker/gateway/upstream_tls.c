@@ -177,6 +177,8 @@ static int make_context(struct tls_trust *t, struct err **err)
                 return err_set(err, ERR_INTERNAL, "TLS does not start: %s", ERR_reason_error_string(ERR_peek_last_error()));
         SSL_CTX_set_options(t->context, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
         SSL_CTX_set_mode(t->context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
+        /* Messages of TLS' own are no data: a server that sends nothing else would be read from without end. */
+        SSL_CTX_clear_mode(t->context, SSL_MODE_AUTO_RETRY);
         SSL_CTX_set_session_cache_mode(t->context, SSL_SESS_CACHE_OFF);
         SSL_CTX_set_max_cert_list(t->context, MAX_CHAIN);
         SSL_CTX_set_verify(t->context, SSL_VERIFY_PEER, NULL);
