@@ -6,15 +6,18 @@
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <sodium.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "common/file.h"
 #include "common/mem.h"
 #include "common/text.h"
 
-#define MAX_AUTHORITIES (4U << 20)  /* bytes of the file; Debian's has 220 KiB */
-#define MAX_CHAIN       (64U << 10) /* bytes of all certificates that a server sends */
-#define RECORD          (16U << 10) /* what goes into one record */
+#define MAX_AUTHORITIES (4U << 20)   /* bytes of the file; Debian's has 220 KiB */
+#define MAX_CHAIN       (64U << 10)  /* bytes of all certificates that a server sends */
+#define RECORD          (16U << 10)  /* what goes into one record */
+#define TURN            (128U << 10) /* bytes that are read in one call, whatever comes of them */
+#define MAX_HANDSHAKE   (256U << 10)
 #define PIN             "sha256//"
 
 /* -- certificate authorities ---------------------------------------------------------------------------------------------------- */
@@ -119,11 +122,15 @@ struct tls_trust {
 
 struct tls {
         SSL *ssl;
+        int fd;
         const struct tls_trust *trust;
-        char *pin; /* of the key that was none of the pins */
+        size_t turn;    /* bytes that may be read in this one still */
+        size_t shaking; /* read in the handshake */
+        char *pin;      /* of the key that was none of the pins */
         bool open, broken;
-        bool ended; /* behind what was read last: */
-        int end;    /* 0: it was said; else an errno */
+        bool hung_up; /* its socket has ended */
+        bool ended;   /* behind what was read last: */
+        int end;      /* 0: it was said; else an errno */
 };
 
 static char *pin_of(X509 *x)
@@ -222,6 +229,67 @@ bool tls_trust_is(const struct tls_trust *t, const char *host, char *const *pins
         return t ? str_eq(t->host, host) && strv_equal(t->pins, pins) : !host;
 }
 
+/* -- the socket ------------------------------------------------------------------------------------------------------------------- */
+/*
+ * OpenSSL reads for as long as there is something, and overlooks messages of which a server may send any number. So it is told that there
+ * is nothing more now when a turn is over; epoll tells of the rest again.
+ */
+static int socket_read(BIO *b, char *bytes, int n)
+{
+        struct tls *t = BIO_get_data(b);
+        ssize_t r;
+
+        BIO_clear_retry_flags(b);
+        if (t->turn == 0) {
+                BIO_set_retry_read(b);
+                return -1;
+        }
+        r = recv(t->fd, bytes, MIN((size_t)n, t->turn), MSG_DONTWAIT);
+        if (r > 0) {
+                t->turn -= (size_t)r;
+                t->shaking += t->open ? 0 : (size_t)r;
+        }
+        t->hung_up = r == 0;
+        if (r < 0 && (errno == EAGAIN || errno == EINTR))
+                BIO_set_retry_read(b);
+        return (int)r;
+}
+
+static int socket_write(BIO *b, const char *bytes, int n)
+{
+        const struct tls *t = BIO_get_data(b);
+        ssize_t r = send(t->fd, bytes, (size_t)n, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+        BIO_clear_retry_flags(b);
+        if (r < 0 && (errno == EAGAIN || errno == EINTR))
+                BIO_set_retry_write(b);
+        return (int)r;
+}
+
+static long socket_control(BIO *b, int what, _unused_ long n, _unused_ void *at)
+{
+        const struct tls *t = BIO_get_data(b);
+
+        return what == BIO_CTRL_EOF ? t->hung_up : what == BIO_CTRL_FLUSH;
+}
+
+static BIO *socket_new(struct tls *t)
+{
+        static BIO_METHOD *method;
+        BIO *b;
+
+        if (!method &&
+            !((method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "socket")) && BIO_meth_set_read(method, socket_read) &&
+              BIO_meth_set_write(method, socket_write) && BIO_meth_set_ctrl(method, socket_control)))
+                return NULL;
+        b = BIO_new(method);
+        if (b) {
+                BIO_set_data(b, t);
+                BIO_set_init(b, 1);
+        }
+        return b;
+}
+
 /* -- one connection --------------------------------------------------------------------------------------------------------------- */
 
 static bool expect_host(SSL *ssl, const struct tls_trust *trust)
@@ -237,13 +305,18 @@ static bool expect_host(SSL *ssl, const struct tls_trust *trust)
 int tls_new(struct tls **ret, struct tls_trust *trust, int fd, struct err **err)
 {
         struct tls *t;
+        BIO *b;
 
         if (!trust->pins && ask_authorities(trust, err) < 0)
                 return -1;
         t = NEW(struct tls);
+        t->fd = fd;
         t->trust = trust;
         t->ssl = SSL_new(trust->context);
-        if (!t->ssl || !SSL_set_fd(t->ssl, fd) || !SSL_set_app_data(t->ssl, t) || !expect_host(t->ssl, trust)) {
+        b = t->ssl ? socket_new(t) : NULL;
+        if (b)
+                SSL_set_bio(t->ssl, b, b);
+        if (!b || !SSL_set_app_data(t->ssl, t) || !expect_host(t->ssl, trust)) {
                 tls_free(t);
                 return err_set(err, ERR_INTERNAL, "no memory for TLS");
         }
@@ -287,10 +360,16 @@ enum tls_step tls_handshake(struct tls *t, struct err **err)
         int r;
 
         ERR_clear_error();
+        t->turn = TURN;
         r = SSL_do_handshake(t->ssl);
         if (r == 1) {
                 t->open = true;
                 return TLS_DONE;
+        }
+        if (t->shaking > MAX_HANDSHAKE) {
+                t->broken = true;
+                err_set(err, ERR_DENIED, "TLS: it sends more than %u bytes before it has proved who it is", MAX_HANDSHAKE);
+                return TLS_FAILED;
         }
         switch (SSL_get_error(t->ssl, r)) {
         case SSL_ERROR_WANT_READ:
@@ -328,6 +407,7 @@ ssize_t tls_read(struct tls *t, void *bytes, size_t n)
         size_t have = 0, got;
         ssize_t last = 1;
 
+        t->turn = TURN;
         /* A call gives one record at most. */
         while (have < n && last > 0 && !t->ended) {
                 ERR_clear_error();
@@ -363,6 +443,7 @@ ssize_t tls_write(struct tls *t, const struct iovec *parts, size_t n_parts)
                 return 0;
         ERR_clear_error();
         errno = 0;
+        t->turn = TURN;
         int r = SSL_write_ex(t->ssl, record, n, &taken);
         return r > 0 ? (ssize_t)taken : outcome(t, r, SSL_ERROR_WANT_WRITE);
 }

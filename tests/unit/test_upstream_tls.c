@@ -147,6 +147,15 @@ static void speaks_http(int fd)
         pause();
 }
 
+/* Before anything is proved: a message that clients have to overlook, as fast as it is taken. */
+static void floods_at_once(int fd)
+{
+        static char record[5 + 16384] = {0x16, 0x03, 0x03, 0x40, 0x00}; /* of HelloRequest, four zeros each */
+
+        while (write(fd, record, sizeof(record)) > 0)
+                ;
+}
+
 static void leaves(int fd)
 {
         char hello[16];
@@ -223,6 +232,18 @@ static void a_flood_keeps_nobody_waiting(_unused_ void **state)
         end(&s);
 }
 
+static void a_flood_is_no_handshake(_unused_ void **state)
+{
+        _cleanup_err_ struct err *err = NULL;
+        struct server s = {0};
+
+        begin(&s, floods_at_once);
+        assert_int_equal(shake(&s, &err), TLS_FAILED);
+        assert_int_equal(err_code(err), ERR_DENIED);
+        assert_non_null(strstr(err_msg(err), "before it has proved who it is"));
+        end(&s);
+}
+
 static void refuses_what_is_no_tls(_unused_ void **state)
 {
         struct err *err = NULL;
@@ -287,11 +308,9 @@ static void make_identity(void)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(ends_are_told_apart),
-                cmocka_unit_test(pieces_of_a_record),
-                cmocka_unit_test(a_flood_keeps_nobody_waiting),
-                cmocka_unit_test(refuses_what_is_no_tls),
-                cmocka_unit_test(writes_as_much_as_there_is_room),
+                cmocka_unit_test(ends_are_told_apart),          cmocka_unit_test(pieces_of_a_record),
+                cmocka_unit_test(a_flood_keeps_nobody_waiting), cmocka_unit_test(refuses_what_is_no_tls),
+                cmocka_unit_test(a_flood_is_no_handshake),      cmocka_unit_test(writes_as_much_as_there_is_room),
         };
 
         signal(SIGPIPE, SIG_IGN);
