@@ -169,9 +169,10 @@ void server_leg_ended(struct leg *l, const struct err *why)
         }
         if (shared && !l->ready_ms)
                 hung_unreached(s, why);
-        mem_replace(&s->last_why, l->ready_ms ? NULL : mem_strdup(err_msg(why)));
-        if (shared)
+        if (shared) {
+                mem_replace(&s->last_why, l->ready_ms ? NULL : mem_strdup(err_msg(why)));
                 s->denied = !l->ready_ms && err_code(why) == ERR_DENIED;
+        }
         leg_free(l);
         if (owner)
                 wait_failed_session(s, owner, err_msg(why));

@@ -341,15 +341,20 @@ void fake_ready(struct upstream *u, enum mcp_era era, const char *result)
         u->events->ready(u, u->user);
 }
 
-void fake_end(struct upstream *u)
+void fake_end_with(struct upstream *u, enum err_code code, const char *why)
 {
         struct err *err = NULL;
 
         u->ready = false;
         fail_all(u);
-        (void)err_set(&err, ERR_UNAVAILABLE, "it died");
+        (void)err_set(&err, code, "%s", why);
         u->events->ended(u, err, u->user);
         err_free(err);
+}
+
+void fake_end(struct upstream *u)
+{
+        fake_end_with(u, ERR_UNAVAILABLE, "it died");
 }
 
 struct upstream_call *fake_call(struct upstream *u, const char *method)

@@ -61,6 +61,7 @@ void fakes_free(void);
 
 void fake_ready(struct upstream *u, enum mcp_era era, const char *result);
 void fake_end(struct upstream *u);
+void fake_end_with(struct upstream *u, enum err_code code, const char *why);
 /* The newest call that is not over, of that method (NULL: any); NULL when there is none. */
 struct upstream_call *fake_call(struct upstream *u, const char *method);
 void fake_result(struct upstream_call *c, const char *result);

@@ -291,6 +291,55 @@ static void test_per_session(_unused_ void **state)
         world_free(w);
 }
 
+/* The next shared one, when its time has come. */
+static struct upstream *comes_again(struct world *w, size_t n)
+{
+        for (unsigned i = 0; i < 50 && n_fake_upstreams == n; i++)
+                world_run(w, 50);
+        assert_int_equal(n_fake_upstreams, n + 1);
+        return fake_upstreams[n];
+}
+
+/* One that turns us down is not waited for, whatever else becomes of other sessions with it, and is called when it has changed its mind. */
+static void test_denied(_unused_ void **state)
+{
+        static const char start[] =
+                "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\","
+                "\"capabilities\":{\"roots\":{}}}}";
+        struct world *w = world_new();
+        char name[] = "h", address[] = "127.0.0.1", instance[] = "aaaaaaaaaaaa";
+        struct channel_entry e = {.name = name,
+                                  .transport = TRANSPORT_STREAMABLE_HTTP,
+                                  .readiness = READINESS_UP,
+                                  .address = address,
+                                  .port = 1,
+                                  .instance = instance,
+                                  .per_session = true};
+        struct exchange *x;
+
+        gateway_server(w->g, &e);
+        fake_ready(fake_upstreams[0], MCP_ERA_LEGACY, INFO);
+        x = run(w, fake_exchange("POST", "/servers/h/mcp", start, JSON, ACCEPT, NULL));
+        _cleanup_free_ char *id = mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
+        (void)run(w, fake_exchange("POST", "/servers/h/mcp", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}", JSON, ACCEPT, id,
+                                   NULL));
+        assert_int_equal(n_fake_upstreams, 2);
+        fake_ready(fake_upstreams[1], MCP_ERA_LEGACY, INFO);
+        fake_end(fake_upstreams[0]);
+        (void)comes_again(w, 2);
+        x = LIST("/servers/h/mcp");
+        assert_false(x->over);
+        fake_end_with(fake_upstreams[2], ERR_DENIED, "who are you");
+        assert_non_null(strstr(x->answer, "who are you"));
+        fake_end(fake_upstreams[1]);
+        x = LIST("/servers/h/mcp");
+        assert_non_null(strstr(x->answer, "server h: who are you"));
+        fake_ready(comes_again(w, 3), MCP_ERA_LEGACY, INFO);
+        x = LIST("/servers/h/mcp");
+        assert_non_null(fake_call(fake_upstreams[3], "tools/list"));
+        world_free(w);
+}
+
 #define SLOW_MS 2050U
 
 /* A list does not wait for one that is slow. What comes later is announced, and kept for the next one that would go without it. */
@@ -565,14 +614,23 @@ static void test_metrics(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_on_demand),      cmocka_unit_test(test_does_not_come),
-                cmocka_unit_test(test_dies),           cmocka_unit_test(test_merged_lists),
-                cmocka_unit_test(test_routes),         cmocka_unit_test(test_resource_of_those_without),
-                cmocka_unit_test(test_gone),           cmocka_unit_test(test_slow_server),
-                cmocka_unit_test(test_many_servers),   cmocka_unit_test(test_hung_http),
-                cmocka_unit_test(test_unreached_http), cmocka_unit_test(test_hung_stdio),
-                cmocka_unit_test(test_per_session),    cmocka_unit_test(test_per_session_modern),
-                cmocka_unit_test(test_broken_tool),    cmocka_unit_test(test_metrics),
+                cmocka_unit_test(test_on_demand),
+                cmocka_unit_test(test_does_not_come),
+                cmocka_unit_test(test_dies),
+                cmocka_unit_test(test_merged_lists),
+                cmocka_unit_test(test_routes),
+                cmocka_unit_test(test_resource_of_those_without),
+                cmocka_unit_test(test_gone),
+                cmocka_unit_test(test_slow_server),
+                cmocka_unit_test(test_many_servers),
+                cmocka_unit_test(test_hung_http),
+                cmocka_unit_test(test_unreached_http),
+                cmocka_unit_test(test_hung_stdio),
+                cmocka_unit_test(test_per_session),
+                cmocka_unit_test(test_denied),
+                cmocka_unit_test(test_per_session_modern),
+                cmocka_unit_test(test_broken_tool),
+                cmocka_unit_test(test_metrics),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);
