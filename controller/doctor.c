@@ -123,6 +123,21 @@ static void check_room(struct controller *c, json_object *list)
         }
 }
 
+/* External servers by https are asked by our helper and called by the broker, and both look there whom to trust. */
+static void check_authorities(const struct controller *c, json_object *list)
+{
+        size_t n = 0;
+
+        for (size_t i = 0; c->desired && i < c->desired->n; i++)
+                n += c->desired->servers[i].entry->tls_host && !c->desired->servers[i].entry->tls_pins;
+        if (n == 0)
+                return;
+        bool there = access(c->conf->ca_file, R_OK) == 0;
+        _cleanup_free_ char *detail = mem_printf("%s%s (gateway.ca_file, for %zu external server%s)", c->conf->ca_file,
+                                                 there ? "" : " cannot be read", n, n > 1 ? "s" : "");
+        check(list, "authorities", there, "error", detail, "install ca-certificates, or name another file");
+}
+
 static void check_identity(json_object *list)
 {
         check(list, "service-user", geteuid() != 0, "error",
@@ -140,6 +155,7 @@ json_object *doctor_json(struct controller *c)
         check_broker(c, list);
         check_room(c, list);
         check_state_dir(c, list);
+        check_authorities(c, list);
         check_identity(list);
         json_add(o, "checks", list);
         return o;

@@ -220,27 +220,26 @@ static bool read_snapshot(struct ledger *l, const char *text, size_t n)
         return c.p == c.end;
 }
 
-static bool all_zero(const char *p, size_t n)
-{
-        return n == 0 || (p[0] == 0 && memcmp(p, p + 1, n - 1) == 0);
-}
-
 /*
  * A record that a kill tore is the last one, and belongs to a call that was never let through. Room for records is zero until they are
  * written; after a power failure some of the last second may be so, in any order, and those that are there count. Anything else is damage.
  */
 static bool replay(struct ledger *l, const char *text, size_t n)
 {
+        static const struct record none;
         struct record r;
+        bool torn = false;
 
         for (size_t at = 0; at + RECORD_ROOM <= n; at += RECORD_ROOM) {
                 memcpy(&r, text + at, sizeof(r));
-                if (all_zero(text + at, RECORD_ROOM))
+                if (memcmp(&r, &none, sizeof(r)) == 0)
                         continue;
-                if (r.check != record_check(&r, l->generation) || r.agent >= l->n_states ||
-                    (r.type != RECORD_TAKE && r.type != RECORD_SETTLE))
-                        return all_zero(text + at + RECORD_ROOM, n - at - RECORD_ROOM);
-                ledger_apply(l, &r);
+                if (torn)
+                        return false;
+                torn = r.check != record_check(&r, l->generation) || r.agent >= l->n_states ||
+                       (r.type != RECORD_TAKE && r.type != RECORD_SETTLE);
+                if (!torn)
+                        ledger_apply(l, &r);
         }
         return true;
 }
