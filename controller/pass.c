@@ -162,7 +162,7 @@ static struct plan_facts facts_of(const struct key *key, const struct desired_se
                 .egress_ok = c->egress_ok,
                 .egress_error = c->egress_error,
                 .rules_ok = s && s->names.container && egress_in_force(c->egress, s->names.bridge),
-                .rules_there = s && s->names.container && egress_has(c->egress, s->names.bridge),
+                .rules_there = s && s->entry->source == SOURCE_URL && egress_has(c->egress, s->names.bridge),
                 .smoking = smoking,
                 .called = key->demand.called,
                 .linked = broker_linked(c->broker),

@@ -56,7 +56,7 @@ struct plan_facts {
         bool egress_ok;            /* guard and policy as a whole are in force */
         const char *egress_error;
         bool rules_ok;        /* this instance's rules are in force */
-        bool rules_there;     /* some rules of this instance are there, perhaps only as a former process left them */
+        bool rules_there;     /* external servers: some rules of it are there, perhaps only as a former process left them */
         char *const *smoking; /* spec hashes that are in a smoke test now: their containers and networks are not orphans */
         bool called;          /* on-demand servers: somebody wants it to run */
         bool linked;          /* stdio servers: there is a broker, which holds the stream of what runs of them, or there is no session */

@@ -98,17 +98,6 @@ static bool is_difference(const char *s)
         return is_clean(s, MAX_DIFFERENCE);
 }
 
-static bool is_tls_host(const char *s)
-{
-        return strlen(s) <= 253 && str_in_charset(s, "abcdefghijklmnopqrstuvwxyz0123456789.-") && *s;
-}
-
-static bool is_tls_pin(const char *s)
-{
-        return str_has_prefix(s, "sha256//") && strlen(s) == 8 + 44 &&
-               str_in_charset(s + 8, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=");
-}
-
 /* "Name: value" */
 static bool is_header(const char *s)
 {
@@ -168,8 +157,8 @@ static const struct member members[] = {
         {"address", SHAPE_TEXT, AT(entry.address), 0, IN(CHANNEL_SERVER), is_address},
         {"port", SHAPE_NUMBER16, AT(entry.port), 0, IN(CHANNEL_SERVER), .min = 1, .max = 65535},
         {"path", SHAPE_TEXT, AT(entry.path), 0, IN(CHANNEL_SERVER), is_path},
-        {"tls_host", SHAPE_TEXT, AT(entry.tls_host), 0, IN(CHANNEL_SERVER), is_tls_host},
-        {"tls_pins", SHAPE_LIST, AT(entry.tls_pins), 0, IN(CHANNEL_SERVER), is_tls_pin, .max = CHANNEL_MAX_TLS_PINS},
+        {"tls_host", SHAPE_TEXT, AT(entry.tls_host), 0, IN(CHANNEL_SERVER), registry_tls_host_valid},
+        {"tls_pins", SHAPE_LIST, AT(entry.tls_pins), 0, IN(CHANNEL_SERVER), registry_tls_pin_valid, .max = CHANNEL_MAX_TLS_PINS},
         {"headers", SHAPE_LIST, AT(entry.headers), 0, IN(CHANNEL_SERVER), is_header, .max = CHANNEL_MAX_HEADERS},
         {"prefix", SHAPE_TEXT, AT(entry.prefix), 0, IN(CHANNEL_SERVER), registry_prefix_valid},
         {"per_session", SHAPE_FLAG, AT(entry.per_session), IN(CHANNEL_SERVER), IN(CHANNEL_SERVER)},

@@ -134,13 +134,25 @@ int parse_address(const struct reader *r, const struct place *at, json_object *v
         return 0;
 }
 
-static int check_pin(const struct reader *r, const struct place *at, const char *s, struct err **err)
+bool registry_tls_pin_valid(const char *s)
 {
         static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
         const char *hash = s + strlen(PIN);
 
-        if (str_has_prefix(s, PIN) && strlen(hash) == PIN_BASE64 && strspn(hash, base64) == PIN_BASE64 - 1 && hash[PIN_BASE64 - 1] == '=' &&
-            strchr("AEIMQUYcgkosw048", hash[PIN_BASE64 - 2]))
+        return str_has_prefix(s, PIN) && strlen(hash) == PIN_BASE64 && strspn(hash, base64) == PIN_BASE64 - 1 &&
+               hash[PIN_BASE64 - 1] == '=' && strchr("AEIMQUYcgkosw048", hash[PIN_BASE64 - 2]);
+}
+
+bool registry_tls_host_valid(const char *s)
+{
+        uint32_t address;
+
+        return is_host_name(s, strlen(s)) || ipv4_parse(&address, s, strlen(s));
+}
+
+static int check_pin(const struct reader *r, const struct place *at, const char *s, struct err **err)
+{
+        if (registry_tls_pin_valid(s))
                 return 0;
         _cleanup_free_ char *shown = text_escape(s);
         return reader_fail(r, at, err,

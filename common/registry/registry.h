@@ -109,6 +109,10 @@ const struct registry_entry *registry_find(const struct registry *r, const char 
 bool registry_name_valid(const char *name);
 /* What stands before a server's tool names: [A-Za-z0-9_.-]{0,40}. No two servers of a file have the same. */
 bool registry_prefix_valid(const char *prefix);
+/* "sha256//" and 32 bytes in base64. */
+bool registry_tls_pin_valid(const char *pin);
+/* What a certificate is for: a host name in lower case (RFC 1035, 2.3.4), or a dotted IPv4 address. */
+bool registry_tls_host_valid(const char *host);
 /* "tcp 192.0.2.0/24:443,5432" for people and for records; owned. */
 char *egress_rule_text(const struct egress_rule *rule);
 /*

@@ -251,28 +251,36 @@ static void test_gone(_unused_ void **state)
         world_free(w);
 }
 
-/* Every client its own session with the server. */
-static void test_per_session(_unused_ void **state)
+static void http_entry(struct world *w, const char *of, bool per_session)
 {
-        static const char start[] =
-                "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\","
-                "\"capabilities\":{\"roots\":{}}}}";
-        struct world *w = world_new();
-        char name[] = "h", address[] = "127.0.0.1", instance[] = "aaaaaaaaaaaa";
+        char name[] = "h", address[] = "127.0.0.1", *instance = mem_strdup(of);
         struct channel_entry e = {.name = name,
                                   .transport = TRANSPORT_STREAMABLE_HTTP,
                                   .readiness = READINESS_UP,
                                   .address = address,
                                   .port = 1,
                                   .instance = instance,
-                                  .per_session = true};
+                                  .per_session = per_session};
+
+        gateway_server(w->g, &e);
+        free(instance);
+}
+
+static const char start_with_roots[] =
+        "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\","
+        "\"capabilities\":{\"roots\":{}}}}";
+
+/* Every client its own session with the server. */
+static void test_per_session(_unused_ void **state)
+{
+        struct world *w = world_new();
         struct exchange *x, *y;
         char *id;
 
-        gateway_server(w->g, &e);
+        http_entry(w, "aaaaaaaaaaaa", true);
         assert_int_equal(n_fake_upstreams, 1);
         fake_ready(fake_upstreams[0], MCP_ERA_LEGACY, INFO);
-        x = run(w, fake_exchange("POST", "/servers/h/mcp", start, JSON, ACCEPT, NULL));
+        x = run(w, fake_exchange("POST", "/servers/h/mcp", start_with_roots, JSON, ACCEPT, NULL));
         id = mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
         x = run(w, fake_exchange("POST", "/servers/h/mcp", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}", JSON, ACCEPT, id,
                                  NULL));
@@ -303,23 +311,12 @@ static struct upstream *comes_again(struct world *w, size_t n)
 /* One that turns us down is not waited for, whatever else becomes of other sessions with it, and is called when it has changed its mind. */
 static void test_denied(_unused_ void **state)
 {
-        static const char start[] =
-                "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-25\","
-                "\"capabilities\":{\"roots\":{}}}}";
         struct world *w = world_new();
-        char name[] = "h", address[] = "127.0.0.1", instance[] = "aaaaaaaaaaaa";
-        struct channel_entry e = {.name = name,
-                                  .transport = TRANSPORT_STREAMABLE_HTTP,
-                                  .readiness = READINESS_UP,
-                                  .address = address,
-                                  .port = 1,
-                                  .instance = instance,
-                                  .per_session = true};
         struct exchange *x;
 
-        gateway_server(w->g, &e);
+        http_entry(w, "aaaaaaaaaaaa", true);
         fake_ready(fake_upstreams[0], MCP_ERA_LEGACY, INFO);
-        x = run(w, fake_exchange("POST", "/servers/h/mcp", start, JSON, ACCEPT, NULL));
+        x = run(w, fake_exchange("POST", "/servers/h/mcp", start_with_roots, JSON, ACCEPT, NULL));
         _cleanup_free_ char *id = mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
         (void)run(w, fake_exchange("POST", "/servers/h/mcp", "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/list\"}", JSON, ACCEPT, id,
                                    NULL));
@@ -434,20 +431,6 @@ static void test_many_servers(_unused_ void **state)
         world_free(w);
 }
 
-static void http_entry(struct world *w, const char *of)
-{
-        char name[] = "h", address[] = "127.0.0.1", *instance = mem_strdup(of);
-        struct channel_entry e = {.name = name,
-                                  .transport = TRANSPORT_STREAMABLE_HTTP,
-                                  .readiness = READINESS_UP,
-                                  .address = address,
-                                  .port = 1,
-                                  .instance = instance};
-
-        gateway_server(w->g, &e);
-        free(instance);
-}
-
 static struct upstream *newest(void)
 {
         return fake_upstreams[n_fake_upstreams - 1];
@@ -459,7 +442,7 @@ static void test_hung_http(_unused_ void **state)
         struct world *w = world_new();
         struct exchange *x;
 
-        http_entry(w, "aaaaaaaaaaaa");
+        http_entry(w, "aaaaaaaaaaaa", false);
         fake_ready(newest(), MCP_ERA_LEGACY, INFO);
         for (unsigned i = 0; i < 3; i++) {
                 x = LIST("/servers/h/mcp");
@@ -478,7 +461,7 @@ static void test_hung_http(_unused_ void **state)
         fake_fail(fake_call(newest(), "ping"), ERR_TIMEOUT, "too slow");
         assert_int_equal(w->renews, 1);
         assert_true(fake_upstreams[0]->freed);
-        http_entry(w, "bbbbbbbbbbbb");
+        http_entry(w, "bbbbbbbbbbbb", false);
         fake_ready(newest(), MCP_ERA_MODERN, "{\"capabilities\":{\"tools\":{}}}");
         LIST("/servers/h/mcp");
         fake_fail(fake_call(newest(), "tools/list"), ERR_TIMEOUT, "too slow");
@@ -492,7 +475,7 @@ static void test_unreached_http(_unused_ void **state)
 {
         struct world *w = world_new();
 
-        http_entry(w, "aaaaaaaaaaaa");
+        http_entry(w, "aaaaaaaaaaaa", false);
         fake_end(newest());
         assert_int_equal(w->renews, 0);
         for (unsigned i = 0; i < 20 && !w->renews; i++) {
@@ -525,18 +508,10 @@ static void test_per_session_modern(_unused_ void **state)
         static const char start[] = "{\"jsonrpc\":\"2.0\",\"id\":0,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-11-"
                                     "25\",\"capabilities\":{}}}";
         struct world *w = world_new();
-        char name[] = "h", address[] = "127.0.0.1", instance[] = "aaaaaaaaaaaa";
-        struct channel_entry e = {.name = name,
-                                  .transport = TRANSPORT_STREAMABLE_HTTP,
-                                  .readiness = READINESS_UP,
-                                  .address = address,
-                                  .port = 1,
-                                  .instance = instance,
-                                  .per_session = true};
         struct exchange *x;
         char *id;
 
-        gateway_server(w->g, &e);
+        http_entry(w, "aaaaaaaaaaaa", true);
         fake_ready(fake_upstreams[0], MCP_ERA_MODERN, "{\"capabilities\":{\"tools\":{},\"resources\":{\"subscribe\":true}}}");
         x = run(w, fake_exchange("POST", "/servers/h/mcp", start, JSON, ACCEPT, NULL));
         id = mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
@@ -556,8 +531,7 @@ static void test_per_session_modern(_unused_ void **state)
         world_run(w, 30);
         assert_null(strstr(fake_call(fake_upstreams[0], "subscriptions/listen")->params, "f:a"));
         /* Another instance: its era is not known yet, and the session makes one of its own beside the shared one. */
-        instance[0] = 'b';
-        gateway_server(w->g, &e);
+        http_entry(w, "baaaaaaaaaaa", true);
         x = run(w, fake_exchange("POST", "/servers/h/mcp", "{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"tools/list\"}", JSON, ACCEPT, id,
                                  NULL));
         assert_int_equal(n_fake_upstreams, 3);
