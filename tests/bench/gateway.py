@@ -129,7 +129,7 @@ class Gateway(Processes):
 
     def write_conf(self, link, more):
         values = {"audience": "bench", "link.socket": str(link), "gateway.listen": f"127.0.0.1:{self.port}", "gateway.auth": "none",
-                  "controller.user": "root", "network.broker_user": USER, **more}
+                  "controller.user": "root", "network.broker_user": USER, "broker.state": str(self.dir / "none"), **more}
         tree = {}
         for key, value in values.items():
             at = tree

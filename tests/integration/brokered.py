@@ -69,10 +69,9 @@ class Gateway(Port):
         self.door = f"127.0.0.1:{19000 + self.number}"
         settings = {"audience": "gateway.example.org", "controller": {"user": self.rig.env["RIG_USER"]}, "link": {"socket": str(self.dir / "link.sock")},
                     "network": {"broker_user": self.rig.env["RIG_BROKER"]},
-                    "gateway": {"listen": self.address, "auth": "token" if token else "none", **({"token": str(self.dir / "token")} if token else {}), **(conf or {})}}
-        if agents:
-            settings |= {"broker": {"listen": [self.door], "state": str(self.dir / "state"), "hosts": ["127.0.0.1"]}, "policy": str(self.dir / "policy.json"),
-                         "agents": {"file": str(self.dir / "agents.json"), "key": str(self.dir / "agents.key")}}
+                    "gateway": {"listen": self.address, "auth": "token" if token else "none", **({"token": str(self.dir / "token")} if token else {}), **(conf or {})},
+                    "broker": {"listen": [self.door], "state": str(self.dir / "state"), "hosts": ["127.0.0.1"]}, "policy": str(self.dir / "policy.json"),
+                    "agents": {"file": str(self.dir / "agents.json"), "key": str(self.dir / "agents.key")}}
         (self.dir / "bulkhead.conf").write_text(json.dumps(settings) + "\n")
         for agent in agents or ():
             self.cli("agent", "add", agent)

@@ -76,6 +76,11 @@ class Host:
             "network.broker_user": self.rig.env["RIG_BROKER"],
             "link.socket": str(self.dir / "link/link.sock"),
             "gateway.token": str(self.dir / "gateway.token.sha256"),
+            # Agents are not served until a test says so; and nothing of a Bulkhead that this machine may have is looked at.
+            "broker.state": str(self.dir / "none"),
+            "agents.file": str(self.dir / "agents.json"),
+            "agents.key": str(self.dir / "agents.key"),
+            "policy": str(self.dir / "policy.json"),
             "images.registries": [self.rig.env["RIG_REGISTRY"]],
             "smoke.timeout": "30s",
             "helpers": str(ROOT / "usr/libexec/bulkhead"),

@@ -63,8 +63,10 @@ class BrokerTest(unittest.TestCase):
 
     def write_conf(self, **gateway):
         gateway = {"listen": f"127.0.0.1:{self.port}", "token": str(self.token), **gateway}
+        # Nothing of a Bulkhead that this machine may have.
         self.conf.write_text(json.dumps({"audience": "test.example", "link": {"socket": str(self.socket)}, "gateway": gateway,
-                                         "controller": {"user": pwd.getpwuid(os.geteuid()).pw_name}}))
+                                         "controller": {"user": pwd.getpwuid(os.geteuid()).pw_name}, "broker": {"state": str(self.dir / "none")},
+                                         "agents": {"file": str(self.dir / "agents.json")}, "policy": str(self.dir / "policy.json")}))
 
     def set_token(self, token):
         fresh = self.dir / "token.new"

@@ -49,6 +49,8 @@ class CliTest(unittest.TestCase):
         self.write_policy({})
 
     def write_conf(self, more=""):
+        if "agents:" not in more:
+            more += f"agents:\n  file: {self.dir}/agents.json\n"
         self.conf.write_text(
             f'audience: "test.example"\nregistry: "{self.registry}"\npolicy: "{self.policy}"\n'
             f'approvals:\n  repository: "{self.repository}"\n  allowed_signers: "{self.signers}"\n'
