@@ -70,6 +70,8 @@ build() {
         step "Build"
         [ ! -e "$top/config.status" ] || die "$top is configured in place" "Run 'make distclean' there, then this again: the build here is out of tree."
         [ -x "$top/configure" ] || run "See the messages above" "$top/autogen.sh"
+        # What another clone was built from there names that clone's files, which may be gone.
+        grep -qsxF "abs_top_srcdir = $top" "$work/build/Makefile" || rm -rf "$work/build"
         mkdir -p "$work/build"
         [ -e "$work/build/Makefile" ] || (cd "$work/build" && run "See the messages above" "$top/configure" --prefix=/usr/local)
         rm -rf "$work/stage"
