@@ -37,6 +37,7 @@ struct broker {
         struct uplink *uplink;
         struct health health;
         sd_event_source *trim;
+        struct busy_poll poll;
         bool unconfined;
 };
 
@@ -81,6 +82,8 @@ static int prepare_loop(struct broker *b, struct err **err)
 {
         if (daemon_loop(&b->loop, on_signal, on_hangup, b, err) < 0)
                 return -1;
+        /* Here, since who is confined cannot ask how many processors there are. */
+        b->poll = busy_poll_new(b->conf->gateway_busy_poll_us);
         int r = sd_event_add_time_relative(b->loop, &b->trim, CLOCK_MONOTONIC, TRIM_MS * UINT64_C(1000), UINT64_C(1000000), on_trim, b);
         return r < 0 ? err_sys(err, r, "setting up a timer") : 0;
 }
@@ -265,14 +268,15 @@ static void dismantle(struct broker *b)
 static int run(const struct conf *conf, bool unconfined, struct err **err)
 {
         struct broker b = {.conf = conf, .unconfined = unconfined};
-        char port[8];
+        char port[8], poll[16];
         int r = assemble(&b, err);
 
         if (r == 0) {
                 snprintf(port, sizeof(port), "%u", (unsigned)front_port(b.front));
-                log_info("started", "version", PACKAGE_VERSION, "config", conf->path, "address", conf->gateway_listen.address, "port",
-                         port);
-                r = daemon_run(b.loop, err);
+                snprintf(poll, sizeof(poll), "%u", (unsigned)b.poll.max_us);
+                log_info("started", "version", PACKAGE_VERSION, "config", conf->path, "address", conf->gateway_listen.address, "port", port,
+                         "busy_poll_us", poll);
+                r = daemon_run(b.loop, &b.poll, err);
         }
         dismantle(&b);
         return r < 0 ? -1 : 0;

@@ -299,6 +299,7 @@ static const struct key keys[] = {
         {"/gateway/start_timeout", parse_duration, AT(gateway_start_timeout_ms), "60s", .min = 100, .max = 3600000},
         {"/gateway/ca_file", parse_path, AT(ca_file), "/etc/ssl/certs/ca-certificates.crt"},
         {"/gateway/controller_grace", parse_duration, AT(gateway_grace_ms), "5m", .min = 100, .max = 86400000},
+        {"/gateway/busy_poll_us", parse_count, AT(gateway_busy_poll_us), "100", .min = 0, .max = 1000},
         {"/gateway/max_sessions", parse_count, AT(gateway_max_sessions), "10000", .min = 1, .max = 1000000},
         {"/gateway/max_instances", parse_count, AT(gateway_max_instances), "64", .min = 1, .max = 10000},
         {"/gateway/max_server_instances", parse_count, AT(gateway_max_server_instances), "8", .min = 1, .max = 64},

@@ -74,6 +74,7 @@ struct conf {
         unsigned gateway_max_sessions;     /* gateway.max_sessions: 10000 */
         unsigned gateway_max_instances;    /* gateway.max_instances: 64, on-demand servers that run at once */
         unsigned gateway_max_server_instances; /* gateway.max_server_instances: 8, of one server that has one for every session */
+        unsigned gateway_busy_poll_us;         /* gateway.busy_poll_us: 100; 0: sleep at once */
         uint64_t gateway_max_memory;           /* gateway.max_memory: bytes, sum of the running servers' limits; 0 = 3/4 of the host's */
 };
 

@@ -88,10 +88,13 @@ int daemon_loop(sd_event **loop, sd_event_signal_handler_t on_end, sd_event_sign
         return r < 0 ? err_sys(err, r, "cannot set up the event loop") : 0;
 }
 
-int daemon_run(sd_event *loop, struct err **err)
+int daemon_run(sd_event *loop, struct busy_poll *poll, struct err **err)
 {
+        int r = 0;
+
         sd_notify(0, "READY=1");
-        int r = sd_event_loop(loop);
+        while (r >= 0 && sd_event_get_state(loop) != SD_EVENT_FINISHED)
+                r = poll && poll->max_us > 0 ? busy_poll_run(poll, loop) : sd_event_run(loop, UINT64_MAX);
         if (r < 0)
                 err_sys(err, r, "the event loop failed");
         sd_notify(0, "STOPPING=1");

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <systemd/sd-event.h>
 
+#include "common/busy_poll.h"
 #include "common/err.h"
 
 /* Beside --config FILE, --debug, --help and --version, which every daemon has. */
@@ -30,5 +31,5 @@ _must_check_ int daemon_parse(struct daemon_options *o, int argc, char **argv);
  */
 _must_check_ int daemon_loop(sd_event **loop, sd_event_signal_handler_t on_end, sd_event_signal_handler_t on_hangup, void *user,
                              struct err **err);
-/* Tells systemd that we are up, and runs until sd_event_exit(). */
-_must_check_ int daemon_run(sd_event *loop, struct err **err);
+/* Tells systemd that we are up, and runs until sd_event_exit(). poll, unless NULL, says how long it looks for events before it sleeps. */
+_must_check_ int daemon_run(sd_event *loop, struct busy_poll *poll, struct err **err);

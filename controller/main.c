@@ -159,7 +159,7 @@ static int run(const struct conf *conf, struct err **err)
         int r = assemble(&c, err);
         if (r == 0) {
                 log_info("started", "version", PACKAGE_VERSION, "audience", conf->audience, "config", conf->path);
-                r = daemon_run(c.loop, err);
+                r = daemon_run(c.loop, NULL, err);
         }
         dismantle(&c);
         return r < 0 ? -1 : 0;

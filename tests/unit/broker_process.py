@@ -220,6 +220,22 @@ class Running(BrokerTest):
         self.assertEqual(status["NoNewPrivs"].strip(), "1")
         self.assertEqual(status["Seccomp"].strip(), "2")
 
+    def test_looks_before_it_sleeps(self):
+        """For a moment only: without anything to do it takes no processor."""
+        self.start()
+        self.assertIn("busy_poll_us=" + ("100" if len(os.sched_getaffinity(0)) > 1 else "0"), self.log())
+        for _ in range(50):
+            self.status("/healthz")
+        cpu = lambda: sum(map(int, pathlib.Path(f"/proc/{self.broker.pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / os.sysconf("SC_CLK_TCK")
+        before = cpu()
+        time.sleep(1)
+        self.assertLess(cpu() - before, 0.3)
+        self.stop(self.broker)
+        (self.dir / "log").unlink()
+        self.write_conf(busy_poll_us=0)
+        self.start()
+        self.assertIn("busy_poll_us=0", self.log())
+
     def test_token_is_read_again(self):
         self.start()
         self.set_token("fresh")

@@ -120,6 +120,7 @@ static int try_needed(void)
         bad += socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0) < 0;
         bad += epoll_create1(EPOLL_CLOEXEC) < 0;
         bad += !opens(inside, O_RDONLY | O_NOFOLLOW);
+        bad += sched_yield() < 0;
         char *memory = malloc(64U << 20);
         bad += !memory;
         free(memory);
