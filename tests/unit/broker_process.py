@@ -38,10 +38,13 @@ def eventually(what, seconds=10):
     raise AssertionError(f"not within {seconds} s")
 
 
+PORTS = random.sample(range(20000, 32768), 12768)
+
+
 def free_port():
-    """Below those that the kernel gives away by itself: nothing else takes it before it is listened on."""
+    """Below those that the kernel gives away by itself, and no port twice: nothing else takes it before it is listened on."""
     while True:
-        port = random.randrange(20000, 32768)
+        port = PORTS.pop()
         with socket.socket() as s, contextlib.suppress(OSError):
             s.bind(("127.0.0.1", port))
             return port
