@@ -28,7 +28,7 @@ static const int allowed[] = {
         SCMP_SYS(sendto),          SCMP_SYS(sendmsg),    SCMP_SYS(getsockopt),  SCMP_SYS(setsockopt),   SCMP_SYS(epoll_create1),
         SCMP_SYS(epoll_ctl),       SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(timerfd_create),
         SCMP_SYS(timerfd_settime), SCMP_SYS(stat),       SCMP_SYS(newfstatat),  SCMP_SYS(lseek),        SCMP_SYS(getuid),
-        SCMP_SYS(geteuid),         SCMP_SYS(signalfd4),  SCMP_SYS(sched_yield),
+        SCMP_SYS(geteuid),         SCMP_SYS(signalfd4),
 };
 
 static int allow_sockets(scmp_filter_ctx f)

@@ -54,5 +54,6 @@ int busy_poll_run(struct busy_poll *p, sd_event *loop)
         if (r <= 0)
                 return r;
         busy_poll_learn(p, waited);
-        return sd_event_dispatch(loop);
+        r = sd_event_dispatch(loop);
+        return r < 0 ? r : 1;
 }

@@ -1,8 +1,9 @@
 /*
  * Waiting for events with open eyes: for a moment the loop looks again and again before it sleeps. To sleep and to be woken costs tens of
  * microseconds on a virtual machine, caches that went cold included: more than a whole call of a tool costs us. How long the moment is, is
- * learnt from how long the waits are, as KVM's halt polling does it, so that who waits for slow things, or for nothing, sleeps at once.
- * Others that want the processor get it. Used by the broker's loop.
+ * learnt from how long the waits are, as KVM's halt polling does it: after a few long ones in a row the loop sleeps at once.
+ * Between two looks it yields the processor to whoever waits for that one; measured with both processors of a host wanted by others, calls
+ * took as long as without looking. What looking takes counts against a CPU quota all the same. Used by the broker's loop.
  */
 #pragma once
 
@@ -17,7 +18,7 @@ struct busy_poll {
         uint64_t window_us; /* now: 0 .. max_us */
 };
 
-/* On a single processor it stays off: there, looking keeps away whom we wait for. */
+/* Where this thread may run on a single processor only it stays off: there, looking keeps away whom we wait for. */
 struct busy_poll busy_poll_new(unsigned max_us);
 /* A wait took so long, looking and sleeping. Waits that max_us would have covered widen the window, longer ones narrow it. */
 void busy_poll_learn(struct busy_poll *p, uint64_t waited_us);

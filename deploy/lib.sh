@@ -5,8 +5,8 @@
 umask 022
 unset DOCKER_CONTEXT DOCKER_TLS_VERIFY
 
-here=$(cd "$(dirname "$0")" && pwd)
-top=$(cd "$here/.." && pwd)
+here=$(cd "$(dirname "$0")" && pwd -P)
+top=$(cd "$here/.." && pwd -P)
 
 # Downloads and build products; safe to delete.
 work=${BULKHEAD_WORK:-/var/cache/bulkhead-quickstart}
