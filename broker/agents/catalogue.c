@@ -135,7 +135,8 @@ static void tool_add(struct catalogue *c, struct shelf *s, const struct channel_
         t.name = mem_strdup(t.full + strlen(s->prefix));
         t.description = mcp_string(mcp_object_get(item, "description"));
         t.listed = mem_strndup(item.at, item.n);
-        t.policy = policy_tool_new(s->server, t.name, action_of(server, t.name), schema.at ? schema.at : "{}", schema.at ? schema.n : 2,
+        t.action = action_of(server, t.name);
+        t.policy = policy_tool_new(s->server, t.name, t.action, schema.at ? schema.at : "{}", schema.at ? schema.n : 2,
                                    server->manifest ? server->manifest : "");
         if (policy_tool_fault(t.policy))
                 log_warning("a tool that agents cannot call: its schema is not understood", "server", server->name, "tool", t.name, "why",

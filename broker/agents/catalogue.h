@@ -17,6 +17,7 @@ struct tool {
         char *description;  /* NULL: none */
         char *listed;       /* its element of tools/list, JSON */
         struct policy_tool *policy;
+        enum action_class action; /* as approved */
         struct words words;
         bool stale; /* as the server listed it once; it cannot be asked now, or was not yet */
 };

@@ -36,14 +36,14 @@ const struct policy_agent *agent_rights(const struct door *d, const struct princ
 
 enum policy_access tool_access(const struct policy_agent *a, const struct tool *t)
 {
-        return policy_access(a, POLICY_TOOL, t->server, t->name, policy_tool_action(t->policy), NULL);
+        return policy_access(a, POLICY_TOOL, t->server, t->name, t->action, NULL);
 }
 
 const struct tool *tool_seen(const struct door *d, const struct principal *who, const char *name)
 {
         const struct tool *t = catalogue_named(d->catalogue, name);
         enum policy_access access = policy_access(agent_rights(d, who), POLICY_TOOL, t ? t->server : "", t ? t->name : name,
-                                                  t ? policy_tool_action(t->policy) : ACTION_UNKNOWN, NULL);
+                                                  t ? t->action : ACTION_UNKNOWN, NULL);
 
         return t && access != POLICY_NONE ? t : NULL;
 }
@@ -57,7 +57,7 @@ static bool on_visible(const struct principal *who, enum policy_kind kind, const
         if (!name)
                 return policy_reaches(a, kind, server);
         t = kind == POLICY_TOOL ? catalogue_find(d->catalogue, server, name) : NULL;
-        return policy_access(a, kind, server, name, t ? policy_tool_action(t->policy) : ACTION_UNKNOWN, NULL) != POLICY_NONE;
+        return policy_access(a, kind, server, name, t ? t->action : ACTION_UNKNOWN, NULL) != POLICY_NONE;
 }
 
 /* -- the log ------------------------------------------------------------------------------------------------------------------- */
@@ -443,7 +443,7 @@ static bool is_shown(const struct policy_agent *a, char *const *loaded, const st
 
         if (tool_access(a, t) == POLICY_NONE || policy_tool_fault(t->policy))
                 return false;
-        if (policy_preloads(a, t->server, t->name, policy_tool_action(t->policy)))
+        if (policy_preloads(a, t->server, t->name, t->action))
                 return true;
         if (!loaded)
                 return false;

@@ -118,7 +118,7 @@ static void add_hit(struct buf *out, const struct policy_agent *a, const struct 
                 buf_adds(out, ",\"description\":");
                 add_short(out, t->description);
         }
-        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"%s}", action_class_name(policy_tool_action(t->policy)),
+        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"%s}", action_class_name(t->action),
                  tool_access(a, t) == POLICY_ASK ? "approval" : "allowed", t->stale ? ",\"stale\":true" : "");
 }
 
@@ -177,7 +177,7 @@ int harness_describe(struct door *d, struct principal *who, struct mcp_slice arg
         }
         buf_adds(out, "{\"server\":");
         mcp_add_string(out, t->server, strlen(t->server));
-        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"", action_class_name(policy_tool_action(t->policy)),
+        buf_addf(out, ",\"action\":\"%s\",\"access\":\"%s\"", action_class_name(t->action),
                  fault                                                ? "none"
                  : tool_access(agent_rights(d, who), t) == POLICY_ASK ? "approval"
                                                                       : "allowed");

@@ -56,11 +56,6 @@ const char *policy_tool_fault(const struct policy_tool *t)
         return t->fault;
 }
 
-enum action_class policy_tool_action(const struct policy_tool *t)
-{
-        return t->action;
-}
-
 const char *policy_tool_manifest(const struct policy_tool *t)
 {
         return t->manifest;

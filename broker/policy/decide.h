@@ -26,7 +26,6 @@ struct policy_tool *policy_tool_free(struct policy_tool *t);
 DEFINE_FREEP(struct policy_tool *, policy_tool_free)
 /* NULL: its schema is understood. Borrowed. */
 const char *policy_tool_fault(const struct policy_tool *t);
-enum action_class policy_tool_action(const struct policy_tool *t);
 const char *policy_tool_manifest(const struct policy_tool *t);
 
 struct policy_request {

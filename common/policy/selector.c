@@ -74,7 +74,10 @@ int selector_add(struct selector *s, const char *text, struct err **err)
                                shown);
         }
         s->globs = mem_realloc(s->globs, s->n_globs + 1, sizeof(*s->globs));
-        s->globs[s->n_globs++] = (struct glob){mem_strndup(text, (size_t)(colon - text)), mem_strdup(colon + 1), 0, 0};
+        s->globs[s->n_globs++] = (struct glob){.server = mem_strndup(text, (size_t)(colon - text)),
+                                               .tool = mem_strdup(colon + 1),
+                                               .server_head = MIN(strcspn(text, "*?"), (size_t)(colon - text)),
+                                               .tool_head = strcspn(colon + 1, "*?")};
         return 0;
 }
 
@@ -88,12 +91,26 @@ unsigned action_bits_granting(enum action_class action)
         return action == ACTION_UNKNOWN ? 0 : 1U << action;
 }
 
+/* Most globs are a name, or the beginning of one: what stands before the first wildcard is compared at once. */
+static bool match_headed(const char *glob, size_t head, const char *name, size_t n)
+{
+        if (n < head || memcmp(glob, name, head) != 0)
+                return false;
+        glob += head;
+        if (glob[0] == '*' && glob[1] == '\0')
+                return true;
+        return match(glob, name + head, n - head, false);
+}
+
 bool selector_match(const struct selector *s, const char *server, const char *tool, unsigned action_bits)
 {
         bool found = (s->actions & action_bits) != 0;
+        size_t n_server = strlen(server), n_tool = strlen(tool);
 
         for (size_t i = 0; i < s->n_globs; i++) {
-                bool of_server = glob_match(s->globs[i].server, server), of_tool = glob_match(s->globs[i].tool, tool);
+                const struct glob *g = &s->globs[i];
+                bool of_server = match_headed(g->server, g->server_head, server, n_server);
+                bool of_tool = match_headed(g->tool, g->tool_head, tool, n_tool);
 
                 found |= of_server & of_tool;
         }
@@ -103,9 +120,10 @@ bool selector_match(const struct selector *s, const char *server, const char *to
 bool selector_reaches(const struct selector *s, const char *server)
 {
         bool found = s->actions != 0;
+        size_t n = strlen(server);
 
         for (size_t i = 0; i < s->n_globs; i++)
-                found |= glob_match(s->globs[i].server, server);
+                found |= match_headed(s->globs[i].server, s->globs[i].server_head, server, n);
         return found;
 }
 

@@ -28,7 +28,8 @@ struct selector {
         unsigned actions; /* one bit for each class */
         struct glob {
                 char *server, *tool;
-                unsigned line, column; /* in the policy's file; 0: not from there */
+                size_t server_head, tool_head; /* bytes before the first wildcard */
+                unsigned line, column;         /* in the policy's file; 0: not from there */
         } * globs;
         size_t n_globs;
 };

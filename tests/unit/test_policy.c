@@ -91,6 +91,42 @@ static void globs_match_whole_names(_unused_ void **state)
         assert_true(glob_match_folded("*KEY*", "api_key_1", 9));
 }
 
+/* The i-th text over the letters, up to a length of 4. */
+static const char *text_number(char text[5], size_t i, const char *letters)
+{
+        size_t n = 0, k = strlen(letters);
+
+        for (; i > 0; i = (i - 1) / k)
+                text[n++] = letters[(i - 1) % k];
+        text[n] = '\0';
+        return text;
+}
+
+/* All short ones, against the plain matcher. */
+static void selectors_match_as_globs_do(_unused_ void **state)
+{
+        enum { GLOBS = 4 + 16 + 64 + 256, NAMES = 1 + 2 + 4 + 8 + 16 };
+        _cleanup_err_ struct err *err = NULL;
+        char glob[5], name[5];
+
+        for (size_t g = 1; g <= GLOBS; g++) {
+                _cleanup_(selector_deinit) struct selector of_tool = {0}, of_server = {0};
+                _cleanup_free_ char *tool = mem_printf("s:%s", text_number(glob, g, "ab*?")), *server = mem_printf("%s:t", glob);
+
+                assert_ok(selector_add(&of_tool, tool, &err));
+                assert_ok(selector_add(&of_server, server, &err));
+                for (size_t i = 0; i < NAMES; i++) {
+                        bool matches = glob_match(glob, text_number(name, i, "ab"));
+
+                        assert_int_equal(selector_match(&of_tool, "s", name, 0), matches);
+                        assert_int_equal(selector_match(&of_server, name, "t", 0), matches);
+                        assert_int_equal(selector_reaches(&of_server, name), matches);
+                        assert_false(selector_match(&of_tool, "S", name, 0));
+                        assert_false(selector_match(&of_server, name, "tt", 0));
+                }
+        }
+}
+
 static void mistakes_are_named_with_their_place(_unused_ void **state)
 {
         assert_refused("[]", "p.json:1:1: is not an object");
@@ -195,6 +231,7 @@ int main(void)
                 cmocka_unit_test(empty_file_gives_nothing_to_anybody),
                 cmocka_unit_test(access_is_what_the_lists_say),
                 cmocka_unit_test(globs_match_whole_names),
+                cmocka_unit_test(selectors_match_as_globs_do),
                 cmocka_unit_test(mistakes_are_named_with_their_place),
                 cmocka_unit_test(gate_cannot_be_opened_here),
                 cmocka_unit_test(limits_of_one_agent_are_bounded_and_differ),
