@@ -24,12 +24,13 @@
 #define HTTP_AGAIN_MS    100U           /* between two tries to reach a server that starts, and the least before a stream is resumed */
 #define HTTP_RETRY_MS    1000U          /* before a stream is opened again, when the server named no time */
 #define HTTP_RETRY_MAX   60000U
-#define HTTP_MAX_BYES    64U         /* at once; sessions that end beside them end without a word */
-#define HTTP_MAX_LOST    5U          /* connections of a handshake that were cut off without an answer */
-#define HTTP_MAX_SESSION 1024        /* bytes of Mcp-Session-Id */
-#define HTTP_MAX_PARTIAL 16U         /* times max_message: of all answers that have come in part */
-#define HTTP_MAX_SHARE   4U          /* of these, what one server may hold back: nothing that another one could miss */
-#define HTTP_SMALL       (64U << 10) /* so much of each is always taken */
+#define HTTP_MAX_BYES    64U            /* at once; sessions that end beside them end without a word */
+#define HTTP_MAX_LOST    5U             /* connections of a handshake that were cut off without an answer */
+#define HTTP_PING_MS     UINT64_C(5000) /* how long a server may take to show that it knows a session */
+#define HTTP_MAX_SESSION 1024           /* bytes of Mcp-Session-Id */
+#define HTTP_MAX_PARTIAL 16U            /* times max_message: of all answers that have come in part */
+#define HTTP_MAX_SHARE   4U             /* of these, what one server may hold back: nothing that another one could miss */
+#define HTTP_SMALL       (64U << 10)    /* so much of each is always taken */
 /* Ticks of the pool, which are seconds: what is due may wait for one more. */
 #define HTTP_IDLE_TICKS    3U /* a connection is kept: less than the five seconds after which servers on Node close theirs */
 #define HTTP_CONNECT_TICKS 5U
@@ -117,6 +118,7 @@ struct http_stream {
         size_t counted; /* of both, in pool->partial and peer->partial */
         bool finished;
         enum stream_outcome outcome;
+        bool in_doubt;   /* finished, and acted on when h->ping has come back */
         unsigned linger; /* ticks of the session's timer, behind the answer; 0 = it does not */
         unsigned age;    /* ticks of the same, of a STREAM_NOTE */
         char *error;     /* why it is not whole */
@@ -140,7 +142,8 @@ struct http {
         char *session;
         struct list streams;
         struct http_stream *events;
-        uint64_t events_delay; /* before it is opened again, ms; grows while it fails */
+        struct upstream_call *ping; /* asks whether the server knows the session still; NULL: nobody doubts it */
+        uint64_t events_delay;      /* before it is opened again, ms; grows while it fails */
         unsigned n_notes, n_linger;
         sd_event_source *linger;
         char *trouble;

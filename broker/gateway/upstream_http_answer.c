@@ -117,16 +117,69 @@ static void end_session(struct http_stream *s, const char *what)
 }
 
 /* The server has forgotten the session; everything else that is asked in it would fail, too. */
+static void session_forgotten(struct http *h, unsigned status)
+{
+        struct err *err = NULL;
+
+        mem_replace(&h->session, NULL); /* nothing to say goodbye to */
+        err_set(&err, ERR_UNAVAILABLE, "it ended the session (HTTP status %u)", status);
+        upstream_end(h->upstream, err);
+}
+
 static bool session_is_over(struct http_stream *s)
 {
         struct http *h = s->http;
-        struct err *err = NULL;
 
         if (s->outcome != STREAM_WHOLE || s->status != 404 || !h->session || h->upstream->state != UPSTREAM_READY)
                 return false;
-        mem_replace(&h->session, NULL); /* nothing to say goodbye to */
-        err_set(&err, ERR_UNAVAILABLE, "it ended the session (HTTP status 404)");
-        upstream_end(h->upstream, err);
+        session_forgotten(h, s->status);
+        return true;
+}
+
+static void refuse(struct http_stream *s);
+
+static struct http_stream *first_in_doubt(struct http *h)
+{
+        struct http_stream *s;
+
+        LIST_FOREACH (s, &h->streams, struct http_stream, in_list)
+                if (s->in_doubt)
+                        return s;
+        return NULL;
+}
+
+static void on_ping(struct upstream_call *c, _unused_ const struct mcp_message *answer, _unused_ const struct err *why, void *user)
+{
+        struct http *h = user;
+        struct http_stream *s;
+
+        h->ping = NULL;
+        if (upstream_alive(h->upstream) && (c->http_status == 400 || c->http_status == 404))
+                session_forgotten(h, c->http_status);
+        while (upstream_alive(h->upstream) && (s = first_in_doubt(h))) {
+                s->in_doubt = false;
+                stream_hold(s);
+                refuse(s);
+                stream_release(s);
+        }
+}
+
+/*
+ * Of a session that it has forgotten a server should say 404. Many say 400, as those do that follow the SDK's examples, and 400 is also
+ * what a bad request gets: a ping in the same session tells. A GET with 404 may also be one that the server never takes.
+ */
+static bool doubt_session(struct http_stream *s)
+{
+        struct http *h = s->http;
+        const struct upstream_request ping = {
+                .method = MCP_M_PING, .timeout_ms = HTTP_PING_MS, .cap_ms = HTTP_PING_MS, .done = on_ping, .user = h};
+
+        if (s->outcome != STREAM_WHOLE || (s->status != 400 && (s->status != 404 || s->kind != STREAM_EVENTS)))
+                return false;
+        if (!h->session || h->upstream->state != UPSTREAM_READY || (s->call && s->call == h->ping))
+                return false;
+        if (!h->ping)
+                h->ping = call_start(h->upstream, &ping);
         return true;
 }
 
@@ -223,7 +276,7 @@ static void no_answer(struct http_stream *s, struct err *why)
         stream_close(s);
 }
 
-static void refused(struct http_stream *s)
+static void refuse(struct http_stream *s)
 {
         if (take_error_body(s)) {
                 if (!s->dead)
@@ -232,6 +285,15 @@ static void refused(struct http_stream *s)
         }
         if (!session_is_over(s))
                 no_answer(s, turned_down(s, call_method(s->call)));
+}
+
+/* What it says of the call waits until it is known whether there is a session. */
+static void refused(struct http_stream *s)
+{
+        if (doubt_session(s))
+                s->in_doubt = true;
+        else
+                refuse(s);
 }
 
 static void call_ended(struct http_stream *s)
@@ -279,6 +341,7 @@ static void events_ended(struct http_stream *s)
                 return;
         }
         if (s->outcome == STREAM_WHOLE && !s->is_events && s->status < 500) {
+                (void)doubt_session(s);
                 stream_close(s);
                 return;
         }
@@ -313,8 +376,10 @@ void stream_ended(struct http_stream *s)
                         stream_close(s);
                 break;
         case STREAM_NOTE:
-                if (!session_is_over(s))
-                        stream_close(s);
+                if (session_is_over(s))
+                        break;
+                (void)doubt_session(s);
+                stream_close(s);
                 break;
         case STREAM_SETTLE:
                 settle_ended(s);

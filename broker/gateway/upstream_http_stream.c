@@ -245,7 +245,7 @@ void stream_keep(struct http_stream *s)
         struct mcp_slice piece = s->piece;
 
         s->piece = (struct mcp_slice){0};
-        if (piece.n == 0 || s->dead || s->finished)
+        if (piece.n == 0 || s->dead || (s->finished && !s->in_doubt))
                 return;
         buf_add(&s->in, piece.at, piece.n);
         count_all(s);

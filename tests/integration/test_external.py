@@ -11,6 +11,7 @@ from brokered import fixture, record
 from callers import Refused
 from host import Host
 from rig import eventually, rig
+from test_gateway_clients import everything
 
 RIG = pathlib.Path(__file__).resolve().parents[1] / "rig"
 sys.path.insert(0, str(RIG))
@@ -149,27 +150,16 @@ class External(unittest.TestCase):
         eventually("the broker cannot reach it", 20, lambda: self.fetch(PORT, self.rig.env["RIG_BROKER"]) == 0)
 
 
-class ByHttps(unittest.TestCase):
-    """By name and with a certificate, or by the key alone; nobody resolves the name."""
+class Beside(unittest.TestCase):
+    """A host, and processes beside it that are nothing of Bulkhead's."""
     limit = 180
 
     @classmethod
-    def setUpClass(cls):
+    def begin(cls, **conf):
         cls.rig = rig()
-        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="bulkhead-tls-"))
-        pathlib.Path(cls.folder).chmod(0o755)
-        cls.authority, stranger = Authority(cls.folder, "known"), Authority(cls.folder, "stranger")
-        cls.good, cls.foreign = cls.authority.issue("good", NAME), stranger.issue("foreign", NAME)
-        ca_file = pathlib.Path(cls.folder, "authorities.pem")
-        ca_file.write_bytes(cls.authority.certificate.read_bytes())
-        cls.ca_file = ca_file
-        cls.host = Host(conf={"gateway.ca_file": str(ca_file), "gateway.start_timeout": "2s"})
-        cls.addClassCleanup(cls.end)
+        cls.host = Host(conf=conf)
         cls.processes = []
-        cls.run_beside("plain", fixture("mcp_echo"), "--http", str(OTHER))
-        cls.show(cls.good)
-        cls.host.start()
-        cls.host.start_broker()
+        cls.addClassCleanup(cls.end)
 
     @classmethod
     def end(cls):
@@ -190,13 +180,36 @@ class ByHttps(unittest.TestCase):
         return process
 
     @classmethod
+    def end_beside(cls, process):
+        cls.processes.remove(process)
+        process.kill()
+        process.wait(10)
+
+
+class ByHttps(Beside):
+    """By name and with a certificate, or by the key alone; nobody resolves the name."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.folder = cls.enterClassContext(tempfile.TemporaryDirectory(prefix="bulkhead-tls-"))
+        pathlib.Path(cls.folder).chmod(0o755)
+        cls.authority, stranger = Authority(cls.folder, "known"), Authority(cls.folder, "stranger")
+        cls.good, cls.foreign = cls.authority.issue("good", NAME), stranger.issue("foreign", NAME)
+        ca_file = pathlib.Path(cls.folder, "authorities.pem")
+        ca_file.write_bytes(cls.authority.certificate.read_bytes())
+        cls.ca_file = ca_file
+        cls.begin(**{"gateway.ca_file": str(ca_file), "gateway.start_timeout": "2s"})
+        cls.run_beside("plain", fixture("mcp_echo"), "--http", str(OTHER))
+        cls.show(cls.good)
+        cls.host.start()
+        cls.host.start_broker()
+
+    @classmethod
     def show(cls, pair):
         """Serves with that certificate from now on."""
         front = getattr(cls, "front", None)
         if front:
-            cls.processes.remove(front)
-            front.kill()
-            front.wait(10)
+            cls.end_beside(front)
         cls.front = cls.run_beside("front", sys.executable, "-B", RIG / "tls_front.py", PORT, OTHER, *pair)
         eventually("it listens", 10, lambda: cls.rig.host("curl", "-sk", "-o", "/dev/null", f"https://127.0.0.1:{PORT}/mcp", check=False).returncode == 0)
 
@@ -252,6 +265,45 @@ class ByHttps(unittest.TestCase):
         self.host.wait_state("pinned", "running")
         eventually("it is called", 20, lambda: self.echoes("pinned", "hello"))
         self.show(self.good)
+
+
+class FromNpm(Beside):
+    """A server from npm that somebody else runs, over both transports that there are for HTTP."""
+    ENTRIES = {"web": {"url": f"http://127.0.0.1:{PORT}/mcp", "transport": "streamable-http"}, "events": {"url": f"http://127.0.0.1:{OTHER}/sse", "transport": "sse"}}
+
+    @classmethod
+    def setUpClass(cls):
+        cls.begin()
+        cls.running = {name: cls.serve(name) for name in cls.ENTRIES}
+        cls.host.start()
+        cls.host.start_broker()
+
+    @classmethod
+    def serve(cls, name):
+        url = cls.ENTRIES[name]["url"]
+        how, port = ("streamableHttp", PORT) if name == "web" else ("sse", OTHER)
+        process = cls.run_beside(name, *everything(how, PORT=port))
+        # A GET: of the one it wants a session, of the other it is the session, and goes on.
+        eventually(f"{name} listens", 20, lambda: cls.rig.host("curl", "-s", "-o", "/dev/null", "-m", "0.3", url, check=False).returncode in (0, 28))
+        return process
+
+    def echoes(self, server, text):
+        return self.host.gateway.tool("/mcp", f"{server}__echo", message=text) == f"Echo: {text}"
+
+    def test_called(self):
+        for name, entry in self.ENTRIES.items():
+            with self.subTest(name):
+                self.host.approve(name, entry)
+                self.host.wait_state(name, "running")
+                eventually("it is called", 20, lambda name=name: self.echoes(name, "hello"))
+                self.assertIn("12", self.host.gateway.tool("/mcp", f"{name}__get-sum", a=5, b=7))
+                # Another process at the same place: what was approved is there again, its sessions are not.
+                self.end_beside(self.running[name])
+                self.serve(name)
+                eventually("it is called", 60, lambda name=name: self.echoes(name, "again"))
+        names = self.host.gateway.names()
+        self.assertEqual({n.replace("web__", "") for n in names if n.startswith("web__")}, {n.replace("events__", "") for n in names if n.startswith("events__")})
+        self.assertEqual(self.host.containers(role=None), [])
 
 
 if __name__ == "__main__":

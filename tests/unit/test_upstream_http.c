@@ -360,6 +360,120 @@ static void test_session_over(_unused_ void **state)
         assert_null(strstr(w.log.data, "DELETE"));
 }
 
+#define NO_SESSION "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32000,\"message\":\"Bad Request: No valid session ID provided\"},\"id\":null}"
+
+/* As a server built on the SDK's examples that was started anew. */
+static void on_forgotten(struct web *w, struct web_request *q)
+{
+        if (w->held_id && str_eq(q->method, "GET"))
+                web_reply(q->conn, "400 Bad Request", NULL, NULL, "Invalid or missing session ID");
+        else if (w->held_id && strstr(q->headers, "Mcp-Session-Id"))
+                web_reply(q->conn, "400 Bad Request", "application/json", NULL, NO_SESSION);
+        else
+                web_decent(w, q);
+}
+
+static void test_session_forgotten(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = on_forgotten};
+        _cleanup_rig_ struct rig *r = rig_new();
+        _cleanup_asked_ struct asked a = {0}, b = {0};
+
+        web_session_ready(r, &w);
+        w.held_id = 1;
+        rig_ask(r, &a, "{}");
+        rig_ask(r, &b, "{}");
+        assert_ends(r, "it ended the session (HTTP status 400)");
+        assert_says(a.why, "it ended the session");
+        assert_says(b.why, "it ended the session");
+        assert_int_equal(a.n_done + b.n_done, 2);
+        rig_run(r, 20);
+        assert_null(strstr(w.log.data, "DELETE"));
+        assert_null(strstr(strstr(w.log.data, " ping\n") + 1, " ping\n")); /* one for both */
+}
+
+/* The loss of its event stream tells before anybody calls. */
+static void test_session_forgotten_while_idle(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = on_forgotten, .events = true};
+        _cleanup_rig_ struct rig *r = rig_new();
+
+        web_session_ready(r, &w);
+        for (int i = 0; !w.stream && i < 1000; i++)
+                rig_run(r, 5);
+        web_event(w.stream, "retry: 1\n\n");
+        rig_run(r, 20);
+        w.held_id = 1;
+        web_cut(w.stream);
+        assert_ends(r, "it ended the session (HTTP status 400)");
+}
+
+static void on_bad_request(struct web *w, struct web_request *q)
+{
+        if (!str_eq(q->rpc, "tools/call"))
+                web_decent(w, q);
+        else if (w->held_id++ == 0)
+                web_reply(q->conn, "400 Bad Request", "application/json", NULL, NO_SESSION);
+        else
+                web_reply(q->conn, "400 Bad Request", "text/plain", NULL, "no");
+}
+
+/* The same words of a request, though it knows the session. */
+static void test_bad_request(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = on_bad_request};
+        _cleanup_rig_ struct rig *r = rig_new();
+        _cleanup_asked_ struct asked a = {0}, b = {0}, c = {0};
+
+        web_session_ready(r, &w);
+        rig_ask(r, &a, "{}");
+        rig_wait(r, &a.over);
+        assert_int_equal(a.error_code, -32000);
+        rig_ask(r, &b, "{}");
+        rig_wait(r, &b.over);
+        assert_says(b.why, "HTTP status 400 and no message");
+        w.script = web_decent;
+        rig_ask(r, &c, "{}");
+        rig_wait(r, &c.over);
+        assert_string_equal(c.result, "{\"ok\":true}");
+        assert_false(r->ended);
+}
+
+static void web_silent_ping(struct web *w, struct web_request *q)
+{
+        if (!str_eq(q->rpc, "ping"))
+                on_bad_request(w, q);
+}
+
+/* Whatever becomes of the session or of the call while the question is open. */
+static void test_doubt_is_cut_short(_unused_ void **state)
+{
+        for (int way = 0; way < 3; way++) {
+                _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = web_silent_ping};
+                _cleanup_rig_ struct rig *r = rig_new();
+                _cleanup_asked_ struct asked a = {0}, b = {0};
+
+                web_session_ready(r, &w);
+                rig_ask(r, &a, "{}");
+                rig_ask(r, &b, "{}");
+                for (int i = 0; !strstr(w.log.data, " ping\n") && i < 1000; i++)
+                        rig_run(r, 5);
+                rig_run(r, 10);
+                assert_int_equal(a.n_done + b.n_done, 0);
+                if (way == 0) {
+                        rig_cancel(&a, "enough");
+                        rig_run(r, 20);
+                        assert_int_equal(a.n_done + b.n_done, 0);
+                } else if (way == 1) {
+                        w.script = web_forget;
+                        _cleanup_asked_ struct asked c = {0};
+                        rig_ask(r, &c, "{}");
+                        assert_ends(r, "it ended the session (HTTP status 404)");
+                        assert_int_equal(a.n_done + b.n_done + c.n_done, 3);
+                }
+        }
+}
+
 /* -- the older transport ------------------------------------------------------------------------------------------------------------ */
 
 static void on_older(struct web *w, struct web_request *q)
@@ -453,6 +567,10 @@ int main(void)
                 cmocka_unit_test(test_resume),
                 cmocka_unit_test(test_no_resume),
                 cmocka_unit_test(test_session_over),
+                cmocka_unit_test(test_session_forgotten),
+                cmocka_unit_test(test_session_forgotten_while_idle),
+                cmocka_unit_test(test_bad_request),
+                cmocka_unit_test(test_doubt_is_cut_short),
                 cmocka_unit_test(test_older),
                 cmocka_unit_test(test_older_endpoint),
                 cmocka_unit_test(test_older_none),
