@@ -148,13 +148,19 @@ static struct http_stream *first_in_doubt(struct http *h)
         return NULL;
 }
 
-static void on_ping(struct upstream_call *c, _unused_ const struct mcp_message *answer, _unused_ const struct err *why, void *user)
+/* A server that has no ping, which it should have, can only say so of a session that it knows. */
+static bool ping_says_lost(const struct upstream_call *c, const struct mcp_message *answer)
+{
+        return (c->http_status == 400 || c->http_status == 404) && !(answer && answer->error_code == MCP_METHOD_NOT_FOUND);
+}
+
+static void on_ping(struct upstream_call *c, const struct mcp_message *answer, _unused_ const struct err *why, void *user)
 {
         struct http *h = user;
         struct http_stream *s;
 
         h->ping = NULL;
-        if (upstream_alive(h->upstream) && (c->http_status == 400 || c->http_status == 404))
+        if (upstream_alive(h->upstream) && ping_says_lost(c, answer))
                 session_forgotten(h, c->http_status);
         while (upstream_alive(h->upstream) && (s = first_in_doubt(h))) {
                 s->in_doubt = false;
