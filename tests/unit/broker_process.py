@@ -2,7 +2,6 @@
 """bulkhead-broker as a process: who may start it, what it says of itself, what it gives up, how it ends, and what it does while the controller is away.
 
 The controller is tests/rig/link_host, the server behind it the rig's echo server. Needs no root; as root the broker is started as another user."""
-import contextlib
 import hashlib
 import http.client
 import http.server
@@ -38,16 +37,24 @@ def eventually(what, seconds=10):
     raise AssertionError(f"not within {seconds} s")
 
 
-PORTS = random.sample(range(20000, 32768), 12768)
+MARKS = []  # of the ports that this process has
 
 
-def free_port():
-    """Below those that the kernel gives away by itself, and no port twice: nothing else takes it before it is listened on."""
+def free_port(ports=range(20000, 32768)):
+    """Below those that the kernel gives away by itself, and of no other process of these tests that runs meanwhile: one that is free only because a broker is being
+    started anew is that broker's. Held until this process ends, by a name that can be bound once."""
     while True:
-        port = PORTS.pop()
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind(("127.0.0.1", port))
-            return port
+        port = random.choice(ports)
+        mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            mark.bind(f"\0bulkhead-test-port-{port}")
+            with socket.socket() as s:
+                s.bind(("127.0.0.1", port))
+        except OSError:
+            mark.close()
+            continue
+        MARKS.append(mark)
+        return port
 
 
 class BrokerTest(unittest.TestCase):
