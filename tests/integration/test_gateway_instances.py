@@ -4,6 +4,7 @@ import contextlib
 import os
 import pathlib
 import sys
+import time
 import unittest
 
 from brokered import Gateway, Refused, stdio
@@ -208,12 +209,12 @@ class InstancesEngine(unittest.TestCase):
     def nothing_is_left(self):
         eventually("no instance is left", 30, lambda: not self.host.containers(role=None) and not self.host.networks())
 
-    def client(self):
-        return eventually("a session begins", 30, lambda: self._client())
+    def client(self, path=PATH):
+        return eventually("a session begins", 30, lambda: self._client(path))
 
-    def _client(self):
+    def _client(self, path):
         try:
-            return self.gateway.client(self.PATH)
+            return self.gateway.client(path)
         except Refused as e:
             if e.retryable or e.status == 404:
                 return None
@@ -264,6 +265,50 @@ class InstancesEngine(unittest.TestCase):
         eventually("its session is over", 15, lambda: self.is_over(d))
         self.client().close()
         self.nothing_is_left()
+
+    def test_versions(self):
+        """A session stays with the version that it began with, for as long as that is approved, and not a call longer."""
+        path = "/servers/next/mcp"
+        self.addCleanup(lambda: self.host.write_registry({k: v for k, v in self.host.read_registry().items() if k != "next"}))
+        first = self.host.approve("next", self.host.entry("mcp/echo:1", sharing="per-session", **self.SMALL))
+        old = self.client(path)
+        self.assertEqual(old.tool("write_file", path="/tmp/state", text="old"), "written")
+        before = self.containers()
+        second = self.host.approve("next", self.host.entry("mcp/echo:2", sharing="per-session", **self.SMALL))
+        self.assertNotEqual(first, second)
+        # Sessions that begin now may still get the former version until the controller has seen the registry.
+        new = self.session_of_another(path, before)
+        self.assertEqual(old.tool("read_file", path="/tmp/state"), "old")
+        self.assertEqual(self.containers()["1"]["Id"], before["1"]["Id"])
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            for version, session, approval in (("old", old, first), ("new", new, second)):
+                asleep = pool.submit(session.tool, "sleep", ms=30000)
+                time.sleep(0.5)
+                self.assertFalse(asleep.done())
+                self.host.cli("revoke", approval, "--key", self.host.key, "--reason", "a test")
+                began = time.monotonic()
+                with self.subTest(version):
+                    self.assertIsInstance(asleep.exception(20), Refused)
+                    self.assertLess(time.monotonic() - began, 5)
+                    eventually("its session is over", 5, lambda s=session: self.is_over(s))
+                if version == "old":
+                    self.assertEqual(new.tool("echo", text="still"), "still")
+                    eventually("its container goes", 15, lambda: before["1"]["Id"] not in [c["Id"] for c in self.containers().values()])
+        with self.assertRaises(Refused) as refused:
+            self.gateway.client(path)
+        self.assertEqual(refused.exception.status, 404)
+        self.nothing_is_left()
+
+    def session_of_another(self, path, before):
+        spec = before["1"]["Labels"]["io.bulkhead.spec"]
+
+        def begin():
+            session = self.client(path)
+            if any(c["Labels"]["io.bulkhead.spec"] != spec for c in self.containers().values()):
+                return session
+            session.close()
+            return None
+        return eventually("a session has the new version", 30, begin, pause=0.5)
 
     @staticmethod
     def is_over(client):
