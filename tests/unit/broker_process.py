@@ -40,11 +40,11 @@ def eventually(what, seconds=10):
 MARKS = []  # of the ports that this process has
 
 
-def free_port(ports=range(20000, 32768)):
+def free_port():
     """Below those that the kernel gives away by itself, and of no other process of these tests that runs meanwhile: one that is free only because a broker is being
     started anew is that broker's. Held until this process ends, by a name that can be bound once."""
     while True:
-        port = random.choice(ports)
+        port = random.randrange(20000, 32768)
         mark = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             mark.bind(f"\0bulkhead-test-port-{port}")

@@ -418,27 +418,6 @@ static void on_bad_request(struct web *w, struct web_request *q)
                 web_reply(q->conn, "400 Bad Request", "text/plain", NULL, "no");
 }
 
-/* The same words of a request, though it knows the session. */
-static void test_bad_request(_unused_ void **state)
-{
-        _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = on_bad_request};
-        _cleanup_rig_ struct rig *r = rig_new();
-        _cleanup_asked_ struct asked a = {0}, b = {0}, c = {0};
-
-        web_session_ready(r, &w);
-        rig_ask(r, &a, "{}");
-        rig_wait(r, &a.over);
-        assert_int_equal(a.error_code, -32000);
-        rig_ask(r, &b, "{}");
-        rig_wait(r, &b.over);
-        assert_says(b.why, "HTTP status 400 and no message");
-        w.script = web_decent;
-        rig_ask(r, &c, "{}");
-        rig_wait(r, &c.over);
-        assert_string_equal(c.result, "{\"ok\":true}");
-        assert_false(r->ended);
-}
-
 #define NO_PING "{\"jsonrpc\":\"2.0\",\"error\":{\"code\":-32601,\"message\":\"Method not found\"},\"id\":null}"
 
 static void on_bad_request_without_ping(struct web *w, struct web_request *q)
@@ -449,22 +428,29 @@ static void on_bad_request_without_ping(struct web *w, struct web_request *q)
                 on_bad_request(w, q);
 }
 
-/* Or each call would cost it the session. */
-static void test_bad_request_without_ping(_unused_ void **state)
+/* The same words of a request, though it knows the session: it answers a ping, or says that it has none. */
+static void test_bad_request(_unused_ void **state)
 {
-        _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = on_bad_request_without_ping};
-        _cleanup_rig_ struct rig *r = rig_new();
-        _cleanup_asked_ struct asked a = {0}, b = {0};
+        void (*const scripts[])(struct web *, struct web_request *) = {on_bad_request, on_bad_request_without_ping};
 
-        web_session_ready(r, &w);
-        rig_ask(r, &a, "{}");
-        rig_wait(r, &a.over);
-        assert_int_equal(a.error_code, -32000);
-        w.script = web_decent;
-        rig_ask(r, &b, "{}");
-        rig_wait(r, &b.over);
-        assert_string_equal(b.result, "{\"ok\":true}");
-        assert_false(r->ended);
+        for (size_t i = 0; i < ELEMENTSOF(scripts); i++) {
+                _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = scripts[i]};
+                _cleanup_rig_ struct rig *r = rig_new();
+                _cleanup_asked_ struct asked a = {0}, b = {0}, c = {0};
+
+                web_session_ready(r, &w);
+                rig_ask(r, &a, "{}");
+                rig_wait(r, &a.over);
+                assert_int_equal(a.error_code, -32000);
+                rig_ask(r, &b, "{}");
+                rig_wait(r, &b.over);
+                assert_says(b.why, "HTTP status 400 and no message");
+                w.script = web_decent;
+                rig_ask(r, &c, "{}");
+                rig_wait(r, &c.over);
+                assert_string_equal(c.result, "{\"ok\":true}");
+                assert_false(r->ended);
+        }
 }
 
 static void web_silent_ping(struct web *w, struct web_request *q)
@@ -598,7 +584,6 @@ int main(void)
                 cmocka_unit_test(test_session_forgotten),
                 cmocka_unit_test(test_session_forgotten_while_idle),
                 cmocka_unit_test(test_bad_request),
-                cmocka_unit_test(test_bad_request_without_ping),
                 cmocka_unit_test(test_doubt_is_cut_short),
                 cmocka_unit_test(test_older),
                 cmocka_unit_test(test_older_endpoint),
