@@ -51,8 +51,9 @@ class Host:
         # A machine that was never used: nothing of ours from before.
         script.append("rm -rf /etc/bulkhead /var/lib/bulkhead /var/lib/bulkhead-quickstart /usr/local/bin/bulkhead /usr/local/sbin/bulkhead-* "
                       "/usr/local/lib/systemd/system/bulkhead* /usr/local/libexec/bulkhead")
-        # On a machine where the README's first command ran, its users are there: not here.
-        script.append("sed -i /^bulkhead/d /etc/passwd /etc/group /etc/shadow /etc/gshadow")
+        # On a machine where the README's first command ran, its users are there: not here. Their numbers stay taken: what runs by them is seen from here, too,
+        # and no user who has processes can be removed.
+        script.append("sed -i s/^bulkhead/former-bulkhead/ /etc/passwd /etc/group /etc/shadow /etc/gshadow")
         for path in PLAIN:
             plain = self.dir / pathlib.Path(path).name
             plain.mkdir()
