@@ -11,7 +11,7 @@ import sys
 import time
 
 from figures import cpu_seconds, figure, say
-from gateway import ECHO, LEGACY, MODERN, RELAY, ROOT, USER, Gateway, Processes, free_port, interleave, load, median, ratio, stdio, wait_for
+from gateway import ECHO, LEGACY, MODERN, RELAY, ROOT, USER, WARMUP, Gateway, Processes, free_port, interleave, load, median, ratio, stdio, wait_for, with_cpu
 
 ANY_SERVER = pathlib.Path(__file__).resolve().parents[1] / "unit/any_server.py"
 WORDS = ("file", "issue", "branch", "message", "calendar", "invoice", "customer", "metric", "container", "query", "image", "ticket", "document", "alert", "deployment")
@@ -77,15 +77,12 @@ class Agents(Gateway):
 
     def measured(self, options, *target):
         """One run, and what a call of it cost the broker."""
-        before = cpu_seconds(self.pid())
-        r = load(options, *target)
-        r["cpu_us"] = (cpu_seconds(self.pid()) - before) * 1e6 / self.calls_of(options)
-        return r
+        return with_cpu(self.pid(), self.calls_of(options), lambda: load(options, *target))
 
     @staticmethod
     def calls_of(options):
         value = lambda key, other: options[options.index(key) + 1] if key in options else other
-        return value("--in-flight", 1) * (value("--calls", 1) + value("--warmup", 50))
+        return value("--in-flight", 1) * (value("--calls", 1) + value("--warmup", WARMUP))
 
 
 def bench_search(g, times):

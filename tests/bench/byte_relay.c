@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/mem.h"
+#include "tests/bench/attach.h"
 #include "tests/rig/link_server.h"
 
 #define BUFFER (64U << 10)
@@ -30,14 +31,15 @@ struct half {
 
 struct relay {
         int epoll, listener;
-        char **target; /* "tcp", PORT | "unix", PATH | "exec", COMMAND… */
+        char **target; /* "tcp", PORT | "unix", PATH | "attach", SOCKET, CONTAINER | "exec", COMMAND… */
         bool framed;
 };
 
 static _noreturn_ void usage(void)
 {
         fputs("usage: byte_relay [--framed] tcp PORT|unix PATH TARGET\n"
-              "  TARGET: tcp PORT | unix PATH | exec COMMAND…   (one process a connection)\n",
+              "  TARGET: tcp PORT | unix PATH | exec COMMAND…   (one process a connection)\n"
+              "          attach SOCKET CONTAINER                (the stream that the Engine gives)\n",
               stderr);
         exit(64);
 }
@@ -83,33 +85,53 @@ static int socket_for(char **address, bool listening)
         return fd;
 }
 
-/* Two descriptors: *in to read from, *out to write to. */
-static void open_target(struct relay *r, int *in, int *out)
+/* A child with a pipe each way. */
+static void spawn(char **command, int *in, int *out)
 {
-        bool exec = str_eq(r->target[0], "exec");
         int to[2], from[2];
-        pid_t pid;
 
-        if (exec && r->framed && link_server_start(&pid, in, r->target + 1, NULL) < 0)
-                die(r->target[1]);
-        if (!exec)
-                *in = socket_for(r->target, false);
-        if (!exec || r->framed) {
-                *out = fcntl(*in, F_DUPFD_CLOEXEC, 0);
-                return;
-        }
         if (pipe2(to, O_CLOEXEC) < 0 || pipe2(from, O_CLOEXEC) < 0)
                 die("pipe");
         if (fork() == 0) {
                 prctl(PR_SET_PDEATHSIG, SIGKILL);
                 if (dup2(to[0], 0) == 0 && dup2(from[1], 1) == 1)
-                        execvp(r->target[1], r->target + 1);
-                die(r->target[1]);
+                        execvp(command[0], command);
+                die(command[0]);
         }
         close(to[0]);
         close(from[1]);
         *in = from[0];
         *out = to[1];
+}
+
+/* One descriptor for both ways. */
+static int open_stream(struct relay *r)
+{
+        _cleanup_err_ struct err *err = NULL;
+        int fd = -1, rc = 0;
+        pid_t pid;
+
+        if (str_eq(r->target[0], "exec"))
+                rc = link_server_start(&pid, &fd, r->target + 1, &err);
+        else if (str_eq(r->target[0], "attach"))
+                rc = fd = attach_to(r->target[1], r->target[2], &err);
+        else
+                fd = socket_for(r->target, false);
+        if (rc < 0) {
+                fprintf(stderr, "byte_relay: %s\n", err_msg(err));
+                exit(1);
+        }
+        return fd;
+}
+
+static void open_target(struct relay *r, int *in, int *out)
+{
+        if (str_eq(r->target[0], "exec") && !r->framed) {
+                spawn(r->target + 1, in, out);
+                return;
+        }
+        *in = open_stream(r);
+        *out = fcntl(*in, F_DUPFD_CLOEXEC, 0);
 }
 
 static struct half *half_new(struct relay *r, int from, int to)

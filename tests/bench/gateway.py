@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Figures of the gateway, in one run, as ratios to what they are compared with: the same server called directly over the same kind of stream, and a relay
-that only copies bytes. Servers are plain processes whose streams link_host hands over as the controller does; no Engine, no rig.
+that only copies bytes. Servers are plain processes whose streams link_host hands over as the controller does; sealed.py has the Engine's.
 
 Nothing here fails because of a figure, but every answer is checked. Medians are quoted; machines are shared and noisy, so every comparison is
 interleaved. Needs root: the broker runs as its own user."""
@@ -38,6 +38,7 @@ USER = os.environ.get("RIG_BROKER", "nobody")
 LEGACY, MODERN = [], ["--modern"]
 MESSAGE = {"everything": ["--argument", "message"]}
 MEBI = 1 << 20
+WARMUP = 50  # calls of each client that load_client does not count, unless told otherwise
 
 
 def free_port():
@@ -147,8 +148,9 @@ class Gateway(Processes):
         return self.broker.pid
 
 
-def load(options, *target, check=True, timeout=600):
-    p = subprocess.run([str(LOAD), *map(str, options), *map(str, target)], capture_output=True, text=True, timeout=timeout, check=False)
+def load(options, *target, check=True, timeout=600, via=()):
+    """via: what to put before the command, such as nsenter."""
+    p = subprocess.run([*via, str(LOAD), *map(str, options), *map(str, target)], capture_output=True, text=True, timeout=timeout, check=False)
     if p.returncode != 0:
         if check:
             raise AssertionError(f"load_client {' '.join(map(str, target))}: {p.stderr.strip()[-500:]}")
@@ -230,6 +232,24 @@ def bench_calls(rounds, calls):
                                                           gateway=lambda: load(o, "http", g.url("everything"))))
 
 
+def show_throughput(title, got):
+    """got: {way: results}, of direct, gateway with its cpu_us, and perhaps relay."""
+    def of_direct(way):
+        return [b["per_second"] / a["per_second"] for a, b in zip(got["direct"], got[way])]
+    figure(f"{title}: direct / gateway", f"{median(got['direct'], 'per_second'):.0f} / {median(got['gateway'], 'per_second'):.0f}", "/s")
+    figure(f"{title}: of direct throughput", f"{100 * statistics.median(of_direct('gateway')):.0f}", "%", ">= 50", f"worst {100 * min(of_direct('gateway')):.0f}")
+    if "relay" in got:
+        figure(f"{title}: of direct throughput, a relay that only copies", f"{100 * statistics.median(of_direct('relay')):.0f}", "%")
+    figure(f"{title}: CPU of the broker for a call", f"{median(got['gateway'], 'cpu_us'):.1f}", "us", "<= 30")
+
+
+def with_cpu(pid, calls, run_load):
+    """What run_load() gives, and what each of that many calls cost the process."""
+    before = cpu_seconds(pid)
+    r = run_load()
+    return {**r, "cpu_us": (cpu_seconds(pid) - before) * 1e6 / calls}
+
+
 def bench_throughput(rounds, calls):
     say("\n32 clients at once")
     echo_port, relay_port = free_port(), free_port()
@@ -240,22 +260,11 @@ def bench_throughput(rounds, calls):
         o = ["--in-flight", 32, "--calls", calls]
 
         def through(name):
-            before = cpu_seconds(g.pid())
-            r = load(o, "http", g.url(name))
-            r["cpu_us"] = (cpu_seconds(g.pid()) - before) * 1e6 / (32 * (calls + 50))
-            return r
-        for name, direct in (("echo", lambda: load([*o, "--framed"], "stdio", ECHO)), ("web", lambda: load(o, "http", f"127.0.0.1:{echo_port}/mcp"))):
-            # Over stdio all are one stream directly, so that there is nothing like it for a relay.
-            relay = {} if name == "echo" else {"relay": lambda: load(o, "http", f"127.0.0.1:{relay_port}/mcp")}
-            got = interleave(rounds, direct=direct, gateway=lambda: through(name), **relay)
-            title = "echo, stdio" if name == "echo" else "echo, HTTP"
-            figure(f"{title}: direct / gateway", f"{median(got['direct'], 'per_second'):.0f} / {median(got['gateway'], 'per_second'):.0f}", "/s")
-            each = [b["per_second"] / a["per_second"] for a, b in zip(got["direct"], got["gateway"])]
-            figure(f"{title}: of direct throughput", f"{100 * statistics.median(each):.0f}", "%", ">= 50", f"worst {100 * min(each):.0f}")
-            if relay:
-                each = [b["per_second"] / a["per_second"] for a, b in zip(got["direct"], got["relay"])]
-                figure(f"{title}: of direct throughput, a relay that only copies", f"{100 * statistics.median(each):.0f}", "%")
-            figure(f"{title}: CPU of the broker for a call", f"{median(got['gateway'], 'cpu_us'):.1f}", "us", "<= 30")
+            return with_cpu(g.pid(), 32 * (calls + WARMUP), lambda: load(o, "http", g.url(name)))
+        # Over stdio all are one stream directly, so that there is nothing like it for a relay.
+        show_throughput("echo, stdio", interleave(rounds, direct=lambda: load([*o, "--framed"], "stdio", ECHO), gateway=lambda: through("echo")))
+        show_throughput("echo, HTTP", interleave(rounds, direct=lambda: load(o, "http", f"127.0.0.1:{echo_port}/mcp"), gateway=lambda: through("web"),
+                                                 relay=lambda: load(o, "http", f"127.0.0.1:{relay_port}/mcp")))
 
 
 # -- others that do it ---------------------------------------------------------------------------------------------------------------------------
@@ -382,6 +391,12 @@ def bench_agents(rounds, calls):
     bench(rounds, calls)
 
 
+def bench_sealed(rounds, calls):
+    sys.modules.setdefault("gateway", sys.modules[__name__])
+    from sealed import bench  # pylint: disable=import-outside-toplevel,cyclic-import
+    bench(rounds, calls)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--rounds", type=int, default=15)
@@ -389,10 +404,10 @@ def main():
     p.add_argument("--servers", type=int, default=32)
     p.add_argument("--sessions", type=int, default=10000)
     p.add_argument("--realtime", action="store_true", help="everything measured runs before all else on this machine: steadier where others work too")
-    p.add_argument("--only", default="calls,throughput,agents,bridges,size,memory,instructions")
+    p.add_argument("--only", default="calls,throughput,sealed,agents,bridges,size,memory,instructions")
     args = p.parse_args()
     benches = {"calls": lambda: bench_calls(args.rounds, args.calls), "throughput": lambda: bench_throughput(max(args.rounds // 2, 1), args.calls),
-               "agents": lambda: bench_agents(args.rounds, args.calls),
+               "sealed": lambda: bench_sealed(args.rounds, args.calls), "agents": lambda: bench_agents(args.rounds, args.calls),
                "bridges": lambda: bench_bridges(max(args.rounds // 3, 1), args.calls), "size": lambda: bench_size(max(args.rounds // 3, 1)),
                "memory": lambda: bench_memory(args.servers, args.sessions), "instructions": lambda: bench_instructions(1000)}
     machine()

@@ -19,8 +19,9 @@ struct load_options {
         const char *header; /* HTTP: one more, "Authorization: …" */
         const char *host;   /* an address; with a path: HTTP */
         unsigned port;
-        const char *path; /* without a host: a socket's */
-        char **command;   /* lines: a server to spawn */
+        const char *path;      /* without a host: a socket's */
+        const char *container; /* at an Engine's socket: what to attach to */
+        char **command;        /* lines: a server to spawn */
 };
 
 static inline bool load_is_http(const struct load_options *o)

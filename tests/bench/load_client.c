@@ -18,6 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "tests/bench/attach.h"
 #include "tests/bench/load.h"
 #include "tests/rig/link_server.h"
 
@@ -29,6 +30,7 @@ static _noreturn_ void usage(void)
         fputs("usage: load_client [OPTIONS] http ADDRESS:PORT/PATH     a connection and a session for each call in flight\n"
               "       load_client [OPTIONS] stdio COMMAND…             spawns the server; all calls over its standard input and output\n"
               "       load_client [OPTIONS] tcp PORT | unix PATH       the same over a stream\n"
+              "       load_client [OPTIONS] attach SOCKET CONTAINER    the same over the stream that the Engine gives\n"
               "  --in-flight N   calls at once (1)\n"
               "  --calls M       for each of them (1000)\n"
               "  --warmup W      before, not counted (50)\n"
@@ -146,6 +148,16 @@ static int connect_to(const struct load_options *o)
         return fd;
 }
 
+static int attach(const struct load_options *o)
+{
+        _cleanup_err_ struct err *err = NULL;
+        int fd = attach_to(o->path, o->container, &err);
+
+        if (fd < 0)
+                load_die("%s", err_msg(err));
+        return fd;
+}
+
 static void spawn(struct stream *s)
 {
         int to[2], from[2];
@@ -190,7 +202,7 @@ static void open_streams(struct load *l)
                 if (l->o.command)
                         spawn(s);
                 else
-                        s->in = s->out = connect_to(&l->o);
+                        s->in = s->out = l->o.container ? attach(&l->o) : connect_to(&l->o);
                 fcntl(s->in, F_SETFL, O_NONBLOCK);
                 fcntl(s->out, F_SETFL, O_NONBLOCK);
                 if (epoll_ctl(l->epoll, EPOLL_CTL_ADD, s->in, &e) < 0)
@@ -253,6 +265,10 @@ static void take_target(struct load_options *o, char **argv, int n)
                 o->command = argv + 1;
         } else if (n == 2 && strcmp(argv[0], "unix") == 0) {
                 o->path = argv[1];
+        } else if (n == 3 && strcmp(argv[0], "attach") == 0) {
+                o->path = argv[1];
+                o->container = argv[2];
+                o->framed = true;
         } else if (n == 2 && strcmp(argv[0], "tcp") == 0) {
                 o->host = "127.0.0.1";
                 o->port = (unsigned)strtoul(argv[1], NULL, 10);
