@@ -114,8 +114,14 @@ remove_files() {
                 case $dir in /etc/bulkhead | /var/lib/bulkhead | /run/bulkhead) rm -rf "$dir" ;; esac
         done
         if have_systemd; then systemctl daemon-reload; fi
-        for user in $(list_made user); do userdel "$user" 2>/dev/null || true; done
-        for group in $(list_made group); do groupdel "$group" 2>/dev/null || true; done
+        for user in $(list_made user); do
+                getent passwd "$user" >/dev/null || continue
+                why=$(userdel "$user" 2>&1) || say "user $user stays: $why. To remove it later: userdel $user"
+        done
+        for group in $(list_made group); do
+                getent group "$group" >/dev/null || continue
+                why=$(groupdel "$group" 2>&1) || say "group $group stays: $why. To remove it later: groupdel $group"
+        done
         packages=$(list_made package | tr '\n' ' ')
         images=$(list_made images)
         rm -rf "$work" "$pids" "${ledger%/*}"

@@ -6,6 +6,7 @@ It runs as it is shipped, but in namespaces of its own: its network is not the m
 are overlays that vanish with the test. That network reaches nothing, so the downloads are made before (quickstart.sh --fetch), and the base image is
 the stand-in. Takes some minutes. (README's second command is tests/run.sh, which is what runs this.)
 """
+import contextlib
 import json
 import os
 import pathlib
@@ -126,6 +127,18 @@ class Quickstart(unittest.TestCase):
         build = pathlib.Path(WORK["BULKHEAD_WORK"]) / "build"
         cls.host.run("sh", "-c", f"rm -rf {build}; mkdir -p {build}; printf 'abs_top_srcdir = /nowhere\ninstall-exec: /nowhere/Makefile.am\n' >{build}/Makefile")
 
+    @contextlib.contextmanager
+    def busy(self, user):
+        """Something runs by that user."""
+        argv = ["nsenter", "-t", str(self.host.holder.pid), "-m", "-n", "setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups",
+                "sh", "-c", "echo ready; exec sleep 600"]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                self.assertEqual(process.stdout.readline(), "ready\n")
+                yield
+            finally:
+                process.kill()
+
     def docker(self, *argv, **kw):
         return self.host.run("/usr/bin/docker", "-H", "unix:///run/docker.sock", *argv, **kw).stdout.strip()
 
@@ -232,8 +245,13 @@ class Quickstart(unittest.TestCase):
         # An Engine that quickstart started is stopped: look at what is in it before that.
         teardown = (self.clone / "deploy/teardown.sh")
         self.host.run("touch", "/run/foreign-file")
-        output = self.host.run(str(teardown), "--yes", cwd=self.clone).stdout
+        names.remove("bulkhead-registry")
+        with self.busy("bulkhead-registry"):
+            output = self.host.run(str(teardown), "--yes", cwd=self.clone).stdout
         self.assertIn("Done", output)
+        self.assertRegex(output, "user bulkhead-registry stays: .*process")
+        self.assertEqual(output.count(" stays: "), 1, output)
+        self.host.run("userdel", "bulkhead-registry")
         for name in names:
             self.assertNotEqual(self.host.run("getent", "passwd", name, check=False).returncode, 0, name)
         rules = self.host.run("iptables-save").stdout
