@@ -287,6 +287,37 @@ class Running(BrokerTest):
         eventually(lambda: self.readiness() == {"status": "ready", "controller": "away"})
         self.assertEqual(self.status("/healthz", token=None), 200)
 
+    def test_gone_while_the_link_was_lost(self):
+        """What a controller that comes back does not tell of any more has been taken back meanwhile."""
+        self.start_host()
+        self.start()
+        self.session()
+        self.stop(self.host)
+        eventually(lambda: self.readiness()["controller"] == "away")
+        self.assertNotEqual(self.status("/servers/echo/mcp"), 404)
+        self.start_host(name="other")
+        eventually(lambda: self.readiness()["controller"] == "connected")
+        self.assertEqual(self.status("/servers/echo/mcp"), 404)
+        self.assertNotEqual(self.status("/servers/other/mcp"), 404)
+
+    def test_controller_of_another_version(self):
+        """Nothing is taken from one that does not greet, or greets in another version, and the log says which."""
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.addCleanup(listener.close)
+        listener.settimeout(10)
+        listener.bind(str(self.socket))
+        self.socket.chmod(0o666)
+        listener.listen()
+        self.start()
+        for first, why in (({"kind": "hello", "version": 1000000}, "it speaks version 1000000 of the link"), ({"kind": "synced"}, "its first message is no greeting")):
+            link, _ = listener.accept()
+            with link:
+                link.settimeout(10)
+                link.send(json.dumps(first).encode())
+                self.assertEqual(link.recv(65536), b"")
+            eventually(lambda: why in self.log())  # pylint: disable=cell-var-from-loop
+            self.assertEqual(self.readiness()["controller"], "away")
+
     def test_controller_that_stays_away(self):
         """Nobody could tell of a revocation: what runs is used on for a while, and not for ever."""
         self.write_conf(controller_grace="1500ms")

@@ -13,6 +13,7 @@
 #include "common/file.h"
 #include "common/link/address.h"
 #include "common/link/channel.h"
+#include "common/manifest.h"
 
 /* -- text --------------------------------------------------------------------------------------------------------------------- */
 
@@ -450,6 +451,28 @@ static void test_wrong_pins(void **state)
         }
 }
 
+/* As many as a manifest may have, and not one more. */
+static void test_too_many_pins(void **state)
+{
+        struct fixture *f = *state;
+        unsigned before = open_fds();
+
+        for (unsigned n = 0; n <= MANIFEST_MAX_PINS;) {
+                _cleanup_buf_ struct buf b = {0};
+
+                buf_adds(&b, "{\"kind\":\"pins\",\"name\":\"a\",\"pins\":[");
+                for (unsigned i = 0; i < 1000 && (i == 0 || n < MANIFEST_MAX_PINS); i++)
+                        buf_addf(&b, "%s\"%043u\"", i ? "," : "", n++);
+                buf_adds(&b, "]}");
+                say(f, b.data, 0);
+                if (n <= MANIFEST_MAX_PINS) {
+                        turn(f);
+                        assert_int_equal(f->broker.closed, 0);
+                }
+        }
+        expect_end(f, "too many of them", before);
+}
+
 static void test_wrong_packets(void **state)
 {
         static const char *const texts[] = {"{\"kind\":\"start\",\"name\":\"a\"}", "{\"kind\":\"nothing\"}"};
@@ -690,6 +713,7 @@ int main(void)
                 pair_test(test_wrong_packets),
                 pair_test(test_pins),
                 pair_test(test_wrong_pins),
+                pair_test(test_too_many_pins),
                 pair_test(test_peer_leaves),
                 pair_test(test_freed_in_message),
                 pair_test(test_queue_drains),

@@ -269,6 +269,29 @@ static void test_refused_while_it_sends(_unused_ void **state)
         rig_stop(r);
 }
 
+/* But not for ever: there is an end to what is read of it for nothing, before its time is over. */
+static void test_refused_and_sends_on(_unused_ void **state)
+{
+        struct rig *r = rig_start(NULL, NULL, NULL);
+        _cleanup_free_ char *more = mem_printf("%0100000d", 0);
+        uint64_t until = rig_now_ms() + 1500;
+        int fd = rig_dial(r);
+        ssize_t n = 1;
+
+        rig_say(r, fd, "GARBAGE\r\n");
+        _cleanup_free_ char *a = rig_hear(r, fd, 1000);
+        assert_int_equal(status_of(a), 400);
+        while (n > 0 && rig_now_ms() < until) {
+                n = send(fd, more, 100000, MSG_NOSIGNAL);
+                if (n < 0 && errno == EAGAIN)
+                        n = 1;
+                rig_turn(r);
+        }
+        assert_true(n < 0);
+        close(fd);
+        rig_stop(r);
+}
+
 /* Bytes that come too slowly end it, however regularly they come. */
 static void test_dripping_body(_unused_ void **state)
 {
@@ -428,6 +451,8 @@ static void test_half_heads_have_a_bound(_unused_ void **state)
                 _cleanup_free_ char *none = rig_ask(r, "GET /half HT"), *whole = rig_ask(r, GET("/whole"));
                 assert_int_equal(status_of(none), 503);
                 assert_int_equal(status_of(whole), 200);
+                /* The others are all still there: the halves of the round before are no longer counted. */
+                assert_true(rig_until(r, rig_counts(r).open_connections == ELEMENTSOF(fds)));
                 for (size_t i = 0; i < ELEMENTSOF(fds); i++) {
                         if (i % 2)
                                 rig_say(r, fds[i], i % 3 ? "TP/1.1\r\nHost: @\r\n\r\n" : "TP nonsense\r\n");
@@ -536,6 +561,7 @@ int main(void)
                 cmocka_unit_test(test_pipelined_is_not_read_ahead),
                 cmocka_unit_test(test_which_connections_live_on),
                 cmocka_unit_test(test_refused_while_it_sends),
+                cmocka_unit_test(test_refused_and_sends_on),
                 cmocka_unit_test(test_dripping_body),
                 cmocka_unit_test(test_line_end_behind_a_body),
                 cmocka_unit_test(test_headers_of_answers),

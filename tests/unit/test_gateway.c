@@ -128,6 +128,10 @@ static void test_legacy_rules(_unused_ void **state)
                 {{JSON, ACCEPT, "Mcp-Session-Id: 0123456789abcdef0123456789abcdef"}, LIST, 404, "not found"},
                 {{JSON, ACCEPT, "Mcp-Session-Id: x"}, LIST, 404, "not found"},
                 {{JSON, ACCEPT, "ID", "MCP-Protocol-Version: 1999-01-01"}, LIST, 400, "MCP-Protocol-Version"},
+                {{JSON, ACCEPT, "ID", "MCP-Protocol-Version: 2025-11-25", "MCP-Protocol-Version: 2025-11-25"},
+                 LIST,
+                 400,
+                 "MCP-Protocol-Version"},
                 {{JSON, ACCEPT, "ID", "ID"}, LIST, 400, "Mcp-Session-Id"},
                 {{JSON, ACCEPT, "ID"}, "[" LIST "]", 400, "batch"},
                 {{JSON, ACCEPT, "ID"}, "[]", 400, "-32600"},
@@ -207,6 +211,17 @@ static void test_batch(_unused_ void **state)
         assert_non_null(strstr(x->answer, "\"id\":2,\"result\":{\"tools\":[]}}]"));
         x = run(w, fake_exchange("POST", ONE, "[{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}]", JSON, ACCEPT, id, NULL));
         assert_int_equal(x->status, 202);
+        /* As many as there may be, and one more. */
+        for (unsigned n = 64; n <= 65; n++) {
+                _cleanup_buf_ struct buf b = {0};
+
+                for (unsigned i = 0; i < n; i++)
+                        buf_addf(&b, "%c{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"ping\"}", i ? ',' : '[', i);
+                buf_addc(&b, ']');
+                x = run(w, fake_exchange("POST", ONE, b.data, JSON, ACCEPT, id, NULL));
+                assert_int_equal(x->status, n == 64 ? 200 : 400);
+                assert_non_null(strstr(x->answer, n == 64 ? "\"id\":63,\"result\":{}" : "at most 64 messages"));
+        }
         free(id);
         world_free(w);
 }
@@ -388,6 +403,38 @@ static void test_asking_nobody(_unused_ void **state)
         world_free(w);
 }
 
+/* Of two questions the one that the server takes back is gone, and no other. */
+static void test_one_taken_back(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        char *id = session(w, ONE, "2025-11-25", "{\"roots\":{}}");
+        struct exchange *x = post(w, id, LIST);
+        unsigned first, second, gone;
+
+        fake_request(u, fake_call(u, NULL), "{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"roots/list\"}");
+        assert_int_equal(sscanf(fake_last(x), "{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"roots/list\"", &first), 1);
+        fake_request(u, fake_call(u, NULL), "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"roots/list\"}");
+        assert_int_equal(sscanf(fake_last(x), "{\"jsonrpc\":\"2.0\",\"id\":%u,\"method\":\"roots/list\"", &second), 1);
+        u->events->withdrawn(u, mcp_slice_of("9"), u->user); /* it never asked that */
+        assert_int_equal(x->n_events, 2);
+        u->events->withdrawn(u, mcp_slice_of("8"), u->user);
+        assert_int_equal(
+                sscanf(fake_last(x), "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":%u}}", &gone),
+                1);
+        assert_int_equal(gone, second);
+        for (unsigned i = 0; i < 2; i++) {
+                _cleanup_free_ char *body = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":%u,\"result\":{\"roots\":[]}}", i ? first : second);
+
+                assert_int_equal(post(w, id, body)->status, 202);
+                assert_int_equal(u->n_answered, i);
+        }
+        assert_string_equal(u->answered[0], "7 result {\"roots\":[]}");
+        fake_result(fake_call(u, NULL), "{}");
+        free(id);
+        world_free(w);
+}
+
 /* Two clients with the same ids: each gets the answer to its own question. */
 static void test_not_crossed(_unused_ void **state)
 {
@@ -541,6 +588,14 @@ static void test_levels(_unused_ void **state)
         assert_int_equal(x->n_events, 1);
         assert_int_equal(y->n_events, 0);
         fake_result(fake_call(u, NULL), "{}");
+        fake_result(fake_call(u, NULL), "{}");
+        /* b's, who did not want so much. */
+        y = post(w, b, LIST);
+        fake_notify(u, NULL, info);
+        assert_int_equal(y->n_events, 0);
+        fake_notify(u, NULL, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/message\",\"params\":{\"level\":\"error\",\"data\":1}}");
+        assert_int_equal(y->n_events, 1);
+        fake_result(fake_call(u, NULL), "{}");
         free(a);
         free(b);
         world_free(w);
@@ -549,11 +604,12 @@ static void test_levels(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_legacy_relay),  cmocka_unit_test(test_streams),        cmocka_unit_test(test_legacy_rules),
-                cmocka_unit_test(test_versions),      cmocka_unit_test(test_batch),          cmocka_unit_test(test_modern_rules),
-                cmocka_unit_test(test_modern_relay),  cmocka_unit_test(test_params_headers), cmocka_unit_test(test_leaving),
-                cmocka_unit_test(test_not_crossed),   cmocka_unit_test(test_sessions),       cmocka_unit_test(test_approved_tools),
-                cmocka_unit_test(test_notifications), cmocka_unit_test(test_levels),         cmocka_unit_test(test_asking_nobody),
+                cmocka_unit_test(test_legacy_relay),   cmocka_unit_test(test_streams),        cmocka_unit_test(test_legacy_rules),
+                cmocka_unit_test(test_versions),       cmocka_unit_test(test_batch),          cmocka_unit_test(test_modern_rules),
+                cmocka_unit_test(test_modern_relay),   cmocka_unit_test(test_params_headers), cmocka_unit_test(test_leaving),
+                cmocka_unit_test(test_not_crossed),    cmocka_unit_test(test_sessions),       cmocka_unit_test(test_approved_tools),
+                cmocka_unit_test(test_notifications),  cmocka_unit_test(test_levels),         cmocka_unit_test(test_asking_nobody),
+                cmocka_unit_test(test_one_taken_back),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -115,6 +115,17 @@ static void asks(struct world *w, struct upstream *u, const char *request)
         world_run(w, 30);
 }
 
+/* The request that takes a call up again, word by word. */
+static struct exchange *again_with(struct world *w, const char *path, const char *method, const char *members, const char *state)
+{
+        _cleanup_free_ char *body =
+                mem_printf("{\"jsonrpc\":\"2.0\",\"id\":\"again\",\"method\":\"%s\",\"params\":{\"name\":\"t\"," META(CAN) ",%s,%s}}",
+                           method, members, state);
+        _cleanup_free_ char *header = mem_printf("Mcp-Method: %s", method);
+
+        return run(w, fake_exchange("POST", path, body, JSON, ACCEPT, MODERN, header, "Mcp-Name: t", NULL));
+}
+
 static struct exchange *again_as(struct world *w, const char *authorization, const char *name, const char *key, const char *response,
                                  const char *state)
 {
@@ -172,6 +183,95 @@ static void test_rounds(_unused_ void **state)
         free(old);
         free(token);
         free(key);
+        world_free(w);
+}
+
+/* What was asked about one request is not answered with another one, however little they differ. */
+static void test_another_request(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = legacy_server(w);
+        struct exchange *x = modern(w, MODERN_CALL("1", ",\"arguments\":{\"a\":1}"));
+        _cleanup_free_ char *token = NULL, *key = NULL, *same = NULL, *other = NULL;
+
+        asks(w, u, ELICIT("\"s1\""));
+        token = state_of(x);
+        key = key_of(x);
+        same = mem_printf("\"arguments\":{\"a\":1},\"inputResponses\":{\"%s\":{}}", key);
+        other = mem_printf("\"arguments\":{\"a\":2},\"inputResponses\":{\"%s\":{}}", key);
+        x = again_with(w, ONE, "tools/call", other, token);
+        assert_non_null(strstr(x->answer, "-32602"));
+        x = again_with(w, ONE, "prompts/get", same, token);
+        assert_non_null(strstr(x->answer, "-32602"));
+        x = again_with(w, "/mcp", "tools/call", same, token);
+        assert_non_null(strstr(x->answer, "-32602"));
+        assert_int_equal(u->n_answered, 0);
+        x = again_with(w, ONE, "tools/call", same, token);
+        assert_false(x->over);
+        assert_string_equal(u->answered[0], "\"s1\" result {}");
+        fake_result(fake_call(u, "tools/call"), "{}");
+        world_free(w);
+}
+
+#define PROGRESS(token)                                                                                                                    \
+        "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/progress\",\"params\":{\"progressToken\":" token ",\"progress\":1}}"
+#define META_WITH(token)                                                                                                                   \
+        "\"_meta\":{\"progressToken\":" token ",\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\","                               \
+        "\"io.modelcontextprotocol/clientCapabilities\":" CAN "}"
+
+/* Progress is told under the token of the request that waits, which may be another one than the call began with, or none. */
+static void test_progress_of_a_resumed_call(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = legacy_server(w);
+
+        for (unsigned i = 0; i < 2; i++) {
+                struct exchange *x = modern(
+                        w, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"tools/call\",\"params\":{\"name\":\"t\"," META_WITH("9") "}}");
+                _cleanup_free_ char *token = NULL, *key = NULL, *body = NULL;
+
+                asks(w, u, ELICIT("1"));
+                token = state_of(x);
+                key = key_of(x);
+                body = mem_printf(
+                        "{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/call\",\"params\":{\"name\":\"t\",%s,\"inputResponses\":{"
+                        "\"%s\":{}},%s}}",
+                        i ? META(CAN) : META_WITH("\"new\""), key, token);
+                x = modern(w, body);
+                fake_notify(u, fake_call(u, "tools/call"), PROGRESS("9"));
+                assert_int_equal(x->n_events, i ? 0 : 1);
+                if (i == 0)
+                        assert_string_equal(fake_last(x), PROGRESS("\"new\""));
+                fake_result(fake_call(u, "tools/call"), "{}");
+                assert_true(x->over);
+        }
+        world_free(w);
+}
+
+/* A server that asks without end is told so, and its call goes on. */
+static void test_too_many_questions(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = legacy_server(w);
+        char *id = session(w, CAN);
+        struct exchange *x = modern(w, MODERN_CALL("1", ""));
+
+        for (unsigned i = 0; i < 16; i++)
+                fake_request(u, NULL, ELICIT("1"));
+        assert_int_equal(u->n_answered, 0);
+        fake_request(u, NULL, ELICIT("17"));
+        assert_non_null(strstr(u->answered[0], "17 error"));
+        fake_result(fake_call(u, "tools/call"), "{}");
+        assert_true(x->over);
+        x = legacy(w, id, CALL);
+        for (unsigned i = 0; i < 64; i++)
+                fake_request(u, NULL, ELICIT("1"));
+        assert_int_equal(u->n_answered, 1);
+        fake_request(u, NULL, ELICIT("65"));
+        assert_non_null(strstr(u->answered[1], "65 error"));
+        fake_result(fake_call(u, "tools/call"), "{}");
+        assert_true(x->over);
+        free(id);
         world_free(w);
 }
 
@@ -293,6 +393,12 @@ static void test_attribution(_unused_ void **state)
         assert_true(y->over);
         asks(w, u, ELICIT("8"));
         assert_non_null(strstr(x->answer, "input_required"));
+        /* Of two requests of one client that wait for the server either may be the one. */
+        x = modern(w, MODERN_CALL("4", ""));
+        y = modern(w, MODERN_CALL("5", ""));
+        asks(w, u, ELICIT("9"));
+        assert_non_null(strstr(u->answered[4], "9 error"));
+        assert_false(x->over || y->over);
         free(a);
         free(b);
         free(cannot);
@@ -319,6 +425,15 @@ static void test_legacy_answers(_unused_ void **state)
         assert_int_equal(u->n_answered, 1);
         fake_result(fake_call(u, "tools/call"), "{}");
         assert_int_equal(x->n_events, 2);
+        free(body);
+        /* A server that answers wants to know no more. */
+        x = legacy(w, a, CALL);
+        fake_request(u, NULL, ELICIT("\"late\""));
+        assert_int_equal(sscanf(fake_last(x), "{\"jsonrpc\":\"2.0\",\"id\":%u,", &id), 1);
+        fake_result(fake_call(u, "tools/call"), "{}");
+        body = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":%u,\"result\":{\"action\":\"decline\"}}", id);
+        assert_int_equal(legacy(w, a, body)->status, 202);
+        assert_int_equal(u->n_answered, 1);
         free(body);
         free(a);
         free(b);
@@ -444,6 +559,9 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_modern_client_legacy_server),
                 cmocka_unit_test(test_rounds),
+                cmocka_unit_test(test_another_request),
+                cmocka_unit_test(test_progress_of_a_resumed_call),
+                cmocka_unit_test(test_too_many_questions),
                 cmocka_unit_test(test_questions_together),
                 cmocka_unit_test(test_lacked),
                 cmocka_unit_test(test_answer_meanwhile),

@@ -384,22 +384,25 @@ static void guard_drop(_unused_ struct principal *who)
 {
 }
 
-static const char *guard_called(_unused_ const struct principal *who)
+static const char *guard_called(const struct principal *who)
 {
-        return "agent";
+        return (const char *)who;
 }
+
+/* What has this in its name is there for nobody. */
+static const char *hidden;
 
 static bool guard_shows(_unused_ const struct principal *who, _unused_ enum policy_kind kind, _unused_ const char *server, const char *name,
                         _unused_ void *user)
 {
-        return !name || !strstr(name, "secret");
+        return !name || !strstr(name, hidden);
 }
 
-/* Secrets are there for nobody, and what server two has wants somebody's approval. */
+/* What is hidden is there for nobody, and what server two has wants somebody's approval. */
 static enum gateway_verdict guard_decides(const struct gateway_question *q, _unused_ void **ticket, struct buf *answer, _unused_ void *user)
 {
         buf_addf(&notes, "%s%s %s", notes.len ? ", " : "", q->server, q->name);
-        if (strstr(q->name, "secret"))
+        if (strstr(q->name, hidden))
                 return GATEWAY_UNKNOWN;
         buf_adds(answer, "approval is needed");
         return str_eq(q->server, "two") ? GATEWAY_ERROR : GATEWAY_PASS;
@@ -412,9 +415,18 @@ static void guard_tools(_unused_ const struct channel_entry *server, _unused_ co
                 buf_addf(&notes, "%s%s has %.*s", notes.len ? ", " : "", server->name, (int)array.n, array.at);
 }
 
-static bool guard_is_own(_unused_ const char *name)
+static bool guard_is_own(const char *name)
 {
-        return false;
+        return str_eq(name, "own");
+}
+
+/* It changes the list of who calls it. */
+static enum gateway_verdict guard_owns(_unused_ const struct gateway_question *q, _unused_ const char *scope, struct buf *answer,
+                                       bool *changed, _unused_ void *user)
+{
+        buf_adds(answer, "{\"content\":[]}");
+        *changed = true;
+        return GATEWAY_RESULT;
 }
 
 static const struct gateway_guard guard = {.ref = guard_keep,
@@ -423,13 +435,15 @@ static const struct gateway_guard guard = {.ref = guard_keep,
                                            .visible = guard_shows,
                                            .decide = guard_decides,
                                            .tools = guard_tools,
-                                           .is_own = guard_is_own};
+                                           .is_own = guard_is_own,
+                                           .own = guard_owns};
 
 static struct world *guarded_world(void)
 {
         struct world *w = world_new();
 
         notes.len = 0;
+        hidden = "secret";
         gateway_set_guard(w->g, &guard);
         return w;
 }
@@ -437,9 +451,9 @@ static struct world *guarded_world(void)
 static struct exchange *agent_post(struct world *w, const char *id, const char *body)
 {
         struct exchange *x = fake_exchange("POST", "/mcp", body, JSON, ACCEPT, id, NULL);
-        static char identity;
+        static char identity[] = "agent";
 
-        x->identity = &identity;
+        x->identity = identity;
         return run(w, x);
 }
 
@@ -514,6 +528,58 @@ static void test_names_of_later_ones(_unused_ void **state)
         buf_deinit(&notes);
 }
 
+/* What an agent subscribed to and may not see any more, it hears nothing of. */
+static void test_updates_of_what_is_hidden(_unused_ void **state)
+{
+        static const char updated[] = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/resources/updated\",\"params\":{\"uri\":\"f:x\"}}";
+        struct world *w = guarded_world();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        char *id = agent_session(w), identity[] = "agent";
+        struct exchange *stream = fake_exchange("GET", "/mcp", NULL, "Accept: text/event-stream", id, NULL), *x;
+
+        stream->identity = identity;
+        run(w, stream);
+        x = agent_post(w, id, "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"resources/subscribe\",\"params\":{\"uri\":\"f:x\"}}");
+        fake_result(fake_call(u, "resources/subscribe"), "{}");
+        assert_true(x->over);
+        fake_notify(u, NULL, updated);
+        assert_int_equal(stream->n_events, 1);
+        hidden = "f:x";
+        fake_notify(u, NULL, updated);
+        assert_int_equal(stream->n_events, 1);
+        free(id);
+        world_free(w);
+        buf_deinit(&notes);
+}
+
+static struct exchange *modern_agent(struct world *w, char *who, const char *method, const char *name, const char *members)
+{
+        _cleanup_free_ char *body = mem_printf("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"%s\",\"params\":{%s," META "}}", method,
+                                               members),
+                            *m = mem_printf("Mcp-Method: %s", method), *n = name ? mem_printf("Mcp-Name: %s", name) : NULL;
+        struct exchange *x = fake_exchange("POST", "/mcp", body, JSON, ACCEPT, MODERN, m, n, NULL);
+
+        x->identity = who;
+        return run(w, x);
+}
+
+/* An agent that changes its own list changes nobody else's. */
+static void test_lists_of_other_agents(_unused_ void **state)
+{
+        char alice[] = "alice", bob[] = "bob";
+        struct world *w = guarded_world();
+        struct exchange *a = modern_agent(w, alice, "subscriptions/listen", NULL, "\"notifications\":{\"toolsListChanged\":true}"),
+                        *b = modern_agent(w, bob, "subscriptions/listen", NULL, "\"notifications\":{\"toolsListChanged\":true}");
+
+        assert_int_equal(a->n_events, 1);
+        assert_int_equal(b->n_events, 1);
+        assert_int_equal(modern_agent(w, alice, "tools/call", "own", "\"name\":\"own\"")->status, 200);
+        assert_non_null(strstr(fake_last(a), "tools/list_changed"));
+        assert_int_equal(b->n_events, 1);
+        world_free(w);
+        buf_deinit(&notes);
+}
+
 int main(void)
 {
         const struct CMUnitTest tests[] = {
@@ -535,6 +601,8 @@ int main(void)
                 cmocka_unit_test(test_decided_by_another_name),
                 cmocka_unit_test(test_decided_for_another_server),
                 cmocka_unit_test(test_names_of_later_ones),
+                cmocka_unit_test(test_updates_of_what_is_hidden),
+                cmocka_unit_test(test_lists_of_other_agents),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

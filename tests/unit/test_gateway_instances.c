@@ -125,6 +125,10 @@ static void test_one_each(_unused_ void **state)
         ub = comes_up(w);
         assert_string_equal(ub->capabilities, "{\"sampling\":{}}");
         _cleanup_free_ char *b = session_of(x);
+        /* One stream each: a second one of the same instance is read by nobody. */
+        size_t n = n_fake_upstreams;
+        gateway_stream(w->g, "one", w->started, "aaaaaaaaaaaa", dup(0));
+        assert_int_equal(n_fake_upstreams, n);
 
         x = CALL(a, ONE, "t");
         assert_non_null(fake_call(ua, "tools/call"));

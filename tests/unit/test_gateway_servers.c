@@ -392,6 +392,30 @@ static void test_slow_server(_unused_ void **state)
         world_free(w);
 }
 
+/* What a slow server lists in one client's own session comes into no other client's list. */
+static void test_slow_list_of_one_client(_unused_ void **state)
+{
+        static const char list[] = "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"prompts/list\"}";
+        struct world *w = world_new();
+        size_t n = 1;
+
+        http_entry(w, "aaaaaaaaaaaa", true);
+        fake_ready(fake_upstreams[0], MCP_ERA_LEGACY, INFO);
+        for (unsigned i = 0; i < 2; i++) {
+                struct exchange *x = run(w, fake_exchange("POST", "/mcp", start_with_roots, JSON, ACCEPT, NULL));
+                _cleanup_free_ char *id = mem_printf("Mcp-Session-Id: %s", fake_header(x, "Mcp-Session-Id"));
+
+                x = run(w, fake_exchange("POST", "/mcp", list, JSON, ACCEPT, id, NULL));
+                assert_int_equal(n_fake_upstreams, n + 1);
+                fake_ready(fake_upstreams[n], MCP_ERA_LEGACY, INFO);
+                world_run(w, SLOW_MS);
+                assert_string_equal(x->answer, "{\"jsonrpc\":\"2.0\",\"id\":1,\"result\":{\"prompts\":[]}}");
+                fake_result(fake_call(fake_upstreams[n], "prompts/list"), "{\"prompts\":[{\"name\":\"mine\"}]}");
+                n++;
+        }
+        world_free(w);
+}
+
 /* More servers than a session may have calls under way; and lists without end are refused all the same. */
 static void test_many_servers(_unused_ void **state)
 {
@@ -596,6 +620,7 @@ int main(void)
                 cmocka_unit_test(test_resource_of_those_without),
                 cmocka_unit_test(test_gone),
                 cmocka_unit_test(test_slow_server),
+                cmocka_unit_test(test_slow_list_of_one_client),
                 cmocka_unit_test(test_many_servers),
                 cmocka_unit_test(test_hung_http),
                 cmocka_unit_test(test_unreached_http),

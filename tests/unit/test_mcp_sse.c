@@ -57,12 +57,27 @@ static void an_event_has_an_end(_unused_ void **state)
         s = (struct sse_reader){.max = 16};
         assert_fails(sse_reader_feed(&s, "data: 12345678\ndata: 12345678\n", 30, note, &got, &err), "more than 16 bytes");
         sse_reader_deinit(&s);
+        /* Lines without a byte of data are some of it: each has its line break. */
+        s = (struct sse_reader){.max = 16};
+        for (int i = 0; i < 16; i++)
+                assert_ok(sse_reader_feed(&s, "data\n", 5, note, &got, &err));
+        assert_fails(sse_reader_feed(&s, "data\n", 5, note, &got, &err), "more than 16 bytes");
+        sse_reader_deinit(&s);
         /* Nothing is kept of a line that says nothing. */
         s = (struct sse_reader){.max = 16};
         for (int i = 0; i < 100; i++)
                 assert_ok(sse_reader_feed(&s, ": 0123456789", 12, note, &got, &err));
         assert_int_equal(s.data.cap + s.type.cap, 0);
         sse_reader_deinit(&s);
+        /* Nor of the rest of a type, an id or a time that are too long. */
+        for (const char *const *field = (const char *const[]){"event:", "id:", "retry:", NULL}; *field; field++) {
+                s = (struct sse_reader){.max = 16};
+                assert_ok(sse_reader_feed(&s, *field, strlen(*field), note, &got, &err));
+                for (int i = 0; i < 10000; i++)
+                        assert_ok(sse_reader_feed(&s, "0123456789", 10, note, &got, &err));
+                assert_true(s.type.len + s.next_id.len + s.next_retry.len <= SSE_MAX_ID + 1);
+                sse_reader_deinit(&s);
+        }
 }
 
 static void feed_all(struct sse_reader *s, const char *text)

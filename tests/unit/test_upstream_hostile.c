@@ -197,6 +197,20 @@ static void test_mid_frame(_unused_ void **state)
         assert_false(upstream_probe_failed(r->u));
 }
 
+static void test_mid_header(_unused_ void **state)
+{
+        static const char header[8] = {1, 0, 0, 0, 0, 0, 1, 0};
+        _cleanup_server_ struct server s = {.initialize = INIT("2025-11-25"), .script = server_silent};
+        _cleanup_rig_ struct rig *r = rig_new();
+
+        server_ready(r, &s);
+        buf_add(&s.out, header, 5);
+        server_flush(&s);
+        rig_run(r, 20);
+        server_leave(&s);
+        assert_ends(r, "it ended in the middle of a message");
+}
+
 /* What it answered before it closed its input is not lost. */
 static void test_last_answers(_unused_ void **state)
 {
@@ -417,12 +431,13 @@ static void test_bad_descriptor(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_split),        cmocka_unit_test(test_frames),         cmocka_unit_test(test_bad_frame),
-                cmocka_unit_test(test_noise),        cmocka_unit_test(test_strays),         cmocka_unit_test(test_refused_answer),
-                cmocka_unit_test(test_endless_line), cmocka_unit_test(test_flood),          cmocka_unit_test(test_mid_frame),
-                cmocka_unit_test(test_last_answers), cmocka_unit_test(test_never_reads),    cmocka_unit_test(test_stderr_flood),
-                cmocka_unit_test(test_large),        cmocka_unit_test(test_free_in_ready),  cmocka_unit_test(test_free_in_ended),
-                cmocka_unit_test(test_free_in_done), cmocka_unit_test(test_free_in_others), cmocka_unit_test(test_bad_descriptor),
+                cmocka_unit_test(test_split),          cmocka_unit_test(test_frames),       cmocka_unit_test(test_bad_frame),
+                cmocka_unit_test(test_noise),          cmocka_unit_test(test_strays),       cmocka_unit_test(test_refused_answer),
+                cmocka_unit_test(test_endless_line),   cmocka_unit_test(test_flood),        cmocka_unit_test(test_mid_frame),
+                cmocka_unit_test(test_mid_header),     cmocka_unit_test(test_last_answers), cmocka_unit_test(test_never_reads),
+                cmocka_unit_test(test_stderr_flood),   cmocka_unit_test(test_large),        cmocka_unit_test(test_free_in_ready),
+                cmocka_unit_test(test_free_in_ended),  cmocka_unit_test(test_free_in_done), cmocka_unit_test(test_free_in_others),
+                cmocka_unit_test(test_bad_descriptor),
         };
         return cmocka_run_group_tests(tests, NULL, NULL);
 }

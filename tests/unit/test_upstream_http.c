@@ -325,7 +325,7 @@ static void test_no_resume(_unused_ void **state)
 {
         _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = web_hold};
         _cleanup_rig_ struct rig *r = rig_new();
-        _cleanup_asked_ struct asked a = {0}, b = {0};
+        _cleanup_asked_ struct asked a = {0}, b = {0}, c = {0};
 
         web_session_ready(r, &w);
         rig_ask(r, &a, "{}");
@@ -342,7 +342,48 @@ static void test_no_resume(_unused_ void **state)
         web_end(w.held);
         rig_wait(r, &b.over);
         assert_says(b.why, "HTTP status 405");
+        /* An id that no header can hold is none. */
+        w.held = NULL;
+        rig_ask(r, &c, "{}");
+        web_wait_held(r, &w);
+        web_stream(w.held);
+        web_event(w.held, "id: \x01\xc3\xa4\nretry: 1\ndata\n\n");
+        web_end(w.held);
+        rig_wait(r, &c.over);
+        assert_says(c.why, "ended the event stream without an answer to tools/call");
         assert_false(r->ended);
+}
+
+static void web_ends_at_once(struct web *w, struct web_request *q)
+{
+        web_hold(w, q);
+        if (str_eq(q->method, "GET") && w->stream) {
+                web_event(w->stream, "id: 2\nretry: 1\ndata\n\n");
+                web_end(w->stream);
+        }
+}
+
+/* Whatever it says of how soon it wants to be asked for the rest: not so soon that we do nothing else. */
+static void test_resumed_again_and_again(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = web_hold};
+        _cleanup_rig_ struct rig *r = rig_new();
+        _cleanup_asked_ struct asked a = {0};
+        unsigned before;
+
+        web_session_ready(r, &w);
+        rig_run(r, 20);
+        w.events = true;
+        w.script = web_ends_at_once;
+        rig_ask(r, &a, "{}");
+        web_wait_held(r, &w);
+        before = w.n_requests;
+        web_stream(w.held);
+        web_event(w.held, "id: 1\nretry: 1\ndata\n\n");
+        web_end(w.held);
+        rig_run(r, 500);
+        assert_false(a.over);
+        assert_in_range(w.n_requests - before, 2, 5);
 }
 
 static void test_session_over(_unused_ void **state)
@@ -580,6 +621,7 @@ int main(void)
                 cmocka_unit_test(test_events),
                 cmocka_unit_test(test_resume),
                 cmocka_unit_test(test_no_resume),
+                cmocka_unit_test(test_resumed_again_and_again),
                 cmocka_unit_test(test_session_over),
                 cmocka_unit_test(test_session_forgotten),
                 cmocka_unit_test(test_session_forgotten_while_idle),

@@ -80,6 +80,27 @@ static void test_error_answers(_unused_ void **state)
         }
 }
 
+/* An error that says of itself that it is about another call. */
+static void test_error_of_another(_unused_ void **state)
+{
+        _cleanup_web_ struct web w = {.discover = MODERN, .script = web_hold};
+        _cleanup_rig_ struct rig *r = rig_new();
+        _cleanup_asked_ struct asked a = {0}, b = {0};
+
+        web_session_ready(r, &w);
+        rig_ask(r, &a, "{}");
+        web_wait_held(r, &w);
+        assert_int_equal(w.held_id, 2);
+        w.held = NULL;
+        rig_ask(r, &b, "{}");
+        web_wait_held(r, &w);
+        web_reply(w.held, "400 Bad Request", "application/json", NULL,
+                  "{\"jsonrpc\":\"2.0\",\"id\":2,\"error\":{\"code\":-32021,\"message\":\"m\"}}");
+        rig_wait(r, &b.over);
+        assert_says(b.why, "HTTP status 400 and no message");
+        assert_false(a.over);
+}
+
 static void test_too_large(_unused_ void **state)
 {
         for (int i = 0; i < 4; i++) {
@@ -194,6 +215,22 @@ static void test_settle_refused(_unused_ void **state)
         assert_ends(r, "its Mcp-Session-Id is not visible ASCII");
 }
 
+static void test_long_session(_unused_ void **state)
+{
+        for (int n = 1024; n <= 1025; n++) {
+                _cleanup_free_ char *id = mem_printf("%0*d", n, 0);
+                _cleanup_web_ struct web w = {.initialize = LEGACY, .session = id};
+                _cleanup_rig_ struct rig *r = rig_new();
+
+                if (n == 1024) {
+                        web_session_ready(r, &w);
+                } else {
+                        web_session(r, &w);
+                        assert_ends(r, "of at most 1024 characters");
+                }
+        }
+}
+
 static void test_many(_unused_ void **state)
 {
         enum { N = 80 };
@@ -257,6 +294,54 @@ static void test_many_halves(_unused_ void **state)
         rig_wait(r, &small.over);
         assert_non_null(small.result);
         asked_deinit(&small);
+}
+
+/* Nor do several servers that each hold back less than that hold back more than there is for all of them. */
+static void test_halves_of_many_servers(_unused_ void **state)
+{
+        enum { SERVERS = 6, N = 3 }; /* of 900000 bytes; four times max_message of one server, 16 times of all */
+        struct web w[SERVERS] = {0};
+        struct rig *r[SERVERS] = {0};
+        struct asked a[SERVERS][N] = {0};
+        unsigned refused = 0;
+        struct err *err = NULL;
+
+        for (int i = 0; i < SERVERS; i++) {
+                r[i] = rig_new();
+                w[i] = (struct web){.discover = MODERN, .script = web_half};
+                r[i]->config.limits.max_message = 920000;
+                if (i == 0) {
+                        web_session_ready(r[0], &w[0]);
+                        continue;
+                }
+                sd_event_unref(r[i]->loop);
+                r[i]->loop = sd_event_ref(r[0]->loop);
+                web_start(&w[i], r[i]);
+                r[i]->config.pool = r[0]->pool;
+                assert_ok(upstream_http_new(&r[i]->u, r[i]->loop, &r[i]->config, &rig_events, r[i], &err));
+                rig_wait(r[i], &r[i]->ready);
+        }
+        for (int i = 0; i < SERVERS; i++)
+                for (int k = 0; k < N; k++)
+                        rig_ask(r[i], &a[i][k], "{}");
+        for (uint64_t until = now_us() + 20000000; refused < 2 && now_us() < until;) {
+                rig_run(r[0], 20);
+                refused = 0;
+                for (int i = 0; i < SERVERS; i++)
+                        for (int k = 0; k < N; k++)
+                                refused += a[i][k].over;
+        }
+        assert_true(refused >= 2 && refused < 8);
+        for (int i = 0; i < SERVERS; i++)
+                for (int k = 0; k < N; k++) {
+                        if (a[i][k].over)
+                                assert_says(a[i][k].why, "too many large answers");
+                        asked_deinit(&a[i][k]);
+                }
+        for (int i = SERVERS - 1; i >= 0; i--) {
+                rig_free(r[i]);
+                web_stop(&w[i]);
+        }
 }
 
 /* A server that holds back as much as it may takes nothing from another one. */
@@ -485,6 +570,7 @@ int main(void)
         const struct CMUnitTest tests[] = {
                 cmocka_unit_test(test_bad_answers),
                 cmocka_unit_test(test_error_answers),
+                cmocka_unit_test(test_error_of_another),
                 cmocka_unit_test(test_too_large),
                 cmocka_unit_test(test_lost_connection),
                 cmocka_unit_test(test_split),
@@ -492,9 +578,11 @@ int main(void)
                 cmocka_unit_test(test_no_server),
                 cmocka_unit_test(test_hangs_up),
                 cmocka_unit_test(test_settle_refused),
+                cmocka_unit_test(test_long_session),
                 cmocka_unit_test(test_many),
                 cmocka_unit_test(test_many_halves),
                 cmocka_unit_test(test_halves_of_a_neighbour),
+                cmocka_unit_test(test_halves_of_many_servers),
                 cmocka_unit_test(test_notes_nobody_takes),
                 cmocka_unit_test(test_linger),
                 cmocka_unit_test(test_large),

@@ -148,6 +148,17 @@ static void test_handshake_revision(_unused_ void **state)
         assert_ends(r, "a revision of MCP that we do not speak");
 }
 
+static void test_handshake_too_large(_unused_ void **state)
+{
+        _cleanup_free_ char *large =
+                mem_printf("{\"protocolVersion\":\"2025-11-25\",\"capabilities\":{},\"instructions\":\"%0300000d\"}", 0);
+        _cleanup_server_ struct server s = {.initialize = large};
+        _cleanup_rig_ struct rig *r = rig_new();
+
+        server_start(r, &s);
+        assert_ends(r, "answer to the handshake is over 262144 bytes");
+}
+
 static void test_handshake_timeout(_unused_ void **state)
 {
         _cleanup_server_ struct server s = {.discover = "", .initialize = ""};
@@ -468,6 +479,26 @@ static void test_server_asks(_unused_ void **state)
         assert_non_null(strstr(s.log.data, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/roots/list_changed\"}\n"));
 }
 
+/* Modern servers ask nothing: whoever does all the same gets no answer, and is not heard without end. */
+static void test_modern_server_asks(_unused_ void **state)
+{
+        _cleanup_server_ struct server s = {.discover = MODERN, .script = server_silent};
+        _cleanup_rig_ struct rig *r = rig_new();
+        size_t before;
+
+        server_ready(r, &s);
+        before = s.log.len;
+        server_say(&s, "{\"jsonrpc\":\"2.0\",\"id\":\"p\",\"method\":\"ping\"}");
+        server_say(&s, "{\"jsonrpc\":\"2.0\",\"id\":\"r\",\"method\":\"roots/list\"}");
+        rig_run(r, 20);
+        assert_int_equal(s.log.len, before);
+        assert_int_equal(r->n_requests, 0);
+        assert_int_equal(upstream_ignored(r->u), 2);
+        for (int i = 0; i < 60; i++)
+                server_say(&s, "{\"jsonrpc\":\"2.0\",\"id\":\"r\",\"method\":\"roots/list\"}");
+        assert_ends(r, "more than 50 lines in a row");
+}
+
 /* Modern: a subscription's notifications carry the call's id, and the server may end it. */
 static void test_subscription(_unused_ void **state)
 {
@@ -535,6 +566,7 @@ int main(void)
                 cmocka_unit_test(test_version_again),
                 cmocka_unit_test(test_handshake_refused),
                 cmocka_unit_test(test_handshake_revision),
+                cmocka_unit_test(test_handshake_too_large),
                 cmocka_unit_test(test_handshake_timeout),
                 cmocka_unit_test(test_handshake_error_without_id),
                 cmocka_unit_test(test_exits_on_probe),
@@ -546,6 +578,7 @@ int main(void)
                 cmocka_unit_test(test_timeouts),
                 cmocka_unit_test(test_cancel),
                 cmocka_unit_test(test_server_asks),
+                cmocka_unit_test(test_modern_server_asks),
                 cmocka_unit_test(test_subscription),
                 cmocka_unit_test(test_batch),
         };
