@@ -245,6 +245,7 @@ static const struct bad {
         {400, "GET / HTTP/1.1\r\nHost: @\r\nHost: @\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: @\r\nOrigin: http://@\r\norigin: http://@\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: @\r\nAuthorization: a\r\nAuthorization: b\r\n\r\n"},
+        {400, POST("Content-Type: application/json\r\nContent-Type: application/json\r\nContent-Length: 2\r\n", "{}")},
         {400, "GET / HTTP/1.1\r\nHost: @\r\nno colon here\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: @\r\nX Y: z\r\n\r\n"},
         {400, "GET / HTTP/1.1\r\nHost: @\r\nX : z\r\n\r\n"},

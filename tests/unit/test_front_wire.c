@@ -414,7 +414,6 @@ static void test_idle_connections_are_small(_unused_ void **state)
         rig_stop(r);
 }
 
-/* The last descriptor is taken: clients wait, and we do not spin over them. When there are some again, they are served. */
 /* So are those with the half of a head in them, of which each client may have as many as it likes. */
 static void test_half_heads_are_small(_unused_ void **state)
 {
@@ -463,6 +462,7 @@ static void test_half_heads_have_a_bound(_unused_ void **state)
         rig_stop(r);
 }
 
+/* The last descriptor is taken: clients wait, and we do not spin over them. When there are some again, they are served. */
 static void test_no_descriptor_left(_unused_ void **state)
 {
         struct rig *r = rig_start(NULL, NULL, NULL);

@@ -211,6 +211,14 @@ static void test_batch(_unused_ void **state)
         assert_non_null(strstr(x->answer, "\"id\":2,\"result\":{\"tools\":[]}}]"));
         x = run(w, fake_exchange("POST", ONE, "[{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}]", JSON, ACCEPT, id, NULL));
         assert_int_equal(x->status, 202);
+        /* The session has begun, and is not begun again behind the gateway's back. */
+        x = run(w, fake_exchange("POST", ONE,
+                                 "[{\"jsonrpc\":\"2.0\",\"id\":3,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-03-26\","
+                                 "\"capabilities\":{}}}]",
+                                 JSON, ACCEPT, id, NULL));
+        assert_true(x->over);
+        assert_non_null(strstr(x->answer, "-32600"));
+        assert_null(fake_call(u, "initialize"));
         /* As many as there may be, and one more. */
         for (unsigned n = 64; n <= 65; n++) {
                 _cleanup_buf_ struct buf b = {0};
@@ -399,6 +407,53 @@ static void test_asking_nobody(_unused_ void **state)
         assert_non_null(strstr(u->answered[0], "the client cannot be reached"));
         assert_int_equal(c->extended_ms, 0);
         fake_result(c, "{}");
+        free(id);
+        world_free(w);
+}
+
+/* Calls go on when their clients leave: each session has so many. */
+static void test_calls_of_one_session(_unused_ void **state)
+{
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        char *id = session(w, ONE, "2025-11-25", "{}"), *other = session(w, ONE, "2025-11-25", "{}");
+        struct exchange *x;
+
+        for (unsigned i = 0; i < 128; i++) {
+                x = post(w, id, LIST);
+                assert_false(x->over);
+                fake_leave(x);
+        }
+        x = post(w, id, LIST);
+        assert_non_null(strstr(x->answer, "too many requests of this session"));
+        assert_false(post(w, other, LIST)->over);
+        fake_result(fake_call(u, NULL), "{}"); /* the other's */
+        fake_result(fake_call(u, NULL), "{}");
+        assert_false(post(w, id, LIST)->over);
+        free(id);
+        free(other);
+        world_free(w);
+}
+
+/* A client that loses its stream loses what comes meanwhile, and nothing else. */
+static void test_stream_is_left(_unused_ void **state)
+{
+        static const char changed[] = "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}";
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        char *id = session(w, ONE, "2025-11-25", "{}");
+        struct exchange *first = run(w, fake_exchange("GET", ONE, NULL, "Accept: text/event-stream", id, NULL)), *second;
+
+        world_run(w, 80); /* "changed", since it is there */
+        fake_leave(first);
+        fake_notify(u, NULL, changed);
+        world_run(w, 80);
+        second = run(w, fake_exchange("GET", ONE, NULL, "Accept: text/event-stream", id, NULL));
+        fake_notify(u, NULL, changed);
+        world_run(w, 80);
+        assert_int_equal(second->n_events, 1);
+        assert_string_equal(post(w, id, "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"ping\"}")->answer,
+                            "{\"jsonrpc\":\"2.0\",\"id\":8,\"result\":{}}");
         free(id);
         world_free(w);
 }
@@ -604,12 +659,24 @@ static void test_levels(_unused_ void **state)
 int main(void)
 {
         const struct CMUnitTest tests[] = {
-                cmocka_unit_test(test_legacy_relay),   cmocka_unit_test(test_streams),        cmocka_unit_test(test_legacy_rules),
-                cmocka_unit_test(test_versions),       cmocka_unit_test(test_batch),          cmocka_unit_test(test_modern_rules),
-                cmocka_unit_test(test_modern_relay),   cmocka_unit_test(test_params_headers), cmocka_unit_test(test_leaving),
-                cmocka_unit_test(test_not_crossed),    cmocka_unit_test(test_sessions),       cmocka_unit_test(test_approved_tools),
-                cmocka_unit_test(test_notifications),  cmocka_unit_test(test_levels),         cmocka_unit_test(test_asking_nobody),
+                cmocka_unit_test(test_legacy_relay),
+                cmocka_unit_test(test_streams),
+                cmocka_unit_test(test_legacy_rules),
+                cmocka_unit_test(test_versions),
+                cmocka_unit_test(test_batch),
+                cmocka_unit_test(test_modern_rules),
+                cmocka_unit_test(test_modern_relay),
+                cmocka_unit_test(test_params_headers),
+                cmocka_unit_test(test_leaving),
+                cmocka_unit_test(test_not_crossed),
+                cmocka_unit_test(test_sessions),
+                cmocka_unit_test(test_approved_tools),
+                cmocka_unit_test(test_notifications),
+                cmocka_unit_test(test_levels),
+                cmocka_unit_test(test_asking_nobody),
                 cmocka_unit_test(test_one_taken_back),
+                cmocka_unit_test(test_calls_of_one_session),
+                cmocka_unit_test(test_stream_is_left),
         };
 
         return cmocka_run_group_tests(tests, NULL, NULL);

@@ -266,6 +266,32 @@ static void test_large_questions(_unused_ void **state)
         world_free(w);
 }
 
+/* Calls that wait for clients who do not come back have a bound. Beyond it the server hears that nobody is asked, and its call goes on. */
+static void test_many_questions(_unused_ void **state)
+{
+        enum { MOST = 1024 };
+        struct world *w = world_new();
+        struct upstream *u = world_server(w, "one", NULL, MCP_ERA_LEGACY, CAPS);
+        struct exchange *x = NULL;
+
+        for (unsigned i = 0; i <= MOST; i++) {
+                assert_int_equal(u->n_answered, 0);
+                x = run(w, fake_exchange("POST", ONE,
+                                         "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"prompts/get\",\"params\":{\"name\":\"p\","
+                                         "\"_meta\":{\"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\","
+                                         "\"io.modelcontextprotocol/clientCapabilities\":{\"elicitation\":{}}}}}",
+                                         JSON, ACCEPT, MODERN, "Mcp-Method: prompts/get", "Mcp-Name: p", NULL));
+                fake_request(u, fake_call(u, "prompts/get"), ASK("1"));
+        }
+        assert_int_equal(u->n_answered, 1);
+        assert_non_null(strstr(u->answered[0], "too many calls wait"));
+        world_run(w, 30);
+        assert_false(x->over);
+        fake_result(fake_call(u, "prompts/get"), "{}");
+        assert_int_equal(x->status, 200);
+        world_free(w);
+}
+
 /* What every server gets a copy of is short. */
 static void test_large_meta(_unused_ void **state)
 {
@@ -528,6 +554,29 @@ static void test_names_of_later_ones(_unused_ void **state)
         buf_deinit(&notes);
 }
 
+/* When there are few left, an agent that has its share gives up one of its own, and nobody else's. */
+static void test_one_agents_sessions(_unused_ void **state)
+{
+        static const char ping[] = "{\"jsonrpc\":\"2.0\",\"id\":8,\"method\":\"ping\"}";
+        struct world *w = guarded_world();
+        char *others[3], *mine[10];
+
+        for (size_t i = 0; i < ELEMENTSOF(others); i++)
+                others[i] = session(w, "/mcp", "2025-11-25");
+        for (size_t i = 0; i < ELEMENTSOF(mine); i++)
+                mine[i] = agent_session(w);
+        for (size_t i = 0; i < ELEMENTSOF(others); i++) {
+                assert_int_equal(post(w, "/mcp", others[i], ping)->status, 200);
+                free(others[i]);
+        }
+        for (size_t i = 0; i < ELEMENTSOF(mine); i++) {
+                assert_int_equal(agent_post(w, mine[i], ping)->status, i + 1 < ELEMENTSOF(mine) ? 404 : 200);
+                free(mine[i]);
+        }
+        world_free(w);
+        buf_deinit(&notes);
+}
+
 /* What an agent subscribed to and may not see any more, it hears nothing of. */
 static void test_updates_of_what_is_hidden(_unused_ void **state)
 {
@@ -593,6 +642,7 @@ int main(void)
                 cmocka_unit_test(test_question_of_a_cancelled_call),
                 cmocka_unit_test(test_large_requests),
                 cmocka_unit_test(test_large_questions),
+                cmocka_unit_test(test_many_questions),
                 cmocka_unit_test(test_large_meta),
                 cmocka_unit_test(test_long_tool_names),
                 cmocka_unit_test(test_flood_of_changes),
@@ -601,6 +651,7 @@ int main(void)
                 cmocka_unit_test(test_decided_by_another_name),
                 cmocka_unit_test(test_decided_for_another_server),
                 cmocka_unit_test(test_names_of_later_ones),
+                cmocka_unit_test(test_one_agents_sessions),
                 cmocka_unit_test(test_updates_of_what_is_hidden),
                 cmocka_unit_test(test_lists_of_other_agents),
         };

@@ -231,6 +231,42 @@ static void test_long_session(_unused_ void **state)
         }
 }
 
+static void web_silent_bye(struct web *w, struct web_request *q)
+{
+        if (!str_eq(q->method, "DELETE"))
+                web_decent(w, q);
+}
+
+/* Many sessions that end at once with a server that does not answer: not all of them say goodbye, and nothing is left. */
+static void test_many_goodbyes(_unused_ void **state)
+{
+        enum { N = 80 };
+        _cleanup_web_ struct web w = {.initialize = LEGACY, .session = "s", .script = web_silent_bye};
+        _cleanup_rig_ struct rig *r = rig_new();
+        struct rig *others[N];
+        struct err *err = NULL;
+        unsigned said = 0;
+
+        web_session_ready(r, &w);
+        for (int i = 0; i < N; i++) {
+                others[i] = rig_new();
+                sd_event_unref(others[i]->loop);
+                others[i]->loop = sd_event_ref(r->loop);
+                others[i]->config = r->config;
+                assert_ok(upstream_http_new(&others[i]->u, r->loop, &others[i]->config, &rig_events, others[i], &err));
+                rig_wait(others[i], &others[i]->ready);
+        }
+        rig_run(r, 20);
+        for (int i = 0; i < N; i++)
+                others[i]->u = upstream_free(others[i]->u);
+        rig_run(r, 100);
+        for (const char *p = w.log.data; (p = strstr(p, "DELETE")); p++)
+                said++;
+        assert_int_equal(said, 64);
+        for (int i = 0; i < N; i++)
+                rig_free(others[i]);
+}
+
 static void test_many(_unused_ void **state)
 {
         enum { N = 80 };
@@ -579,6 +615,7 @@ int main(void)
                 cmocka_unit_test(test_hangs_up),
                 cmocka_unit_test(test_settle_refused),
                 cmocka_unit_test(test_long_session),
+                cmocka_unit_test(test_many_goodbyes),
                 cmocka_unit_test(test_many),
                 cmocka_unit_test(test_many_halves),
                 cmocka_unit_test(test_halves_of_a_neighbour),

@@ -460,12 +460,14 @@ static void test_server_asks(_unused_ void **state)
         rig_run(r, 40);
         server_say(&s, "{\"jsonrpc\":\"2.0\",\"id\":\"p\",\"method\":\"ping\"}");
         server_say(&s, "{\"jsonrpc\":\"2.0\",\"id\":\"r\",\"method\":\"roots/list\"}");
+        server_say(&s, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/tools/list_changed\"}");
         server_result(&s, 2, INIT("2025-11-25"));
         rig_wait(r, &r->ready);
         rig_run(r, 20);
         assert_non_null(strstr(s.log.data, "{\"jsonrpc\":\"2.0\",\"id\":\"p\",\"result\":{}}\n"));
         assert_non_null(strstr(s.log.data, "{\"jsonrpc\":\"2.0\",\"id\":\"r\",\"error\":{\"code\":-32600,"));
         assert_int_equal(r->n_requests, 0);
+        assert_int_equal(r->n_notes, 0);
         server_say(&s, "{\"jsonrpc\":\"2.0\",\"id\":5,\"method\":\"roots/list\"}");
         server_say(&s, "{\"jsonrpc\":\"2.0\",\"method\":\"notifications/cancelled\",\"params\":{\"requestId\":5}}");
         rig_run(r, 20);
