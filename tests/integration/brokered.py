@@ -198,3 +198,13 @@ class Gateway(Port):
 
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.broker.pid}/fd"))
+
+    def local_sockets(self):
+        """How many of its descriptors are sockets of this host alone: the link, and a stream for every stdio server."""
+        folder = f"/proc/{self.broker.pid}"
+        local = {f"socket:[{line.split()[6]}]" for line in pathlib.Path(folder, "net/unix").read_text().splitlines()[1:]}
+        count = 0
+        for fd in os.listdir(f"{folder}/fd"):
+            with contextlib.suppress(FileNotFoundError):
+                count += os.readlink(f"{folder}/fd/{fd}") in local
+        return count
