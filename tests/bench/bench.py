@@ -17,7 +17,7 @@ BUILD = pathlib.Path(os.environ.get("BULKHEAD_BUILD", HERE.parents[1]))
 sys.path.insert(0, str(HERE.parent / "integration"))
 from figures import cpu_seconds, figure, machine, ms, private_dirty, say  # noqa: E402
 from host import PRINCIPAL, Host  # noqa: E402
-from rig import _Connection, rig, run  # noqa: E402
+from rig import _Connection, body_of, rig, run  # noqa: E402
 
 IN_FLIGHT = 4
 LABEL = "io.bulkhead.server"
@@ -92,9 +92,7 @@ def bodies_of(host):
         net = networks[i["HostConfig"]["NetworkMode"]]
         n = {"Name": net["Name"], "Driver": "bridge", "Internal": net["Internal"], "EnableIPv6": False, "CheckDuplicate": True,
              "IPAM": {"Driver": "default", "Config": net["IPAM"]["Config"]}, "Options": net["Options"], "Labels": {"bench": "bare"}}
-        config = {k: v for k, v in i["Config"].items() if k not in ("Domainname",)}
-        config["Labels"] = {"bench": "bare"}
-        config["HostConfig"] = {k: v for k, v in i["HostConfig"].items() if k not in ("MaskedPaths", "ReadonlyPaths", "ConsoleSize")}
+        config = {**body_of(i), "Labels": {"bench": "bare"}}
         address = i["NetworkSettings"]["Networks"][net["Name"]]["IPAMConfig"]
         config["NetworkingConfig"] = {"EndpointsConfig": {net["Name"]: {"IPAMConfig": address}}}
         made.append((n, i["Name"].lstrip("/"), config))

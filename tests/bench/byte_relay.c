@@ -1,5 +1,5 @@
 /*
- * byte_relay: one process, one epoll, that copies bytes and looks at none: the limit of what any extra hop can cost. With --frames it is
+ * byte_relay: one process, one epoll, that copies bytes and looks at none: the limit of what any extra hop can cost. With --framed it is
  * the Engine's attach instead: what the process behind it writes gets the frames that Docker puts around it. See usage().
  */
 #include <arpa/inet.h>

@@ -7,6 +7,7 @@ interleaved. Needs root: the broker runs as its own user."""
 import argparse
 import contextlib
 import http.client
+import importlib
 import json
 import os
 import pathlib
@@ -385,16 +386,10 @@ def bench_instructions(calls):
                 figure(f"echo, {kind}, {era}", f"{(instructions(1 + calls, server, options) - instructions(1, server, options)) / calls:.0f}", "")
 
 
-def bench_agents(rounds, calls):
+def bench_part(name, rounds, calls):
+    """bench() of a file beside this one."""
     sys.modules.setdefault("gateway", sys.modules[__name__])  # what is run as a program has no name
-    from agents import bench  # pylint: disable=import-outside-toplevel,cyclic-import
-    bench(rounds, calls)
-
-
-def bench_sealed(rounds, calls):
-    sys.modules.setdefault("gateway", sys.modules[__name__])
-    from sealed import bench  # pylint: disable=import-outside-toplevel,cyclic-import
-    bench(rounds, calls)
+    importlib.import_module(name).bench(rounds, calls)
 
 
 def main():
@@ -407,7 +402,7 @@ def main():
     p.add_argument("--only", default="calls,throughput,sealed,agents,bridges,size,memory,instructions")
     args = p.parse_args()
     benches = {"calls": lambda: bench_calls(args.rounds, args.calls), "throughput": lambda: bench_throughput(max(args.rounds // 2, 1), args.calls),
-               "sealed": lambda: bench_sealed(args.rounds, args.calls), "agents": lambda: bench_agents(args.rounds, args.calls),
+               "sealed": lambda: bench_part("sealed", args.rounds, args.calls), "agents": lambda: bench_part("agents", args.rounds, args.calls),
                "bridges": lambda: bench_bridges(max(args.rounds // 3, 1), args.calls), "size": lambda: bench_size(max(args.rounds // 3, 1)),
                "memory": lambda: bench_memory(args.servers, args.sessions), "instructions": lambda: bench_instructions(1000)}
     machine()

@@ -8,16 +8,17 @@ sys.path.append(str(pathlib.Path(__file__).resolve().parents[1] / "integration")
 from figures import say  # noqa: E402
 from gateway import LEGACY, MODERN, RELAY, WARMUP, Processes, free_port, interleave, load, show_added, show_throughput, wait_for, with_cpu  # noqa: E402
 from host import TOKEN, Host  # noqa: E402
+from rig import body_of  # noqa: E402
 
 
 @contextlib.contextmanager
 def twin(host, server):
     """The id of a container like that server's, which nobody is attached to, and whose input stays open when a client leaves."""
     api = host.rig.api
-    found = host.container(server)
-    body = {k: v for k, v in found["Config"].items() if k not in ("Labels", "Domainname", "Hostname")}
-    limits = {k: v for k, v in found["HostConfig"].items() if k not in ("MaskedPaths", "ReadonlyPaths", "ConsoleSize")}
-    made = api.call("POST", "/containers/create", {**body, "StdinOnce": False, "Labels": {"bench": "sealed"}, "HostConfig": {**limits, "NetworkMode": "none"}})["Id"]
+    body = body_of(host.container(server))
+    body.update(StdinOnce=False, Labels={"bench": "sealed"})
+    body["HostConfig"]["NetworkMode"] = "none"
+    made = api.call("POST", "/containers/create", body)["Id"]
     try:
         api.call("POST", f"/containers/{made}/start")
         yield made

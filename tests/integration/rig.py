@@ -41,6 +41,14 @@ def run(*argv, timeout=60, check=True, input=None, **kw):
     return done
 
 
+def body_of(container):
+    """What makes another container like the one that was inspected, but for its place in a network."""
+    body = {k: v for k, v in container["Config"].items() if k != "Domainname"}
+    # The Engine tells these and takes none of them back.
+    body["HostConfig"] = {k: v for k, v in container["HostConfig"].items() if k not in ("MaskedPaths", "ReadonlyPaths", "ConsoleSize")}
+    return body
+
+
 class EngineError(AssertionError):
     def __init__(self, method, path, status, message):
         super().__init__(f"{method} {path}: {status} {message}")

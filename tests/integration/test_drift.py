@@ -5,7 +5,7 @@ import time
 import unittest
 
 from host import Host
-from rig import EngineError, eventually, rig
+from rig import EngineError, body_of, eventually, rig
 
 FOREIGN = {"some.label": "of somebody else"}
 
@@ -141,9 +141,7 @@ class Drift(unittest.TestCase):
     def impostor(self, **changes):
         """The approved container made once more by a foreign hand, with every label, limit and name of ours, but for `changes` of its configuration."""
         self.host.stop()
-        config = {k: v for k, v in self.before["Config"].items() if k not in ("Domainname",)}
-        config.update(changes)
-        config["HostConfig"] = {k: v for k, v in self.before["HostConfig"].items() if k not in ("MaskedPaths", "ReadonlyPaths", "ConsoleSize")}
+        config = {**body_of(self.before), **changes}
         network, endpoint = next(iter(self.before["NetworkSettings"]["Networks"].items()))
         config["NetworkingConfig"] = {"EndpointsConfig": {network: {"IPAMConfig": endpoint["IPAMConfig"]}}}
         name = self.before["Name"].lstrip("/")
